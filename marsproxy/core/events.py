@@ -1,0 +1,137 @@
+"""Past facts that the policy is told. One line of the event log is one of these.
+
+All times are seconds on the caller's clock and travel beside the event (``handle(event, now)``).
+``None`` means unknown; 0 means zero.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from marsproxy.core.evidence import TurnKind
+
+
+class Ending(Enum):
+    """How a turn ended. Only a finished one teaches the estimators anything."""
+
+    FINISHED = "finished"
+    ABORTED = "aborted"
+    """The client went away or cancelled."""
+    FAILED = "failed"
+    """The backend answered with an error, broke off, or could not be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnArrived:
+    """A tracked request was read and its session is known."""
+
+    turn_id: str
+    session_id: str
+    kind: TurnKind
+    tenant: str
+    family: str
+    prompt_tokens_estimate: int
+    """From the body's bytes; replaced by usage as soon as a turn of the session has finished."""
+    turn: int = 0
+    parent_session_id: str | None = None
+    max_tokens: int | None = None
+    has_tools: bool = True
+    is_streaming: bool = False
+    backend: str | None = None
+    """Where it must go; None leaves the choice to the policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFirstToken:
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn that had arrived is over, in any way, whether it had been forwarded or was still held."""
+
+    turn_id: str
+    ending: Ending
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    tool_calls: int = 0
+    tool_signature: str | None = None
+    """Name of the tool called (first one), for learning how long its gaps are."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendObserved:
+    """One reading of a backend's telemetry."""
+
+    backend: str
+    kv_tokens_total: int | None = None
+    kv_used_ratio: float | None = None
+    """Referenced blocks over all blocks, 0 to 1. Goes stale in an idle vLLM (0.32): phantom pressure."""
+    running: int | None = None
+    waiting: int | None = None
+    preemptions_total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendUnreachable:
+    """A reading was due and did not come."""
+
+    backend: str
+
+
+class ToolPhase(Enum):
+    QUEUED = "queued"
+    STARTED = "started"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolObserved:
+    """The gateway ran a step of a tool command."""
+
+    exec_id: str
+    phase: ToolPhase
+    gateway_session: str
+    llm_session: str | None = None
+    """Session id that the caller knew the agent by, if it said so."""
+    tool_call_id: str | None = None
+    command_digest: str | None = None
+    """Hex SHA-256 of the command text: joins tool and turn when no id does."""
+    queue_s: float | None = None
+    run_s: float | None = None
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolHostsObserved:
+    """Headroom of all tool hosts together."""
+
+    cores: float | None = None
+    running: int | None = None
+    queued: int | None = None
+    memory_available_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """Somebody said that the session is over: header, API call, gateway session closed."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A ``SetTimer`` came due."""
+
+
+Event = (
+    TurnArrived
+    | TurnFirstToken
+    | TurnEnded
+    | BackendObserved
+    | BackendUnreachable
+    | ToolObserved
+    | ToolHostsObserved
+    | SessionEnded
+    | TimerFired
+)
