@@ -57,6 +57,8 @@ class TurnEnded:
     tool_calls: int = 0
     tool_signature: str | None = None
     """Name of the tool called (first one), for learning how long its gaps are."""
+    command_digests: tuple[str, ...] = ()
+    """Hex SHA-256 of each command that the tool calls ask for, to find them again at the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
