@@ -36,8 +36,6 @@ class TurnArrived:
     max_tokens: int | None = None
     has_tools: bool = True
     is_streaming: bool = False
-    backend: str | None = None
-    """Where it must go; None leaves the choice to the policy."""
 
 
 @dataclass(frozen=True, slots=True)

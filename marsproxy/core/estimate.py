@@ -1,0 +1,77 @@
+"""What is learned from the past: how large sessions of a family get, and how far byte estimates are off.
+
+A family is a group of sessions that look alike (same system prompt and tools). Everything here is a
+running figure over a bounded window; aborted and failed turns never reach it.
+"""
+
+from collections import OrderedDict
+
+PEAK_WINDOW = 30
+"""Finished sessions whose peaks are averaged (simulated runs: 30 follows drift without jumping about)."""
+MAX_FAMILIES = 1_000
+PRIOR_WEIGHT = 3
+"""Finished sessions that the prior counts for: after ten the prior is a quarter of the estimate.
+
+Early finishers are the short ones, so their mean alone would be too low (policy lab, pitfall 6)."""
+RATIO_GAIN = 0.1
+"""Weight of the newest turn in the token ratio: follows a new model within about twenty turns."""
+
+
+class PeakEstimator:
+    """Expected largest context of a session, per family, in tokens."""
+
+    def __init__(self) -> None:
+        self._peaks: OrderedDict[str, OrderedDict[str, int]] = OrderedDict()
+
+    def learn(self, family: str, session_id: str, peak_tokens: int) -> None:
+        """A session has come to rest. If it went on after an earlier rest, its newer peak replaces that."""
+        window = self._peaks.setdefault(family, OrderedDict())
+        window[session_id] = peak_tokens
+        window.move_to_end(session_id)
+        if len(window) > PEAK_WINDOW:
+            window.popitem(last=False)
+        self._peaks.move_to_end(family)
+        if len(self._peaks) > MAX_FAMILIES:
+            self._peaks.popitem(last=False)
+
+    def expected(self, family: str, prior_tokens: float) -> float:
+        """Mean of the family's latest peaks, drawn towards the prior while there are few."""
+        peaks = self._peaks[family].values() if family in self._peaks else ()
+        return (prior_tokens * PRIOR_WEIGHT + sum(peaks)) / (PRIOR_WEIGHT + len(peaks))
+
+
+class TokenRatio:
+    """Real tokens per estimated token, over all turns whose usage came back."""
+
+    def __init__(self) -> None:
+        self._ratio = 1.0
+
+    def learn(self, estimate: int, actual: int) -> None:
+        if estimate > 0 and actual > 0:
+            # A template or an image can be off by any factor; one odd turn must not move the ratio far.
+            seen = min(max(actual / estimate, 0.1), 10.0)
+            self._ratio += RATIO_GAIN * (seen - self._ratio)
+
+    def corrected(self, estimate: int) -> int:
+        return round(estimate * self._ratio)
+
+
+class ReturnRate:
+    """How often a session goes on by itself after an answer that calls no tool, per family.
+
+    Agents that act through plain text never make a tool call, so the answer alone does not tell a
+    final answer from a step. The rate starts from what the request says (no tools declared: a step).
+    """
+
+    def __init__(self) -> None:
+        self._rates: OrderedDict[str, float] = OrderedDict()
+
+    def learn(self, family: str, *, has_returned: bool, prior: float) -> None:
+        rate = self._rates.setdefault(family, prior)
+        self._rates[family] = rate + RATIO_GAIN * (float(has_returned) - rate)
+        self._rates.move_to_end(family)
+        if len(self._rates) > MAX_FAMILIES:
+            self._rates.popitem(last=False)
+
+    def is_return_likely(self, family: str, *, prior: float) -> bool:
+        return self._rates.get(family, prior) > 0.5

@@ -1,0 +1,117 @@
+"""The session table: who is known, in which phase, holding what.
+
+Theory of operation
+-------------------
+
+A session is in exactly one phase::
+
+    QUEUED ──admitted──▶ GENERATING ──last turn ended, more expected──▶ TOOL_GAP ──idle_gap_s──▶ IDLE
+      ▲                     ▲   │                                         │                       │
+      │                     └───┼─────────────continuation────────────────┘                       │
+      │                         └─last turn ended, nothing expected──────────────────────────────▶│
+      └──────────────────────────────────── a turn that does not fit at once ────────────────────┘
+
+``is_counted`` says whether its footprint is charged to its backend's KV budget. A session is charged
+from admission until it goes idle, ends or expires: through tool gaps, whose continuations would
+otherwise find their blocks gone. A session leaves the table by an explicit end, by expiry, or as the
+longest idle one of a full table; never while a turn of it is held or in flight.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from marsproxy.core.settings import SessionSettings
+
+
+class Phase(Enum):
+    QUEUED = "queued"
+    GENERATING = "generating"
+    TOOL_GAP = "tool_gap"
+    IDLE = "idle"
+
+
+@dataclass(slots=True)
+class SessionState:
+    id: str
+    tenant: str
+    family: str
+    first_arrival_s: float
+    last_event_s: float
+    phase: Phase = Phase.QUEUED
+    backend: str | None = None
+    is_counted: bool = False
+    turns: int = 0
+    """Turns that finished."""
+    context_tokens: int = 0
+    """Prompt and answer of the latest turn: usage where known, else the estimate."""
+    peak_tokens: int = 0
+    open_turns: set[str] = field(default_factory=set)
+    """Held or in flight, side calls included."""
+    main_turns: set[str] = field(default_factory=set)
+    """Forwarded turns that hold the session's phase at GENERATING; side calls do not."""
+    parent_id: str | None = None
+    gap_signature: str | None = None
+    """Tool whose run the session is waiting for, if the answer named one."""
+    is_after_text: bool = False
+    """The last answer called no tool, and nothing has come after it yet."""
+    declares_tools: bool = True
+    """The last request offered tools to the model."""
+    is_over: bool = False
+    """Somebody said so; forgotten as soon as its open turns are answered."""
+
+    def grow_to(self, tokens: int) -> None:
+        self.context_tokens = tokens
+        self.peak_tokens = max(self.peak_tokens, tokens)
+
+
+class SessionTable:
+    """Sessions by id, least recently active first."""
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self._settings = settings
+        self._by_id: OrderedDict[str, SessionState] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[SessionState]:
+        return iter(self._by_id.values())
+
+    def get(self, session_id: str) -> SessionState | None:
+        return self._by_id.get(session_id)
+
+    def touch(self, session: SessionState, now: float) -> None:
+        """Something happened in the session: it is the last one to be dropped again."""
+        session.last_event_s = now
+        self._by_id.move_to_end(session.id)
+
+    def add(self, session: SessionState) -> None:
+        self._by_id[session.id] = session
+
+    def remove(self, session_id: str) -> None:
+        self._by_id.pop(session_id, None)
+
+    def is_full(self) -> bool:
+        return len(self._by_id) >= self._settings.max_sessions
+
+    def longest_idle(self) -> SessionState | None:
+        """The least recently active session that has no open turn; None if all have one."""
+        return next((s for s in self._by_id.values() if not s.open_turns), None)
+
+    def expired(self, now: float) -> list[SessionState]:
+        """Sessions due to be forgotten. They stay in the table until removed."""
+        deadline = now - self._settings.idle_expiry_s
+        due = []
+        for session in self._by_id.values():
+            if session.last_event_s > deadline:
+                break
+            if not session.open_turns:
+                due.append(session)
+        return due
+
+    def next_expiry_s(self) -> float | None:
+        """When the next session may be due; sessions with open turns are looked at again then."""
+        first = next(iter(self._by_id.values()), None)
+        return None if first is None else first.last_event_s + self._settings.idle_expiry_s
