@@ -1,0 +1,162 @@
+"""The proxy as one ASGI application: its own few routes, and everything else relayed.
+
+The relay is reached without routing or middleware in between; only the proxy's own routes go through
+FastAPI.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
+
+from marsproxy.client import Client, Receive, Scope, Send
+from marsproxy.config import Config
+from marsproxy.core.events import ToolHostsObserved, ToolObserved
+from marsproxy.core.policy import Policy
+from marsproxy.core.sessions import SessionState
+from marsproxy.dispatcher import Dispatcher
+from marsproxy.metrics import Metrics
+from marsproxy.relay import Relay
+
+OWN_PATHS = frozenset(("/metrics", "/healthz", "/readyz", "/finish_session", "/programs/release"))
+OWN_PREFIX = "/mars/"
+MAX_TOOL_EVENTS = 10_000
+"""In one report of a gateway."""
+
+
+class ToolReport(msgspec.Struct):
+    """What a gateway posts to ``/mars/v1/tools``."""
+
+    events: list[ToolObserved] = []
+    headroom: ToolHostsObserved | None = None
+
+
+class App:
+    """Sends a request to the proxy's own routes or to the relay."""
+
+    def __init__(self, own: FastAPI, relay: Relay) -> None:
+        self._own = own
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_own(scope["path"]):
+            await self._own(scope, receive, send)
+        else:
+            await self._relay.handle(Client(scope, receive, send))
+
+
+def is_own(path: str) -> bool:
+    return path in OWN_PATHS or path.startswith(OWN_PREFIX)
+
+
+def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespan: Any) -> FastAPI:
+    """Health, metrics, sessions, and the ways to say that a session is over.
+
+    Every route is a coroutine: FastAPI would run a plain function in a thread, beside the policy.
+    """
+    api = FastAPI(title="MARS proxy", docs_url=None, redoc_url=None, openapi_url="/mars/v1/openapi.json")
+    api.router.lifespan_context = lifespan
+    policy = dispatcher.policy
+    from_gateway = Depends(_bearer(config))
+
+    @api.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process serves requests."""
+        return {"status": "ok"}
+
+    @api.get("/readyz")
+    async def readyz(response: Response) -> dict[str, Any]:
+        """At least one backend answers; says for each what is known of it."""
+        backends = {name: _backend_view(policy, name) for name in policy.backends}
+        is_ready = any(view["reachable"] for view in backends.values())
+        response.status_code = 200 if is_ready else 503
+        return {"status": "ready" if is_ready else "no backend answers", "backends": backends}
+
+    @api.get("/metrics")
+    async def metrics_page() -> Response:
+        metrics.set_state(policy)
+        return Response(metrics.render(), media_type=metrics.content_type)
+
+    @api.get("/mars/v1/sessions")
+    async def sessions(limit: int = 1000) -> dict[str, Any]:
+        """The most recently active sessions."""
+        known = list(policy.sessions)
+        return {"total": len(known), "sessions": [_session_view(s) for s in reversed(known[-limit:])]}
+
+    @api.get("/mars/v1/sessions/{session_id}")
+    async def session(session_id: str) -> dict[str, Any]:
+        known = policy.sessions.get(session_id)
+        if known is None:
+            raise HTTPException(404, f"no session {session_id!r} is known; it may have expired")
+        return _session_view(known)
+
+    @api.delete("/mars/v1/sessions/{session_id}", status_code=204)
+    async def end_session(session_id: str) -> Response:
+        """The session is over: its budget goes to somebody else at once. Saying it twice is fine."""
+        dispatcher.end_session(session_id)
+        return Response(status_code=204)
+
+    @api.post("/finish_session")
+    @api.post("/programs/release")
+    async def end_named_session(body: Annotated[dict[str, Any], Body()]) -> dict[str, bool]:
+        """The same, as SMG-like routers and ThunderAgent's clients say it."""
+        name = body.get("session_id") or body.get("program_id")
+        if not isinstance(name, str):
+            raise HTTPException(422, "session_id or program_id: a string is needed")
+        return {"released": dispatcher.end_session_named(name)}
+
+    @api.post("/mars/v1/tools", status_code=204, dependencies=[from_gateway])
+    async def tools(request: Request) -> Response:
+        """What a gateway saw its hosts do."""
+        try:
+            report = msgspec.json.decode(await request.body(), type=ToolReport)
+        except msgspec.MsgspecError as exc:
+            raise HTTPException(422, str(exc)) from exc
+        if len(report.events) > MAX_TOOL_EVENTS:
+            raise HTTPException(413, f"events: at most {MAX_TOOL_EVENTS} in one report")
+        for event in report.events:
+            dispatcher.tell(event)
+        if report.headroom is not None:
+            dispatcher.tell(report.headroom)
+        return Response(status_code=204)
+
+    return api
+
+
+def _bearer(config: Config) -> Callable[[Request], Awaitable[None]]:
+    """Asks for the gateway's token where one is configured."""
+
+    async def check(request: Request) -> None:
+        if config.gateway.token is None:
+            return
+        wanted = f"Bearer {config.gateway.token.reveal()}".encode()
+        given = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(wanted, given):
+            raise HTTPException(401, "authorization: the gateway's bearer token is needed")
+
+    return check
+
+
+def _backend_view(policy: Policy, name: str) -> dict[str, Any]:
+    backend = policy.backends[name]
+    return {
+        "reachable": backend.is_reachable and backend.observed_at_s is not None,
+        "kv_tokens_total": backend.kv_tokens_total,
+        "counted_sessions": len(backend.counted),
+    }
+
+
+def _session_view(session: SessionState) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "phase": session.phase.value,
+        "counted": session.is_counted,
+        "backend": session.backend,
+        "turns": session.turns,
+        "context_tokens": session.context_tokens,
+        "peak_tokens": session.peak_tokens,
+        "open_turns": len(session.open_turns),
+        "parent": session.parent_id,
+    }

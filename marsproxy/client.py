@@ -1,0 +1,136 @@
+"""The client's side of one request: its body, its patience, its going away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from marsproxy.tasks import TaskOwner
+from marsproxy.upstream import RawHeaders
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the answer was complete."""
+
+
+class BodyTooLarge(Exception):
+    """The request body is over the configured bound."""
+
+
+class BodyTooSlow(Exception):
+    """The client stopped sending in the middle of its body."""
+
+
+class Client:
+    """One ASGI request. Used by one task, apart from the watcher that it starts itself."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        """Still percent-encoded: it goes out as it came in."""
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.headers: RawHeaders = scope["headers"]
+        self._receive = receive
+        self._send = send
+        self.is_answering = False
+        """The head of an answer is on its way: the status can no longer be changed."""
+        self.is_only_held = False
+        """All that the client has seen is an open event stream with comments in it."""
+        self._is_answered = False
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((value for key, value in self.headers if key == name), None)
+
+    @property
+    def content_length(self) -> int | None:
+        """As announced; None for a chunked body. The server has checked that it is a number."""
+        value = self.header(b"content-length")
+        return None if value is None else int(value)
+
+    async def read_body(self, max_bytes: int, timeout_s: float) -> bytes:
+        """The whole body.
+
+        Raises:
+            BodyTooLarge, BodyTooSlow (no byte for ``timeout_s``), ClientGone
+        """
+        if (self.content_length or 0) > max_bytes:
+            raise BodyTooLarge
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.stream_body(timeout_s):
+            parts.append(part)
+            size += len(part)
+            if size > max_bytes:
+                raise BodyTooLarge
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def stream_body(self, timeout_s: float) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    message = await self._receive()
+            except TimeoutError as exc:
+                raise BodyTooSlow from exc
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            if body := message.get("body"):
+                yield body
+            if not message.get("more_body"):
+                return
+
+    @asynccontextmanager
+    async def watched(self, owner: TaskOwner) -> AsyncIterator[None]:
+        """Interrupt the block as soon as the client goes away. The body must have been read.
+
+        Raises:
+            ClientGone: out of whatever the block was waiting for.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            # A deadline that never comes, unless the watcher brings it forward: the standard library
+            # then gets cancelling and un-cancelling right.
+            async with asyncio.timeout(None) as deadline:
+                watcher = owner.spawn("client-watcher", self._watch(deadline, loop))
+                try:
+                    yield
+                finally:
+                    watcher.cancel()
+        except TimeoutError as exc:
+            if deadline.expired():
+                raise ClientGone from exc
+            raise
+
+    async def _watch(self, deadline: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._is_answered:
+            deadline.reschedule(loop.time())
+
+    async def show_life(self, headers: RawHeaders, comment: bytes) -> None:
+        """Open an event stream for a client that has to wait, and write a comment into it."""
+        if not self.is_answering:
+            await self.start(200, headers)
+            self.is_only_held = True
+        await self.write(comment)
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        """Begin the answer. After ``show_life`` it has begun: status and headers can only be dropped."""
+        if self.is_only_held:
+            self.is_only_held = False
+            return
+        self.is_answering = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, chunk: bytes) -> None:
+        """Pass on bytes; waits while the client reads too slowly."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def finish(self, chunk: bytes = b"") -> None:
+        # Set first: the server reports a disconnect as soon as the answer is complete.
+        self._is_answered = True
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})

@@ -1,0 +1,184 @@
+"""Between the policy and the connections: enacts commands, turns what happens into events.
+
+Nothing in here awaits: an event is handled, logged and enacted in one go, so no other request can slip
+between a decision and its effect. Waiting is the business of who holds the ``Turn``.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from marsproxy.core.commands import (
+    Command,
+    ForgetSession,
+    ForwardTurn,
+    HoldTurn,
+    Reason,
+    RejectTurn,
+    SetTimer,
+)
+from marsproxy.core.events import Ending, Event, SessionEnded, TimerFired, TurnArrived, TurnEnded, TurnFirstToken
+from marsproxy.core.evidence import Resolution
+from marsproxy.core.identity import SessionIndex
+from marsproxy.core.policy import Policy
+from marsproxy.wire.answers import AnswerRead
+from marsproxy.wire.requests import ParsedRequest
+
+BYTES_PER_TOKEN = 4
+"""First guess for prompts; the policy corrects it by the usage that comes back."""
+
+
+class Recorder(Protocol):
+    """Told of every event and every command, in order: the event log and the metrics."""
+
+    def record(self, now: float, entry: Event | Command) -> None: ...
+
+
+class Refused(Exception):
+    """The policy said no to a turn."""
+
+    def __init__(self, reason: Reason, retry_after_s: float) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(slots=True)
+class Turn:
+    """A tracked request on its way through the proxy."""
+
+    id: str
+    resolution: Resolution
+    request: ParsedRequest
+    arrived_s: float
+    verdict: asyncio.Future[ForwardTurn]
+    """Done when the turn may go; fails with ``Refused``."""
+    held: HoldTurn | None = None
+    forward: ForwardTurn | None = None
+    forwarded_s: float | None = None
+
+    @property
+    def held_ms(self) -> int:
+        return 0 if self.forwarded_s is None else round((self.forwarded_s - self.arrived_s) * 1000)
+
+
+class Dispatcher:
+    """Owns the policy, the identity index and the turns in between."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        index: SessionIndex,
+        recorders: tuple[Recorder, ...],
+        *,
+        clock: Callable[[], float],
+        set_timer: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self.policy = policy
+        self.index = index
+        self._recorders = recorders
+        self._clock = clock
+        self._set_timer = set_timer
+        self._turns: dict[str, Turn] = {}
+        self._ids = itertools.count(1)
+
+    @property
+    def open_turns(self) -> int:
+        return len(self._turns)
+
+    def arrive(self, request: ParsedRequest) -> Turn:
+        """Take in a request. Its turn must be ended by ``end``, whatever happens."""
+        now = self._clock()
+        turn_id = f"t{next(self._ids):x}"
+        found = self.index.resolve(turn_id, request.evidence, now)
+        turn = Turn(turn_id, found, request, now, asyncio.get_running_loop().create_future())
+        self._turns[turn_id] = turn
+        self.tell(
+            TurnArrived(
+                turn_id=turn_id,
+                session_id=found.session_id,
+                kind=found.kind,
+                tenant=request.evidence.tenant,
+                family=request.evidence.family or "",
+                prompt_tokens_estimate=request.prompt_bytes // BYTES_PER_TOKEN,
+                turn=found.turn,
+                parent_session_id=found.parent_session_id,
+                max_tokens=request.max_tokens,
+                has_tools=request.evidence.has_tools,
+                is_streaming=request.is_streaming,
+            )
+        )
+        return turn
+
+    def first_token(self, turn: Turn) -> None:
+        self.tell(TurnFirstToken(turn.id))
+
+    def end(self, turn: Turn, ending: Ending, answer: AnswerRead | None) -> None:
+        """The turn is over. Called once for every turn that arrived."""
+        del self._turns[turn.id]
+        # A verdict that nobody will read any more must not be reported as lost.
+        if turn.verdict.done() and not turn.verdict.cancelled():
+            turn.verdict.exception()
+        now = self._clock()
+        if ending is Ending.FINISHED and answer is not None:
+            self.index.answered(turn.id, answer.evidence, now)
+        else:
+            self.index.abandoned(turn.id, now)
+        self.tell(_ended(turn.id, ending, answer))
+
+    def end_session(self, session_id: str) -> bool:
+        """Somebody says that a session is over. False if it is not known."""
+        is_known = self.policy.sessions.get(session_id) is not None
+        self.tell(SessionEnded(session_id))
+        return is_known
+
+    def tell(self, event: Event) -> None:
+        now = self._clock()
+        for recorder in self._recorders:
+            recorder.record(now, event)
+        for command in self.policy.handle(event, now):
+            for recorder in self._recorders:
+                recorder.record(now, command)
+            self._enact(command, now)
+
+    def _enact(self, command: Command, now: float) -> None:
+        match command:
+            case ForwardTurn():
+                turn = self._turns[command.turn_id]
+                turn.forward, turn.forwarded_s = command, now
+                if not turn.verdict.done():
+                    turn.verdict.set_result(command)
+            case HoldTurn():
+                self._turns[command.turn_id].held = command
+            case RejectTurn():
+                turn = self._turns[command.turn_id]
+                if not turn.verdict.done():
+                    turn.verdict.set_exception(Refused(command.reason, command.retry_after_s))
+            case ForgetSession():
+                self.index.forget(command.session_id)
+            case SetTimer():
+                self._set_timer(command.at_s, self._timer_fired)
+            case _:
+                assert_never(command)
+
+    def _timer_fired(self) -> None:
+        self.index.expire(self._clock())
+        self.tell(TimerFired())
+
+
+def _ended(turn_id: str, ending: Ending, answer: AnswerRead | None) -> TurnEnded:
+    if answer is None:
+        return TurnEnded(turn_id, ending)
+    calls = answer.tool_calls
+    return TurnEnded(
+        turn_id,
+        ending,
+        prompt_tokens=answer.prompt_tokens,
+        cached_tokens=answer.cached_tokens,
+        completion_tokens=answer.completion_tokens,
+        tool_calls=len(calls),
+        tool_signature=calls[0].name if calls else None,
+        command_digests=tuple(call.command_digest for call in calls if call.command_digest),
+    )

@@ -1,0 +1,52 @@
+"""Headers on their way through the proxy: what is left out, what is added, nothing else changed."""
+
+import hashlib
+from collections.abc import Iterable
+
+from marsproxy.core.commands import ForwardTurn
+from marsproxy.upstream import HOP_BY_HOP, RawHeaders
+
+NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+"""``host`` and ``content-length`` are set anew for the backend; ``expect`` the server has answered."""
+
+
+def to_backend(
+    headers: Iterable[tuple[bytes, bytes]], *, api_key: str | None, keeps_length: bool = False
+) -> RawHeaders:
+    """The client's headers, with the configured key in place of its own if there is one.
+
+    Args:
+        keeps_length: the body is passed on as a stream, so only the client knows its length.
+    """
+    out = [
+        (name, value)
+        for name, value in headers
+        if name not in NOT_FORWARDED or (keeps_length and name == b"content-length")
+    ]
+    if api_key is not None:
+        out = [(name, value) for name, value in out if name not in (b"authorization", b"x-api-key")]
+        out.append((b"authorization", f"Bearer {api_key}".encode()))
+    return out
+
+
+def tag_turn(headers: RawHeaders, forward: ForwardTurn, session_id: str, *, sets_priority: bool) -> None:
+    """Tell vLLM (0.28 and newer) how urgent the turn is and whose it is, unless the client did."""
+    present = {name for name, _ in headers}
+    if not sets_priority and b"x-vllm-priority" not in present:
+        headers.append((b"x-vllm-priority", str(forward.priority).encode()))
+    if b"x-session-id" not in present:
+        headers.append((b"x-session-id", session_id.encode()))
+
+
+def refuse_compression(headers: RawHeaders) -> RawHeaders:
+    """For answers that must be looked into before they are passed on."""
+    kept = [(name, value) for name, value in headers if name != b"accept-encoding"]
+    return [*kept, (b"accept-encoding", b"identity")]
+
+
+def tenant_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """A fingerprint of the API key; "" without one. The key itself goes no further."""
+    for name, value in headers:
+        if name in (b"authorization", b"x-api-key"):
+            return hashlib.blake2b(value, digest_size=8, person=b"mars-tenant").hexdigest()
+    return ""

@@ -1,0 +1,198 @@
+"""Puts the parts together and serves: the only place that knows all of them."""
+
+import asyncio
+import logging
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from httpx_aiohttp import AiohttpTransport
+
+from marsproxy import errors
+from marsproxy.app import App, own_routes
+from marsproxy.config import EMBEDDED, Config
+from marsproxy.core.identity import SessionIndex
+from marsproxy.core.policy import Policy
+from marsproxy.dispatcher import Dispatcher, Recorder
+from marsproxy.embedded import EmbeddedEngine
+from marsproxy.eventlog import EventLog
+from marsproxy.headroom import TelemetryPoller
+from marsproxy.http_limits import BoundedHttpProtocol
+from marsproxy.metrics import Metrics
+from marsproxy.relay import Relay
+from marsproxy.tasks import TaskOwner
+from marsproxy.upstream import Upstream
+from marsproxy.wire.normal import NormalForms
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 10.0
+"""How long a stop waits for answers under way before it cuts them."""
+LAG_INTERVAL_S = 0.25
+BACKLOG = 4096
+"""Connections the kernel keeps waiting: a fleet of agents that starts at once."""
+
+
+def serve(config: Config) -> None:
+    """Run the proxy until it is told to stop."""
+    asyncio.run(_serve(config), loop_factory=uvloop.new_event_loop)
+
+
+async def _serve(config: Config) -> None:
+    async with AsyncExitStack() as stack:
+        urls = [await _backend_url(backend, stack) for backend in config.backends]
+        await Server(config, urls).serve()
+
+
+async def _backend_url(backend: str, stack: AsyncExitStack) -> str:
+    if backend != EMBEDDED:
+        return backend
+    engine = EmbeddedEngine()
+    stack.push_async_callback(engine.stop)
+    return await engine.start()
+
+
+class Server(uvicorn.Server):
+    """uvicorn around the proxy. Says where it listens once it does."""
+
+    def __init__(self, config: Config, backend_urls: list[str]) -> None:
+        self.proxy = Proxy(config, backend_urls)
+        super().__init__(
+            uvicorn.Config(
+                self.proxy.app,
+                http=BoundedHttpProtocol.bounded_by(config.listen),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=round(config.listen.keep_alive_s),
+                timeout_graceful_shutdown=round(GRACE_S),
+            )
+        )
+        self._socket = _bind(config.listen.host, config.listen.port)
+        self.url = "http://{}:{}".format(*self._socket.getsockname()[:2])
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve([self._socket])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"marsproxy ready on {self.url}", flush=True)  # noqa: T201
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+class Proxy:
+    """One proxy process: policy, relay and everything that runs beside them."""
+
+    def __init__(self, config: Config, backend_urls: list[str]) -> None:
+        self._config = config
+        self._urls = {errors.public_name(url): url for url in backend_urls}
+        self.tasks = TaskOwner()
+        self.metrics = Metrics()
+        self.upstreams = {name: _upstream(name, url, config) for name, url in self._urls.items()}
+        self._event_log = _event_log(config)
+        recorders: list[Recorder] = [self.metrics]
+        if self._event_log is not None:
+            recorders.append(self._event_log)
+        self._timer = Timer()
+        self.dispatcher = Dispatcher(
+            Policy(config.policy_settings(), tuple(self._urls)),
+            SessionIndex(config.identity_limits(), salt=secrets.token_bytes(8)),
+            tuple(recorders),
+            clock=time.monotonic,
+            set_timer=self._timer.set,
+        )
+        normal_forms = NormalForms(seed=secrets.randbits(63))
+        relay = Relay(config, self.upstreams, self.dispatcher, normal_forms, self.metrics, self.tasks)
+        self.app = App(own_routes(config, self.dispatcher, self.metrics, self._lifespan), relay)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        timeout_s = self._config.backend.telemetry_timeout_s
+        async with (
+            AsyncExitStack() as stack,
+            httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s) as client,
+        ):
+            stack.callback(self._close_event_log)
+            for upstream in self.upstreams.values():
+                await upstream.open()
+                stack.push_async_callback(upstream.close)
+            stack.callback(self._timer.cancel)
+            stack.push_async_callback(self.tasks.close)
+            self.tasks.spawn("loop-lag", self._watch_loop_lag())
+            for name, url in self._urls.items():
+                self.tasks.spawn(f"telemetry-{name}", self._poller(name, url, client).run())
+            yield
+
+    def _poller(self, name: str, url: str, client: httpx.AsyncClient) -> TelemetryPoller:
+        backend = self._config.backend
+        return TelemetryPoller(
+            name,
+            client,
+            self.dispatcher.tell,
+            url=url,
+            interval_s=backend.telemetry_interval_s,
+            kv_tokens=backend.kv_tokens,
+        )
+
+    async def _watch_loop_lag(self) -> None:
+        """How late the event loop is: everything else waits as long."""
+        while True:
+            due_s = time.monotonic() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self.metrics.loop_lag(max(0.0, time.monotonic() - due_s))
+
+    def _close_event_log(self) -> None:
+        if self._event_log is not None:
+            self._event_log.close()
+
+
+class Timer:
+    """The one timer that the policy asks for."""
+
+    def __init__(self) -> None:
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, at_s: float, callback: Callable[[], None]) -> None:
+        """Replaces an earlier one. ``at_s`` is on ``time.monotonic``'s clock, like every loop's."""
+        self.cancel()
+        loop = asyncio.get_running_loop()
+        self._handle = loop.call_later(max(0.0, at_s - time.monotonic()), callback)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+
+def _upstream(name: str, url: str, config: Config) -> Upstream:
+    backend = config.backend
+    return Upstream(
+        name,
+        url,
+        connect_timeout_s=backend.connect_timeout_s,
+        read_timeout_s=backend.read_timeout_s,
+        keepalive_s=backend.keepalive_s,
+    )
+
+
+def _event_log(config: Config) -> EventLog | None:
+    settings = config.event_log
+    if settings.dir is None:
+        return None
+    return EventLog(settings.dir, settings.max_file_mb * 1_000_000, settings.max_files)
