@@ -5,6 +5,8 @@ FastAPI.
 """
 
 import hmac
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -75,9 +77,10 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
         return {"status": "ready" if is_ready else "no backend answers", "backends": backends}
 
     @api.get("/metrics")
-    async def metrics_page() -> Response:
-        metrics.set_state(policy)
-        return Response(metrics.render(), media_type=metrics.content_type)
+    async def metrics_page(request: Request) -> Response:
+        show_state(policy, metrics, config, time.monotonic())
+        content_type, page = metrics.render(request.headers.get("accept", ""))
+        return Response(page, headers={"content-type": content_type})
 
     @api.get("/mars/v1/sessions")
     async def sessions(limit: int = 1000) -> dict[str, Any]:
@@ -123,6 +126,23 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
         return Response(status_code=204)
 
     return api
+
+
+def show_state(policy: Policy, metrics: Metrics, config: Config, now: float) -> None:
+    """Set the gauges that mirror the policy; done when somebody looks."""
+    metrics.set_sessions(Counter(session.phase.value for session in policy.sessions))
+    hosts = policy.tool_hosts.last
+    metrics.set_tools(hosts and hosts.running, hosts and hosts.queued)
+    stale_s = config.backend.telemetry_stale_s
+    pools = {b.name: b.known_pool_tokens(now, stale_s) for b in policy.backends.values()}
+    metrics.set_fallback_cap(None in pools.values())
+    for backend in policy.backends.values():
+        pool = pools[backend.name]
+        shown = metrics.backend(backend.name)
+        age_s = None if backend.observed_at_s is None else now - backend.observed_at_s
+        shown.set_telemetry(age_s, is_fresh=backend.is_fresh(now, stale_s))
+        budget = None if pool is None else pool * config.admission.kv_target
+        shown.set_kv_tokens(policy.reserved_tokens(backend, now), budget, pool)
 
 
 def _bearer(config: Config) -> Callable[[Request], Awaitable[None]]:

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from marsproxy.core.commands import (
     Command,
@@ -23,17 +23,13 @@ from marsproxy.core.events import Ending, Event, SessionEnded, TimerFired, TurnA
 from marsproxy.core.evidence import Resolution
 from marsproxy.core.identity import SessionIndex
 from marsproxy.core.policy import Policy
+from marsproxy.eventlog import EventLog
+from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from marsproxy.wire.requests import ParsedRequest
 
 BYTES_PER_TOKEN = 4
 """First guess for prompts; the policy corrects it by the usage that comes back."""
-
-
-class Recorder(Protocol):
-    """Told of every event and every command, in order: the event log and the metrics."""
-
-    def record(self, now: float, entry: Event | Command) -> None: ...
 
 
 class Refused(Exception):
@@ -56,8 +52,10 @@ class Turn:
     verdict: asyncio.Future[ForwardTurn]
     """Done when the turn may go; fails with ``Refused``."""
     held: HoldTurn | None = None
+    """Set while the turn is held."""
     forward: ForwardTurn | None = None
     forwarded_s: float | None = None
+    ttft_s: float | None = None
 
     @property
     def held_ms(self) -> int:
@@ -71,14 +69,16 @@ class Dispatcher:
         self,
         policy: Policy,
         index: SessionIndex,
-        recorders: tuple[Recorder, ...],
+        metrics: Metrics,
+        event_log: EventLog | None,
         *,
         clock: Callable[[], float],
         set_timer: Callable[[float, Callable[[], None]], None],
     ) -> None:
         self.policy = policy
         self.index = index
-        self._recorders = recorders
+        self._metrics = metrics
+        self._event_log = event_log
         self._clock = clock
         self._set_timer = set_timer
         self._turns: dict[str, Turn] = {}
@@ -95,6 +95,7 @@ class Dispatcher:
         found = self.index.resolve(turn_id, request.evidence, now)
         turn = Turn(turn_id, found, request, now, asyncio.get_running_loop().create_future())
         self._turns[turn_id] = turn
+        self._metrics.turn_arrived(found.level)
         self.tell(
             TurnArrived(
                 turn_id=turn_id,
@@ -113,6 +114,7 @@ class Dispatcher:
         return turn
 
     def first_token(self, turn: Turn) -> None:
+        turn.ttft_s = self._clock() - turn.arrived_s
         self.tell(TurnFirstToken(turn.id))
 
     def end(self, turn: Turn, ending: Ending, answer: AnswerRead | None) -> None:
@@ -122,6 +124,8 @@ class Dispatcher:
         if turn.verdict.done() and not turn.verdict.cancelled():
             turn.verdict.exception()
         now = self._clock()
+        self._metrics.turn_ended(turn.resolution.kind, ending, now - turn.arrived_s, turn.ttft_s)
+        self._let_go(turn, now)
         if ending is Ending.FINISHED and answer is not None:
             self.index.answered(turn.id, answer.evidence, now)
         else:
@@ -136,11 +140,12 @@ class Dispatcher:
 
     def tell(self, event: Event) -> None:
         now = self._clock()
-        for recorder in self._recorders:
-            recorder.record(now, event)
-        for command in self.policy.handle(event, now):
-            for recorder in self._recorders:
-                recorder.record(now, command)
+        commands = self.policy.handle(event, now)
+        if self._event_log is not None:
+            self._event_log.record(now, event)
+            for command in commands:
+                self._event_log.record(now, command)
+        for command in commands:
             self._enact(command, now)
 
     def _enact(self, command: Command, now: float) -> None:
@@ -148,12 +153,17 @@ class Dispatcher:
             case ForwardTurn():
                 turn = self._turns[command.turn_id]
                 turn.forward, turn.forwarded_s = command, now
+                self._metrics.decided(command.decision)
+                self._let_go(turn, now)
                 if not turn.verdict.done():
                     turn.verdict.set_result(command)
             case HoldTurn():
                 self._turns[command.turn_id].held = command
+                self._metrics.held(command.reason)
             case RejectTurn():
                 turn = self._turns[command.turn_id]
+                self._metrics.rejected(command.reason)
+                self._let_go(turn, now)
                 if not turn.verdict.done():
                     turn.verdict.set_exception(Refused(command.reason, command.retry_after_s))
             case ForgetSession():
@@ -162,6 +172,12 @@ class Dispatcher:
                 self._set_timer(command.at_s, self._timer_fired)
             case _:
                 assert_never(command)
+
+    def _let_go(self, turn: Turn, now: float) -> None:
+        """If the turn was held, it no longer is."""
+        if turn.held is not None:
+            self._metrics.released(turn.held.reason, now - turn.arrived_s)
+            turn.held = None
 
     def _timer_fired(self) -> None:
         self.index.expire(self._clock())

@@ -27,7 +27,7 @@ from marsproxy.upstream import (
     UpstreamTimeout,
 )
 from marsproxy.wire.answers import AnswerRead, AnswerReader
-from marsproxy.wire.normal import NormalForms
+from marsproxy.wire.forms import NormalForms
 from marsproxy.wire.requests import read_request, split_session_url, tracked_schema
 from marsproxy.wire.splice import UsageStripper, ask_usage
 
@@ -93,13 +93,13 @@ class Relay:
             else:
                 await self._relay_turn(client, schema, target, url_session)
         except ClientGone:
-            self._metrics.client_gone()
+            pass
         except BodyTooLarge:
             await _refuse(client, schema, errors.body_too_large(self._config.listen.max_body_bytes))
         except BodyTooSlow:
             await _refuse(client, schema, errors.body_too_slow(self._config.listen.body_timeout_s))
         except UpstreamError as exc:
-            self._metrics.upstream_failed(exc)
+            self._metrics.backend(exc.backend).failed(_upstream_refusal(exc).code)
             if client.is_answering and not client.is_only_held:
                 raise
             await _refuse(client, schema, _upstream_refusal(exc))
@@ -154,7 +154,7 @@ class Relay:
             extra_session_headers=self._config.identity.extra_session_headers,
         )
         if request is None:
-            self._metrics.not_understood()
+            self._metrics.passed_unread()
             async with client.watched(self._tasks):
                 await self._exchange(client, target, body)
             return
@@ -163,10 +163,11 @@ class Relay:
         try:
             async with client.watched(self._tasks):
                 await self._run_turn(client, turn, target, body, outcome)
-        except (Refused, UpstreamError) as exc:
+        except UpstreamError:
             outcome.ending = Ending.FAILED
-            if not isinstance(exc, Refused):
-                raise
+            raise
+        except Refused as exc:
+            outcome.ending = Ending.FAILED
             refusal = errors.rejected(exc.reason, exc.retry_after_s)
             await _refuse(client, schema, refusal, _mars_headers(turn))
         finally:
@@ -204,16 +205,23 @@ class Relay:
     async def _pass_back(
         self, client: Client, turn: Turn, answer: UpstreamAnswer, outcome: Outcome, *, strips_usage: bool
     ) -> None:
-        headers = answer.headers
-        reader = AnswerReader(turn.request.schema, headers)
-        if client.is_only_held and not reader.is_stream:
+        headers = dict(answer.headers)
+        is_stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        length = headers.get(b"content-length", b"")
+        reader = AnswerReader(
+            turn.request.schema,
+            is_streaming=is_stream,
+            content_encoding=headers.get(b"content-encoding", b"identity").decode("latin-1"),
+            content_length=int(length) if length.isdigit() else None,
+        )
+        if client.is_only_held and not is_stream:
             # The client was shown an open stream while it waited, so an error must come as an event.
             parts = [chunk async for chunk in answer.chunks()]
             outcome.ending = Ending.FAILED
             await client.finish(errors.backend_error_event(b"".join(parts), turn.request.schema))
             return
-        await client.start(answer.status, [*headers, *_mars_headers(turn)])
-        stripper = UsageStripper() if strips_usage and reader.is_stream else None
+        await client.start(answer.status, [*answer.headers, *_mars_headers(turn)])
+        stripper = UsageStripper() if strips_usage and is_stream else None
         async for chunk in answer.chunks():
             reader.feed(chunk)
             if not outcome.has_first_token and reader.saw_first_token:

@@ -13,28 +13,29 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 from httpx_aiohttp import AiohttpTransport
+from prometheus_client import CollectorRegistry
 
 from marsproxy import errors
 from marsproxy.app import App, own_routes
 from marsproxy.config import EMBEDDED, Config
 from marsproxy.core.identity import SessionIndex
 from marsproxy.core.policy import Policy
-from marsproxy.dispatcher import Dispatcher, Recorder
+from marsproxy.dispatcher import Dispatcher
 from marsproxy.embedded import EmbeddedEngine
 from marsproxy.eventlog import EventLog
 from marsproxy.headroom import TelemetryPoller
-from marsproxy.http_limits import BoundedHttpProtocol
+from marsproxy.http_limits import limited_protocol
+from marsproxy.loop_lag import watch_loop_lag
 from marsproxy.metrics import Metrics
 from marsproxy.relay import Relay
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import Upstream
-from marsproxy.wire.normal import NormalForms
+from marsproxy.wire.forms import NormalForms
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 """How long a stop waits for answers under way before it cuts them."""
-LAG_INTERVAL_S = 0.25
 BACKLOG = 4096
 """Connections the kernel keeps waiting: a fleet of agents that starts at once."""
 
@@ -66,7 +67,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self.proxy.app,
-                http=BoundedHttpProtocol.bounded_by(config.listen),
+                http=limited_protocol(config.listen),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -103,17 +104,17 @@ class Proxy:
         self._config = config
         self._urls = {errors.public_name(url): url for url in backend_urls}
         self.tasks = TaskOwner()
-        self.metrics = Metrics()
+        self.metrics = Metrics(CollectorRegistry())
         self.upstreams = {name: _upstream(name, url, config) for name, url in self._urls.items()}
         self._event_log = _event_log(config)
-        recorders: list[Recorder] = [self.metrics]
         if self._event_log is not None:
-            recorders.append(self._event_log)
+            self.metrics.watch_event_log(self._event_log)
         self._timer = Timer()
         self.dispatcher = Dispatcher(
             Policy(config.policy_settings(), tuple(self._urls)),
             SessionIndex(config.identity_limits(), salt=secrets.token_bytes(8)),
-            tuple(recorders),
+            self.metrics,
+            self._event_log,
             clock=time.monotonic,
             set_timer=self._timer.set,
         )
@@ -134,7 +135,7 @@ class Proxy:
                 stack.push_async_callback(upstream.close)
             stack.callback(self._timer.cancel)
             stack.push_async_callback(self.tasks.close)
-            self.tasks.spawn("loop-lag", self._watch_loop_lag())
+            self.tasks.spawn("loop-lag", watch_loop_lag(self.metrics.loop_lagged))
             for name, url in self._urls.items():
                 self.tasks.spawn(f"telemetry-{name}", self._poller(name, url, client).run())
             yield
@@ -149,13 +150,6 @@ class Proxy:
             interval_s=backend.telemetry_interval_s,
             kv_tokens=backend.kv_tokens,
         )
-
-    async def _watch_loop_lag(self) -> None:
-        """How late the event loop is: everything else waits as long."""
-        while True:
-            due_s = time.monotonic() + LAG_INTERVAL_S
-            await asyncio.sleep(LAG_INTERVAL_S)
-            self.metrics.loop_lag(max(0.0, time.monotonic() - due_s))
 
     def _close_event_log(self) -> None:
         if self._event_log is not None:
