@@ -19,7 +19,15 @@ from marsproxy.core.commands import (
     RejectTurn,
     SetTimer,
 )
-from marsproxy.core.events import Ending, Event, SessionEnded, TimerFired, TurnArrived, TurnEnded, TurnFirstToken
+from marsproxy.core.events import (
+    Ending,
+    Event,
+    SessionEnded,
+    TimerFired,
+    TurnArrived,
+    TurnEnded,
+    TurnFirstToken,
+)
 from marsproxy.core.evidence import Resolution
 from marsproxy.core.identity import SessionIndex
 from marsproxy.core.policy import Policy

@@ -124,9 +124,7 @@ class Relay:
             return await client.read_body(SMALL_BODY_BYTES, timeout_s)
         return client.stream_body(timeout_s)
 
-    async def _exchange(
-        self, client: Client, target: str, body: bytes | AsyncIterator[bytes] | None
-    ) -> None:
+    async def _exchange(self, client: Client, target: str, body: bytes | AsyncIterator[bytes] | None) -> None:
         is_stream = not isinstance(body, bytes | None)
         headers = outbound.to_backend(client.headers, api_key=self._api_key, keeps_length=is_stream)
         upstream = next(iter(self._upstreams.values()))
@@ -173,9 +171,7 @@ class Relay:
         finally:
             self._end(turn, outcome)
 
-    async def _run_turn(
-        self, client: Client, turn: Turn, target: str, body: bytes, outcome: Outcome
-    ) -> None:
+    async def _run_turn(self, client: Client, turn: Turn, target: str, body: bytes, outcome: Outcome) -> None:
         forward = await self._wait_for_verdict(client, turn)
         headers = outbound.to_backend(client.headers, api_key=self._api_key)
         outbound.tag_turn(

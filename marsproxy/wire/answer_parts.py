@@ -1,0 +1,109 @@
+"""What every API's answer comes down to, whichever way it was sent.
+
+Owns the vocabulary between the readers of one API each and ``answers``.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+from marsproxy.core.evidence import Digest
+from marsproxy.wire.normal import UNREADABLE, NormalForm, read_json
+
+MAX_CALLS = 128
+"""Tool calls or blocks of one answer that are kept apart; a backend that sends more is out of order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str | None
+    name: str | None
+    command_digest: str | None = None
+    """Hex SHA-256 of the command it asks for; None when it asks for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the backend counted them; None is unknown."""
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerParts:
+    digests: tuple[Digest | None, ...] = ()
+    """One per sample, in the order of their index."""
+    call_ids: tuple[str, ...] = ()
+    """Of all samples: the client goes on with one of them."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of the first sample."""
+    response_id: str | None = None
+    usage: Usage = Usage()
+    finish_reason: str | None = None
+    is_complete: bool = False
+    has_error: bool = False
+
+
+class AnswerParser(Protocol):
+    """Reads one answer of one API. Neither method raises on JSON of an unexpected shape."""
+
+    def add_event(self, payload: bytes) -> None:
+        """The data of one server-sent event."""
+
+    def add_body(self, body: bytes) -> None:
+        """The whole answer, when it was not streamed."""
+
+    def forget(self) -> None:
+        """Keep no text from here on: the answer is too large to be digested."""
+
+    def parts(self) -> AnswerParts: ...
+
+
+def tool_call(call_id: object, name: object, arguments: object) -> ToolCall:
+    return ToolCall(text(call_id) or None, text(name) or None, command_digest(arguments))
+
+
+def command_digest(arguments: object) -> str | None:
+    """Of ``command`` or ``cmd``. Of an argument list the script that it hands to a shell
+    (``["bash", "-lc", SCRIPT]``, Codex), else its words joined by spaces."""
+    if isinstance(arguments, str):
+        try:
+            arguments = read_json(arguments)
+        except UNREADABLE:
+            return None
+    if not isinstance(arguments, dict):
+        return None
+    command = arguments.get("command", arguments.get("cmd"))
+    if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
+        is_script = len(command) == 3 and command[1] in ("-c", "-lc")
+        command = command[2] if is_script else " ".join(command)
+    return sha256(command.encode()).hexdigest() if isinstance(command, str) and command else None
+
+
+def try_digest(form: Callable[[object], NormalForm], message: object) -> Digest | None:
+    try:
+        return form(message).digest
+    except UNREADABLE:
+        return None
+
+
+def text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def member(value: object, *names: str) -> Any:
+    """A member of a member of a dict; None when a step is missing or no dict."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def items(value: object) -> Iterable[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

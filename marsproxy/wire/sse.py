@@ -1,0 +1,28 @@
+"""Server-sent events as bytes: where they end and what they carry.
+
+Lines may end in LF or CRLF. Lines that end in a lone CR, which the standard allows, are not told apart: no
+backend writes them.
+"""
+
+import re
+from collections.abc import Iterator
+
+EVENT_END = re.compile(rb"\n\r?\n")
+DONE = b"[DONE]"
+
+
+def cut(data: bytes) -> tuple[bytes, bytes]:
+    """The complete events in front, and the rest."""
+    end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
+    return (data[:end], data[end:]) if end > 2 else (b"", data)
+
+
+def payloads(data: bytes) -> Iterator[bytes]:
+    """The data of each event; comments and events without data have none."""
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    for event in data.split(b"\n\n"):
+        if event.startswith(b"data:") and b"\n" not in event:
+            yield event[5:].strip()
+        elif lines := [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]:
+            yield b"\n".join(lines)
