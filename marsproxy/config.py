@@ -260,7 +260,7 @@ class EventLog:
     max_file_mb: Annotated[int, Range(1, 10_000)] = 64
     """Size in MB (10^6 bytes) at which the next file is begun."""
     max_files: Annotated[int, Range(1, 10_000)] = 8
-    """Files kept; the oldest goes. 8 x 64 MB is about two million lines."""
+    """Files kept; the oldest goes. 8 x 64 MB is about a million and a half lines."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "event_log")
