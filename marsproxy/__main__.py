@@ -1,0 +1,107 @@
+"""The ``marsproxy`` command: reads what the user asked for and hands it to the module that does it.
+
+Exit codes: 0 done, 1 it failed, 2 the configuration or the command line is wrong, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+
+from marsproxy.build import build_version
+from marsproxy.config import Config, ConfigError
+from marsproxy.config_sources import ConfigArgument, FileArgument, config_sources
+
+EXIT_CONFIGURATION = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+
+def build_app() -> App:
+    app = App(
+        name="marsproxy",
+        help="Serve tool-using agents from your own GPUs, without changing them.",
+        version=build_version,
+        default_parameter=Parameter(negative=()),
+        result_action="return_value",
+    )
+    app.command(serve, config=config_sources())
+    app.command(demo)
+    return app
+
+
+def serve(
+    *,
+    tree: ConfigArgument = Config(),  # noqa: B008 (frozen)
+    file: FileArgument = None,
+    print_config: bool = False,
+) -> int:
+    """Run the proxy in front of one or more OpenAI-compatible servers.
+
+    Every setting is also a key of the TOML file and a MARS_* variable; flags win over the environment,
+    the environment over the file.
+
+    Args:
+        file: TOML file with settings.
+        print_config: Print the settings that would be used, as a TOML file, and exit.
+    """
+    if print_config:
+        from marsproxy.config_toml import to_toml
+
+        sys.stdout.write(to_toml(tree))
+        return 0
+    if not tree.backends:
+        raise ConfigError(
+            "backends: none given; allowed: --backend http://HOST[:PORT] (also several), "
+            "or --backend embedded"
+        )
+    from marsproxy.server import serve as serve_until_stopped
+
+    serve_until_stopped(tree)
+    return 0
+
+
+def demo(
+    *,
+    sessions: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 30,
+    seed: int = 1,
+    out: Path = Path("out/demo"),
+) -> int:
+    """Show on this machine, without a GPU, what the proxy changes.
+
+    Args:
+        sessions: Agent sessions to run against each of the two targets.
+        seed: Of the workload; the same seed gives the same sessions.
+        out: Directory for records and report.
+    """
+    from marsproxy.demo import run_demo
+
+    return run_demo(sessions=sessions, seed=seed, out=out)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        code = build_app()(
+            sys.argv[1:] if arguments is None else list(arguments),
+            exit_on_error=False,
+            print_error=False,
+        )
+    except (ConfigError, CycloptsError) as error:
+        _explain(str(error))
+        return EXIT_CONFIGURATION
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def _explain(message: str) -> None:
+    """One plain paragraph on stderr: readable for people, and for whoever greps a service's log."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"marsproxy: {message}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
