@@ -5,6 +5,7 @@ running figure over a bounded window; aborted and failed turns never reach it.
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 PEAK_WINDOW = 30
 """Finished sessions whose peaks are averaged (simulated runs: 30 follows drift without jumping about)."""
@@ -17,27 +18,38 @@ RATIO_GAIN = 0.1
 """Weight of the newest turn in the token ratio: follows a new model within about twenty turns."""
 
 
+@dataclass(slots=True)
+class PeakWindow:
+    """The latest peaks of one family by session, and their sum."""
+
+    peaks: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    total_tokens: int = 0
+
+    def put(self, session_id: str, peak_tokens: int) -> None:
+        self.total_tokens += peak_tokens - self.peaks.pop(session_id, 0)
+        self.peaks[session_id] = peak_tokens
+        if len(self.peaks) > PEAK_WINDOW:
+            self.total_tokens -= self.peaks.popitem(last=False)[1]
+
+
 class PeakEstimator:
     """Expected largest context of a session, per family, in tokens."""
 
     def __init__(self) -> None:
-        self._peaks: OrderedDict[str, OrderedDict[str, int]] = OrderedDict()
+        self._windows: OrderedDict[str, PeakWindow] = OrderedDict()
 
     def learn(self, family: str, session_id: str, peak_tokens: int) -> None:
         """A session has come to rest. If it went on after an earlier rest, its newer peak replaces that."""
-        window = self._peaks.setdefault(family, OrderedDict())
-        window[session_id] = peak_tokens
-        window.move_to_end(session_id)
-        if len(window) > PEAK_WINDOW:
-            window.popitem(last=False)
-        self._peaks.move_to_end(family)
-        if len(self._peaks) > MAX_FAMILIES:
-            self._peaks.popitem(last=False)
+        self._windows.setdefault(family, PeakWindow()).put(session_id, peak_tokens)
+        self._windows.move_to_end(family)
+        if len(self._windows) > MAX_FAMILIES:
+            self._windows.popitem(last=False)
 
     def expected(self, family: str, prior_tokens: float) -> float:
         """Mean of the family's latest peaks, drawn towards the prior while there are few."""
-        peaks = self._peaks[family].values() if family in self._peaks else ()
-        return (prior_tokens * PRIOR_WEIGHT + sum(peaks)) / (PRIOR_WEIGHT + len(peaks))
+        if (window := self._windows.get(family)) is None:
+            return prior_tokens
+        return (prior_tokens * PRIOR_WEIGHT + window.total_tokens) / (PRIOR_WEIGHT + len(window.peaks))
 
 
 class TokenRatio:

@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import takewhile
 
 from marsproxy.core.settings import SessionSettings
 
@@ -51,6 +52,8 @@ class SessionState:
     """Held or in flight, side calls included."""
     main_turns: set[str] = field(default_factory=set)
     """Forwarded turns that hold the session's phase at GENERATING; side calls do not."""
+    held_turns: list[str] = field(default_factory=list)
+    """In order of arrival. A counted session has none: its turns go at once."""
     parent_id: str | None = None
     gap_signature: str | None = None
     """Tool whose run the session is waiting for, if the answer named one."""
@@ -67,11 +70,12 @@ class SessionState:
 
 
 class SessionTable:
-    """Sessions by id, least recently active first."""
+    """Sessions by id. Those without an open turn are also kept in the order in which they fell quiet."""
 
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
-        self._by_id: OrderedDict[str, SessionState] = OrderedDict()
+        self._by_id: dict[str, SessionState] = {}
+        self._quiet: OrderedDict[str, SessionState] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -82,36 +86,39 @@ class SessionTable:
     def get(self, session_id: str) -> SessionState | None:
         return self._by_id.get(session_id)
 
-    def touch(self, session: SessionState, now: float) -> None:
-        """Something happened in the session: it is the last one to be dropped again."""
-        session.last_event_s = now
-        self._by_id.move_to_end(session.id)
-
     def add(self, session: SessionState) -> None:
+        """The session's first turn must be opened in the same breath: nothing else makes it expire."""
         self._by_id[session.id] = session
 
-    def remove(self, session_id: str) -> None:
-        self._by_id.pop(session_id, None)
+    def remove(self, session: SessionState) -> None:
+        del self._by_id[session.id]
+        self._quiet.pop(session.id, None)
+
+    def open_turn(self, session: SessionState, turn_id: str, now: float) -> None:
+        """From now on the session can neither expire nor be dropped."""
+        session.open_turns.add(turn_id)
+        session.last_event_s = now
+        self._quiet.pop(session.id, None)
+
+    def close_turn(self, session: SessionState, turn_id: str, now: float) -> None:
+        session.open_turns.remove(turn_id)
+        session.main_turns.discard(turn_id)
+        session.last_event_s = now
+        if not session.open_turns:
+            self._quiet[session.id] = session
 
     def is_full(self) -> bool:
         return len(self._by_id) >= self._settings.max_sessions
 
-    def longest_idle(self) -> SessionState | None:
+    def longest_quiet(self) -> SessionState | None:
         """The least recently active session that has no open turn; None if all have one."""
-        return next((s for s in self._by_id.values() if not s.open_turns), None)
+        return next(iter(self._quiet.values()), None)
 
     def expired(self, now: float) -> list[SessionState]:
         """Sessions due to be forgotten. They stay in the table until removed."""
-        deadline = now - self._settings.idle_expiry_s
-        due = []
-        for session in self._by_id.values():
-            if session.last_event_s > deadline:
-                break
-            if not session.open_turns:
-                due.append(session)
-        return due
+        deadline_s = now - self._settings.idle_expiry_s
+        return list(takewhile(lambda session: session.last_event_s <= deadline_s, self._quiet.values()))
 
     def next_expiry_s(self) -> float | None:
-        """When the next session may be due; sessions with open turns are looked at again then."""
-        first = next(iter(self._by_id.values()), None)
+        first = self.longest_quiet()
         return None if first is None else first.last_event_s + self._settings.idle_expiry_s

@@ -1,0 +1,121 @@
+"""Sessions between two turns, and how long to wait for the next one.
+
+A gap is over when nothing was heard for ``idle_gap_s``. A tool seen at the gateway is something heard:
+while it waits or runs the gap stays open, and the quiet time starts anew when it has finished. Knows
+nothing of budgets; whether a session in a gap is counted is the policy's business.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from marsproxy.core.events import ToolObserved, ToolPhase
+from marsproxy.core.sessions import SessionState
+
+TOOL_LIMIT_GAPS = 10
+"""A tool that never reports its end keeps a gap open for this many ``idle_gap_s``: five minutes by
+default, longer than nearly every tool call and short enough to lose."""
+MAX_DIGESTS = 16
+"""Commands of one answer that are looked out for; answers with more parallel calls are rare."""
+MAX_RUNNING = 64
+"""Tool runs remembered per gap."""
+
+
+@dataclass(slots=True)
+class Gap:
+    session: SessionState
+    since_s: float
+    """Last sign of life: the turn's end, a tool's end, or the start of what is running now."""
+    digests: set[str]
+    """Commands asked for and not yet seen to start."""
+    running: set[str] = field(default_factory=set)
+    """Ids of the tool runs under way."""
+
+
+class Gaps:
+    """At most one gap per session; both queues are in order of ``since_s``, because time only goes on."""
+
+    def __init__(self, idle_gap_s: float) -> None:
+        self._idle_gap_s = idle_gap_s
+        self._quiet: OrderedDict[str, Gap] = OrderedDict()
+        self._working: OrderedDict[str, Gap] = OrderedDict()
+        self._by_digest: dict[str, dict[str, Gap]] = {}
+        self._by_exec: dict[str, Gap] = {}
+
+    def __len__(self) -> int:
+        return len(self._quiet) + len(self._working)
+
+    def begin(self, session: SessionState, command_digests: tuple[str, ...], now: float) -> None:
+        self.end(session)
+        gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]))
+        self._quiet[session.id] = gap
+        for digest in gap.digests:
+            self._by_digest.setdefault(digest, {})[session.id] = gap
+
+    def end(self, session: SessionState) -> None:
+        """The next turn came, or nobody waits for it any more. Fine without a gap."""
+        gap = self._quiet.pop(session.id, None) or self._working.pop(session.id, None)
+        if gap is not None:
+            for digest in gap.digests:
+                self._unlist(digest, session.id)
+            for exec_id in gap.running:
+                del self._by_exec[exec_id]
+
+    def observe(self, event: ToolObserved, now: float) -> None:
+        """A tool run belongs to the gap in which it was first seen, and to no later one."""
+        if event.phase is ToolPhase.FINISHED:
+            self._tool_finished(event.exec_id, now)
+        elif event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
+            self._tool_began(gap, event, now)
+
+    def pop_over(self, now: float) -> Iterator[SessionState]:
+        """Sessions whose gap is over; it is closed as they are handed out."""
+        for queue, limit_s in self._queues():
+            while queue and (gap := next(iter(queue.values()))).since_s + limit_s <= now:
+                self.end(gap.session)
+                yield gap.session
+
+    def next_over_s(self) -> float | None:
+        return min(
+            (next(iter(queue.values())).since_s + limit_s for queue, limit_s in self._queues() if queue),
+            default=None,
+        )
+
+    def _queues(self) -> tuple[tuple[OrderedDict[str, Gap], float], ...]:
+        return (self._quiet, self._idle_gap_s), (self._working, TOOL_LIMIT_GAPS * self._idle_gap_s)
+
+    def _gap_of(self, event: ToolObserved) -> Gap | None:
+        """By the session's id if the caller knew it, else the first that waits for this very command."""
+        if event.llm_session is not None:
+            return self._quiet.get(event.llm_session) or self._working.get(event.llm_session)
+        waiting = self._by_digest.get(event.command_digest or "", {})
+        return next(iter(waiting.values()), None)
+
+    def _tool_began(self, gap: Gap, event: ToolObserved, now: float) -> None:
+        if len(gap.running) >= MAX_RUNNING:
+            return
+        if event.command_digest in gap.digests:
+            gap.digests.remove(event.command_digest)
+            self._unlist(event.command_digest, gap.session.id)
+        if not gap.running:
+            self._move(gap, self._quiet, self._working, now)
+        gap.running.add(event.exec_id)
+        self._by_exec[event.exec_id] = gap
+
+    def _tool_finished(self, exec_id: str, now: float) -> None:
+        if (gap := self._by_exec.pop(exec_id, None)) is None:
+            return
+        gap.running.remove(exec_id)
+        if not gap.running:
+            self._move(gap, self._working, self._quiet, now)
+
+    @staticmethod
+    def _move(gap: Gap, source: OrderedDict[str, Gap], target: OrderedDict[str, Gap], now: float) -> None:
+        target[gap.session.id] = source.pop(gap.session.id)
+        gap.since_s = now
+
+    def _unlist(self, digest: str, session_id: str) -> None:
+        waiting = self._by_digest[digest]
+        del waiting[session_id]
+        if not waiting:
+            del self._by_digest[digest]

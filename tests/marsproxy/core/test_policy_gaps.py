@@ -1,0 +1,351 @@
+"""Between turns: how long a session keeps its budget, and who is expected back."""
+
+from typing import Any
+
+import pytest
+
+from marsproxy.core.events import Event, SessionEnded, ToolPhase
+from marsproxy.core.sessions import Phase
+from tests.marsproxy.core.playbook import (
+    Playbook,
+    aborts,
+    answers,
+    arrives,
+    calls_tool,
+    fails,
+    goes,
+    reading,
+    side_call,
+    tool,
+    waits,
+)
+
+STARTED, FINISHED, QUEUED = ToolPhase.STARTED, ToolPhase.FINISHED, ToolPhase.QUEUED
+
+
+def one_place(**changes: Any) -> Playbook:
+    """The pool holds one session, and the next one waits."""
+    book = Playbook(pool_tokens=20_000, **changes)
+    return book.at(0, arrives("a1"), goes("a1")).at(1, arrives("b1"), waits("b1"))
+
+
+def phase(book: Playbook, session_id: str) -> Phase:
+    session = book.policy.sessions.get(session_id)
+    assert session is not None
+    return session.phase
+
+
+# -- tool gaps ------------------------------------------------------------------------------------
+
+
+def test_a_session_in_a_tool_gap_keeps_its_budget_for_idle_gap_s():
+    book = one_place(idle_gap_s=30.0).at(10, calls_tool("a1"))
+    assert phase(book, "a") is Phase.TOOL_GAP
+    book.fires(40, goes("b1"))
+    assert phase(book, "a") is Phase.IDLE
+
+
+def test_a_continuation_ends_the_gap_and_the_next_gap_is_measured_anew():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(39, arrives("a2"), goes("a2", "continuation"))
+        .quiet_until(100)
+        .at(100, calls_tool("a2"))
+        .fires(130, goes("b1"))
+    )
+
+
+def test_a_side_call_in_a_gap_does_not_make_the_gap_longer():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(20, side_call("a2"), goes("a2", "side"))
+        .at(25, answers("a2", context=100))
+        .fires(40, goes("b1"))
+    )
+
+
+def test_a_side_call_that_outlasts_the_gap_does_not_keep_the_budget():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(20, side_call("a2"), goes("a2", "side"))
+        .fires(40, goes("b1"))
+        .at(50, answers("a2", context=100))
+    )
+
+
+def test_a_gap_begins_when_the_last_of_several_turns_has_ended():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(5, arrives("a2"), goes("a2", "continuation"))
+        .at(10, calls_tool("a1"))
+        .quiet_until(49)
+        .at(50, calls_tool("a2"))
+        .fires(80, goes("b1"))
+    )
+
+
+def test_a_session_that_went_idle_comes_back_as_a_return():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .fires(40, goes("b1"))
+        .at(50, arrives("a2"), waits("a2"))
+        .at(60, answers("b1"), goes("a2", "return"))
+    )
+
+
+def test_a_session_forgotten_in_its_gap_leaves_nothing_behind():
+    book = one_place(idle_gap_s=30.0).at(10, calls_tool("a1"))
+    book.policy.handle(SessionEnded("a"), 11)
+    book.quiet_until(100)
+    assert list(book.policy.backends["gpu"].counted) == ["b"]
+
+
+# -- endings --------------------------------------------------------------------------------------
+
+
+def test_an_aborted_turn_frees_its_budget_at_once():
+    one_place().at(10, aborts("a1"), goes("b1"))
+
+
+def test_an_aborted_turn_teaches_nothing():
+    """Neither its size nor the size that its session had reached says how large sessions get."""
+    book = Playbook(growth_beta=1.0, pool_tokens=100_000)
+    for number in range(30):
+        name = f"cut-{number}-"
+        book.at(number, arrives(f"{name}1", tokens=100), goes(f"{name}1"))
+        book.at(number, calls_tool(f"{name}1", context=100))
+        book.at(number, arrives(f"{name}2", tokens=100), goes(f"{name}2", "continuation"))
+        book.at(number, aborts(f"{name}2"))
+    for name in "abcd":  # 20,000 each, as nobody knows better
+        book.at(50, arrives(f"{name}1", tokens=100), goes(f"{name}1"))
+    book.at(50, arrives("e1", tokens=100), waits("e1"))
+
+
+def test_a_failed_turn_keeps_its_session_counted_for_the_retry():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, fails("a1"))
+        .at(20, arrives("a2"), goes("a2", "continuation"))
+        .at(30, fails("a2"))
+        .fires(60, goes("b1"))
+    )
+
+
+def test_a_failed_turn_teaches_no_size():
+    book = Playbook().at(1, arrives("a1"), goes("a1")).at(2, fails("a1"))
+    session = book.policy.sessions.get("a")
+    assert session is not None
+    assert (session.turns, session.peak_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("ending", [aborts("b1"), fails("b1"), calls_tool("b1", context=90_000)])
+def test_a_turn_that_ends_while_it_waits_is_neither_counted_nor_learned_from(ending: Event):
+    book = one_place().at(2, ending)
+    session = book.policy.sessions.get("b")
+    assert session is not None
+    assert (session.turns, session.peak_tokens, session.is_counted) == (0, 0, False)
+    assert session.phase is Phase.IDLE
+    assert len(book.policy.held) == 0
+    book.at(3, answers("a1"))
+
+
+def test_an_ending_is_heard_once():
+    (
+        one_place()
+        .at(10, answers("a1"), goes("b1"))
+        .at(11, answers("a1"))
+        .at(12, aborts("a1"))
+        .at(13, aborts("never-arrived1"))
+        .at(14, arrives("c1"), waits("c1"))
+    )
+
+
+# -- answers without a tool call ------------------------------------------------------------------
+
+
+def test_a_final_answer_frees_the_budget_at_once():
+    one_place().at(10, answers("a1"), goes("b1"))
+
+
+def test_a_text_answer_of_an_agent_without_tools_is_a_step():
+    """It acts through plain text: nothing in the request could have been a tool call."""
+    book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+    (
+        book.at(0, arrives("a1", has_tools=False), goes("a1"))
+        .at(1, arrives("b1"), waits("b1"))
+        .at(10, answers("a1"))
+        .at(15, arrives("a2", has_tools=False), goes("a2", "continuation"))
+        .at(20, answers("a2"))
+        .fires(50, goes("b1"))
+    )
+
+
+def test_a_family_that_goes_on_after_text_is_learned():
+    """Tools are declared but the agent acts through text: after seven steps its budget is kept."""
+    book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+    for step in range(1, 9):
+        book.at(10 * step, arrives(f"a{step}"), goes(f"a{step}", "new" if step == 1 else "return"))
+        book.at(10 * step + 5, answers(f"a{step}"))
+    (
+        book.at(90, arrives("a9"), goes("a9", "continuation"))
+        .at(91, arrives("b1"), waits("b1"))
+        .at(95, answers("a9"))
+        .fires(125, goes("b1"))
+    )
+
+
+def test_a_family_without_tools_that_never_comes_back_is_learned_when_the_gap_is_over():
+    """People chatting: after a few answers that nobody followed up, budgets are freed at once."""
+    book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+    for number in range(8):
+        turn_id = f"chat-{number}-1"
+        book.at(100 * number, arrives(turn_id, has_tools=False), goes(turn_id))
+        book.at(100 * number + 10, answers(turn_id))
+    book.at(900, arrives("a1", has_tools=False), goes("a1"))
+    book.at(901, arrives("b1", has_tools=False), waits("b1"))
+    book.at(910, answers("a1"), goes("b1"))
+
+
+def test_a_side_call_after_the_final_answer_is_no_return():
+    """A title asked for after every answer must not look like an agent that goes on."""
+    book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+    for number in range(20):
+        name = f"chat-{number}-"
+        book.at(100 * number, arrives(f"{name}1"), goes(f"{name}1"))
+        book.at(100 * number + 10, answers(f"{name}1"))
+        book.at(100 * number + 11, side_call(f"{name}2"), goes(f"{name}2", "side"))
+        book.at(100 * number + 12, answers(f"{name}2", context=100))
+    book.at(2100, arrives("a1"), goes("a1")).at(2101, arrives("b1"), waits("b1")).at(
+        2110, answers("a1"), goes("b1")
+    )
+
+
+def test_a_session_that_is_ended_after_its_answer_did_not_return():
+    book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+    for number in range(20):
+        name = f"run-{number}-"
+        book.at(100 * number, arrives(f"{name}1"), goes(f"{name}1"))
+        book.at(100 * number + 10, answers(f"{name}1"))
+        book.policy.handle(SessionEnded(name), 100 * number + 11)
+    book.at(2100, arrives("a1"), goes("a1")).at(2101, arrives("b1"), waits("b1")).at(
+        2110, answers("a1"), goes("b1")
+    )
+
+
+# -- tools seen at the gateway --------------------------------------------------------------------
+
+
+def test_a_session_whose_tool_is_running_is_not_idle():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(12, tool("x1", STARTED, llm_session="a"))
+        .quiet_until(150)
+        .at(150, tool("x1", FINISHED, llm_session="a"))
+        .fires(180, goes("b1"))
+    )
+
+
+def test_a_tool_that_waits_for_a_slot_counts_as_running():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(12, tool("x1", QUEUED, llm_session="a"))
+        .quiet_until(100)
+        .at(100, tool("x1", STARTED, llm_session="a"))
+        .at(120, tool("x1", FINISHED, llm_session="a"))
+        .fires(150, goes("b1"))
+    )
+
+
+def test_a_tool_is_joined_to_its_session_by_the_command():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1", command_digests=("d1", "d2")))
+        .at(12, tool("x1", STARTED, command_digest="d2"))
+        .quiet_until(100)
+        .at(100, tool("x1", FINISHED))
+        .fires(130, goes("b1"))
+    )
+
+
+def test_a_command_that_nobody_waits_for_changes_nothing():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1", command_digests=("d1",)))
+        .at(12, tool("x1", STARTED, command_digest="other"))
+        .at(13, tool("x2", STARTED, llm_session="stranger"))
+        .at(14, tool("x3", STARTED))
+        .fires(40, goes("b1"))
+    )
+
+
+def test_equal_commands_of_two_sessions_are_given_one_each():
+    (
+        Playbook(pool_tokens=40_000, idle_gap_s=30.0)
+        .at(0, arrives("a1"), goes("a1"))
+        .at(0, arrives("b1"), goes("b1"))
+        .at(0, arrives("c1"), waits("c1"))
+        .at(10, calls_tool("a1", command_digests=("pytest",)))
+        .at(11, calls_tool("b1", command_digests=("pytest",)))
+        .at(12, tool("x1", STARTED, command_digest="pytest"))
+        .at(13, tool("x2", STARTED, command_digest="pytest"))
+        .quiet_until(99)
+        .at(100, tool("x1", FINISHED, command_digest="pytest"))
+        .fires(130, goes("c1"))
+        .at(131, arrives("b2"), goes("b2", "continuation"))
+    )
+
+
+def test_a_gap_lasts_until_the_last_of_several_tools():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(12, tool("x1", STARTED, llm_session="a"))
+        .at(13, tool("x2", STARTED, llm_session="a"))
+        .at(50, tool("x1", FINISHED, llm_session="a"))
+        .quiet_until(99)
+        .at(100, tool("x2", FINISHED, llm_session="a"))
+        .at(101, tool("x2", FINISHED, llm_session="a"))
+        .fires(130, goes("b1"))
+    )
+
+
+def test_a_tool_that_is_never_heard_of_again_holds_the_budget_for_ten_gaps():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(12, tool("x1", STARTED, llm_session="a"))
+        .fires(312, goes("b1"))
+        .at(400, tool("x1", FINISHED, llm_session="a"))
+        .quiet_until(500)
+    )
+
+
+def test_a_tool_of_an_earlier_gap_says_nothing_about_the_next_one():
+    """A server left running in the background would otherwise count its session for ever."""
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .at(12, tool("x1", STARTED, llm_session="a"))
+        .at(20, arrives("a2"), goes("a2", "continuation"))
+        .at(30, calls_tool("a2"))
+        .fires(60, goes("b1"))
+        .at(70, tool("x1", FINISHED, llm_session="a"))
+    )
+
+
+def test_a_running_tool_does_not_count_a_session_again():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1"))
+        .fires(40, goes("b1"))
+        .at(50, tool("x1", STARTED, llm_session="a"))
+        .at(51, arrives("a2"), waits("a2"))
+        .at(52, reading(20_000))
+        .at(60, tool("x1", FINISHED, llm_session="a"))
+    )
