@@ -16,10 +16,12 @@ from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
 from marsproxy.client import Client, Receive, Scope, Send
 from marsproxy.config import Config
 from marsproxy.core.events import ToolHostsObserved, ToolObserved
+from marsproxy.core.identity import named_session_id
 from marsproxy.core.policy import Policy
 from marsproxy.core.sessions import SessionState
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.metrics import Metrics
+from marsproxy.outbound import tenant_of
 from marsproxy.relay import Relay
 
 OWN_PATHS = frozenset(("/metrics", "/healthz", "/readyz", "/finish_session", "/programs/release"))
@@ -103,12 +105,12 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
 
     @api.post("/finish_session")
     @api.post("/programs/release")
-    async def end_named_session(body: Annotated[dict[str, Any], Body()]) -> dict[str, bool]:
-        """The same, as SMG-like routers and ThunderAgent's clients say it."""
+    async def end_named_session(request: Request, body: Annotated[dict[str, Any], Body()]) -> dict[str, bool]:
+        """The same by the client's own id, the way clients of other agent-aware routers say it."""
         name = body.get("session_id") or body.get("program_id")
         if not isinstance(name, str):
             raise HTTPException(422, "session_id or program_id: a string is needed")
-        return {"released": dispatcher.end_session_named(name)}
+        return {"released": dispatcher.end_session(named_session_id(tenant_of(request.headers.raw), name))}
 
     @api.post("/mars/v1/tools", status_code=204, dependencies=[from_gateway])
     async def tools(request: Request) -> Response:
@@ -131,18 +133,19 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
 def show_state(policy: Policy, metrics: Metrics, config: Config, now: float) -> None:
     """Set the gauges that mirror the policy; done when somebody looks."""
     metrics.set_sessions(Counter(session.phase.value for session in policy.sessions))
-    hosts = policy.tool_hosts.last
-    metrics.set_tools(hosts and hosts.running, hosts and hosts.queued)
+    hosts = policy.tool_hosts.last or ToolHostsObserved()
+    metrics.set_tools(hosts.running, hosts.queued)
     stale_s = config.backend.telemetry_stale_s
     pools = {b.name: b.known_pool_tokens(now, stale_s) for b in policy.backends.values()}
     metrics.set_fallback_cap(None in pools.values())
+    reserved = policy.reserved_tokens(now)
     for backend in policy.backends.values():
         pool = pools[backend.name]
         shown = metrics.backend(backend.name)
         age_s = None if backend.observed_at_s is None else now - backend.observed_at_s
         shown.set_telemetry(age_s, is_fresh=backend.is_fresh(now, stale_s))
         budget = None if pool is None else pool * config.admission.kv_target
-        shown.set_kv_tokens(policy.reserved_tokens(backend, now), budget, pool)
+        shown.set_kv_tokens(reserved.get(backend.name), budget, pool)
 
 
 def _bearer(config: Config) -> Callable[[Request], Awaitable[None]]:

@@ -161,6 +161,18 @@ def as_event(refusal: Refusal, schema: Schema) -> bytes:
             assert_never(schema)
 
 
+def backend_error_event(status: int, body: bytes, schema: Schema) -> bytes:
+    """A backend's whole error answer, for a stream that hold comments have opened."""
+    try:
+        compact = msgspec.json.format(body, indent=-1)
+    except msgspec.MsgspecError:
+        return as_event(
+            Refusal(status, "backend_error", f"the backend answered with status {status}"), schema
+        )
+    name = b"" if schema in (Schema.CHAT, Schema.COMPLETIONS) else b"event: error\n"
+    return name + b"data: " + compact + b"\n\n"
+
+
 def public_name(url: str) -> str:
     """Scheme, host and port of a backend: no credentials, no path, no query."""
     parts = urlsplit(url)

@@ -84,6 +84,10 @@ class Metrics:
         if ttft_s is not None:
             self._ttft_s[kind].observe(ttft_s)
 
+    def passed_unread(self) -> None:
+        """A body for a tracked route was not understood and went through as it was."""
+        self._unread.inc()
+
     def loop_lagged(self, lag_s: float) -> None:
         self._lag_s.observe(lag_s)
 
@@ -133,6 +137,7 @@ class Metrics:
             "mars_identity", "Turns by the evidence that settled them", ["level"], registry=registry
         )
         self._identity = {level: identity.labels(level.name.lower()) for level in Level}
+        self._unread = Counter("mars_unread", "Bodies passed on without being understood", registry=registry)
         self._decided = Counter("mars_decisions", "Forwarded turns", ["decision"], registry=registry)
 
     def _make_hold_metrics(self, registry: CollectorRegistry) -> None:

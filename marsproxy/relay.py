@@ -214,7 +214,9 @@ class Relay:
             # The client was shown an open stream while it waited, so an error must come as an event.
             parts = [chunk async for chunk in answer.chunks()]
             outcome.ending = Ending.FAILED
-            await client.finish(errors.backend_error_event(b"".join(parts), turn.request.schema))
+            await client.finish(
+                errors.backend_error_event(answer.status, b"".join(parts), turn.request.schema)
+            )
             return
         await client.start(answer.status, [*answer.headers, *_mars_headers(turn)])
         stripper = UsageStripper() if strips_usage and is_stream else None

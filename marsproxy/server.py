@@ -42,7 +42,7 @@ BACKLOG = 4096
 
 def serve(config: Config) -> None:
     """Run the proxy until it is told to stop."""
-    asyncio.run(_serve(config), loop_factory=uvloop.new_event_loop)
+    uvloop.run(_serve(config))
 
 
 async def _serve(config: Config) -> None:

@@ -171,7 +171,7 @@ class SessionIndex:
         tenant = self._tenants[evidence.tenant]
         is_branch = placement.parent is not None
         if evidence.explicit_id is not None and not is_branch:
-            session_id = _named_id(evidence.tenant, evidence.explicit_id)
+            session_id = named_session_id(evidence.tenant, evidence.explicit_id)
         else:
             self._made += 1
             session_id = _numbered_id(self._salt, self._made)
@@ -189,7 +189,7 @@ class SessionIndex:
         if evidence.parent_id is None:
             return None
         lines = self._named(self._tenants[evidence.tenant], evidence.parent_id)
-        return lines[0].session_id if lines else _named_id(evidence.tenant, evidence.parent_id)
+        return lines[0].session_id if lines else named_session_id(evidence.tenant, evidence.parent_id)
 
     def _touch(self, session: Session, now: float) -> None:
         """A line that runs keeps the main line under its id alive."""
@@ -234,7 +234,7 @@ class SessionIndex:
             del self._tenants[tenant.name]
 
 
-def _named_id(tenant: str, explicit_id: str) -> str:
+def named_session_id(tenant: str, explicit_id: str) -> str:
     return _short_digest(b"named", tenant.encode(), explicit_id.encode())
 
 

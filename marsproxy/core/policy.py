@@ -90,6 +90,10 @@ class Policy:
     def tool_hosts(self) -> ToolHosts:
         return self._budgets.tool_hosts
 
+    def reserved_tokens(self, now: float) -> dict[str, float]:
+        """Tokens promised to counted sessions, by backend, where the size of the pool is known."""
+        return self._budgets.loads(now)
+
     def handle(self, event: Event, now: float) -> list[Command]:
         commands: list[Command] = []
         match event:
