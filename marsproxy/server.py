@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 
 from marsproxy import errors
 from marsproxy.app import App, own_routes
+from marsproxy.children import Child
 from marsproxy.config import EMBEDDED, Config
 from marsproxy.core.identity import SessionIndex
 from marsproxy.core.policy import Policy
 from marsproxy.dispatcher import Dispatcher
-from marsproxy.embedded import EmbeddedEngine
 from marsproxy.eventlog import EventLog
 from marsproxy.headroom import TelemetryPoller
 from marsproxy.http_limits import limited_protocol
@@ -54,7 +54,7 @@ async def _serve(config: Config) -> None:
 async def _backend_url(backend: str, stack: AsyncExitStack) -> str:
     if backend != EMBEDDED:
         return backend
-    engine = EmbeddedEngine()
+    engine = Child("loadgen", "engine", "--port", "0", "--scheduling-policy", "priority")
     stack.push_async_callback(engine.stop)
     return await engine.start()
 
