@@ -80,11 +80,11 @@ class MessagesAnswer:
         if content is None:
             content = [_content_block(self._blocks[index]) for index in sorted(self._blocks)]
         calls = [block for block in content if block.get("type") == "tool_use"]
-        is_known = not self._is_forgetful and (self._content is not None or bool(self._blocks))
+        digest = None
+        if not self._is_forgetful and (self._content is not None or self._blocks):
+            digest = try_digest(messages_form, {"role": "assistant", "content": content})
         return AnswerParts(
-            digests=(try_digest(messages_form, {"role": "assistant", "content": content}),)
-            if is_known
-            else (),
+            digests=(digest,),
             call_ids=tuple(text(call.get("id")) for call in calls),
             tool_calls=tuple(
                 tool_call(call.get("id"), call.get("name"), call.get("input")) for call in calls

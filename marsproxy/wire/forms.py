@@ -35,7 +35,8 @@ class NormalForms:
         self._max_entries = max_entries
         self._forms: OrderedDict[bytes, NormalForm] = OrderedDict()
 
-    def __len__(self) -> int:
+    @property
+    def entries(self) -> int:
         return len(self._forms)
 
     def of(self, shape: Shape, raws: Iterable[msgspec.Raw]) -> list[NormalForm]:

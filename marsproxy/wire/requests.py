@@ -20,6 +20,8 @@ __all__ = ["Headers", "ParsedRequest", "read_request", "split_session_url", "tra
 MAX_ECHOED_CALL_IDS = 64
 """Calls of one turn are a handful, and the last ones decide."""
 
+MAX_COUNT = 2**31 - 1
+
 UTF8_BOM = b"\xef\xbb\xbf"
 """Legal in front of JSON for Python's parser, hence for the backend."""
 
@@ -156,10 +158,10 @@ def _includes_usage(stream_options: Raw) -> bool:
 
 
 def _first_count(*raws: Raw) -> int | None:
-    """The first that is a positive integer (``true`` is not)."""
+    """The first that is a positive integer (``true`` is not) within reason."""
     for raw in raws:
         count = value(raw)
-        if type(count) is int and count > 0:
+        if type(count) is int and 0 < count <= MAX_COUNT:
             return count
     return None
 

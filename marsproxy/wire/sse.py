@@ -13,8 +13,9 @@ DONE = b"[DONE]"
 
 def cut(data: bytes) -> tuple[bytes, bytes]:
     """The complete events in front, and the rest."""
-    end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
-    return (data[:end], data[end:]) if end > 2 else (b"", data)
+    lf, crlf = data.rfind(b"\n\n"), data.rfind(b"\n\r\n")
+    end = max(lf + 2 if lf >= 0 else 0, crlf + 3 if crlf >= 0 else 0)
+    return data[:end], data[end:]
 
 
 def payloads(data: bytes) -> Iterator[bytes]:

@@ -25,8 +25,9 @@ _EVENTS = msgspec.json.Decoder(_Event)
 _NULL_USAGE = re.compile(rb',[ \t]*"usage"[ \t]*:[ \t]*null|"usage"[ \t]*:[ \t]*null[ \t]*,[ \t]*')
 _NULL = Raw(b"null")
 _NO_CHOICES = Raw(b"[]")
-_NOTABLE = (b'"usage"', b'"finish_reason":"', b'"finish_reason": "')
-_LAST_OF_CHOICE = _NOTABLE[1:]
+_USAGE = b'"usage"'
+_ENDING = b'"finish_reason":"'
+_ENDING_SPACED = b'"finish_reason": "'
 
 
 class UsageStripper:
@@ -69,14 +70,21 @@ class UsageStripper:
         return b"".join(out)
 
     def flush(self) -> bytes:
-        """What is left when the stream ends, whole event or not."""
-        return self._released() + self._taken(len(self._partial))
+        """What is left when the stream ends, whole event or not; half an event of ours is not for the client."""
+        rest = self._taken(len(self._partial))
+        is_ours = self._ending is not None and b'"choices":[]' in rest
+        return self._released() + (b"" if is_ours else rest)
 
     def _is_plain(self, chunk: bytes) -> bool:
         """Whole events with nothing in them that asking may have changed, and none held before them."""
-        if self._partial or self._ending is not None or not chunk.endswith(b"\n\n"):
-            return False
-        return not any(mark in chunk for mark in _NOTABLE)
+        return (
+            chunk.endswith(b"\n\n")
+            and not self._partial
+            and self._ending is None
+            and _USAGE not in chunk
+            and _ENDING not in chunk
+            and _ENDING_SPACED not in chunk
+        )
 
     def _event(self, event: bytes) -> bytes:
         if self._is_passing_event:
@@ -84,7 +92,7 @@ class UsageStripper:
             return event
         if self._is_passing_all:
             return event
-        if _NOTABLE[0] in event:
+        if _USAGE in event:
             parts = _parts(event)
             if parts.usage and parts.usage != _NULL:
                 if parts.choices == _NO_CHOICES:
@@ -93,7 +101,7 @@ class UsageStripper:
             elif parts.usage:
                 event = _without_null_usage(event)
         released = self._released()
-        if not self._is_passing_all and any(mark in event for mark in _LAST_OF_CHOICE):
+        if not self._is_passing_all and (_ENDING in event or _ENDING_SPACED in event):
             self._ending = event
             return released
         return released + event
