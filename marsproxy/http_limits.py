@@ -6,10 +6,11 @@ Whatever comes after the headers is the application's business. It must not know
 
 Theory of operation. A connection is *between* requests, in a *head*, or past it. The parser says when a
 head begins and ends (``on_message_begin``, ``on_headers_complete``). Almost every head begins and ends
-within one read; such a request pays for a few comparisons (1.5 us, measured) and no timer. Only a head that is still
-open after a read is looked at: its bytes so far against the bound, and a timer for its end. A new
-connection has the timer from the start. ``_head_bytes`` counts whole reads and thus may include what
-follows the head in its last read; so a head that ends over the bound is measured again exactly.
+within one read; such a request pays for a few comparisons (1.5 us, measured) and no timer. Only a head
+that is still open after a read is looked at: its bytes so far against the bound, and a timer for its
+end. A new connection has the timer from the start. ``_head_bytes`` counts whole reads and thus may
+include what follows the head in its last read; so a head that ends over the bound is measured again
+exactly.
 
 A refused connection is not closed at once: the kernel would answer what the client is still sending
 with a reset, which can overtake our answer. It is shut for writing, drained for ``LINGER_S``, then closed.

