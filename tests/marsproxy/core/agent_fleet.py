@@ -193,7 +193,11 @@ class FleetReport:
     def strays(self) -> list[Turn]:
         """Turns that did not join the session of their agent's first answered turn."""
         home: dict[str, str] = {}
-        return [t for t in self.main if home.setdefault(t.agent, t.resolution.session_id) != t.resolution.session_id]
+        return [
+            t
+            for t in self.main
+            if home.setdefault(t.agent, t.resolution.session_id) != t.resolution.session_id
+        ]
 
     @property
     def merged_sessions(self) -> list[str]:
