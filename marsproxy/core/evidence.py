@@ -70,6 +70,10 @@ class TurnEvidence:
     retry_count: int | None = None
     """``x-stainless-retry-count`` when the client sent it; 1 and more mean the client says it is a retry."""
 
+    @property
+    def is_stated_retry(self) -> bool:
+        return self.retry_count is not None and self.retry_count >= 1
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerEvidence:

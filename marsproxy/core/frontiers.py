@@ -49,6 +49,9 @@ class Frontier:
     """In flight now."""
     superseded: "tuple[Frontier, ...]" = ()
     """Closed by this turn while it has no answer; open again if it is lost."""
+    is_contested: bool = False
+    """Lost, and then taken up by a request that does not call itself a retry: if one comes that does, it
+    may be the real one, and this another sample of the same."""
     is_answered: bool = False
     answer_keys: tuple[PrefixKey, ...] = ()
     answers: tuple[Digest, ...] = ()

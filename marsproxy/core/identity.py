@@ -105,7 +105,7 @@ class SessionIndex:
         self._in_flight[turn_id] = _TurnInFlight(session, frontier, history.end, now)
         session.in_flight += 1
         self._touch(session, now)
-        self._trim(now)
+        self._trim(session, now)
         return Resolution(
             session_id=session.session_id,
             kind=placement.kind,
@@ -212,9 +212,12 @@ class SessionIndex:
             tenant.record_answer(frontier, turn.end, answer)
         settle(tenant, frontier)
 
-    def _trim(self, now: float) -> None:
+    def _trim(self, latest: Session, now: float) -> None:
         while len(self._in_flight) > self._limits.turns_in_flight:
             self.abandoned(next(iter(self._in_flight)), now)
+        branches = self._lines(latest)[1:]
+        if len(branches) >= self._limits.lines_per_id:
+            self._drop(min(branches, key=lambda line: (line.in_flight > 0, line.last_seen)))
         while len(self._sessions) > self._limits.sessions:
             oldest = list(islice(self._sessions.values(), _MAX_LOOKED_AT))
             self._drop(next((session for session in oldest if not session.in_flight), oldest[0]))

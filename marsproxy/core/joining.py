@@ -3,7 +3,8 @@
 Three things come back: ids of stored responses, ids of tool calls, and the history itself. The rules, the
 most specific first:
 
-1. The same messages as a turn that was lost, or whose client says that it is a retry: RETRY.
+1. The same messages as a turn that was lost: RETRY. If the client says that it is a retry, also of a turn
+   in flight (we have not seen it hang up yet) or answered.
 2. ``previous_response_id``: CONTINUATION of the turn that got that response, a fork if that one has been
    continued already.
 3. The latest echoed tool-call id that one live session alone was given: that session. (An answer in
@@ -24,12 +25,12 @@ from typing import NamedTuple
 
 from marsproxy.core.evidence import Level, TurnEvidence, TurnKind
 from marsproxy.core.frontiers import Fit, Frontier, Session, State
-from marsproxy.core.history import History
+from marsproxy.core.history import History, PrefixKey
 from marsproxy.core.placement import Placement, branched, condensed, continued, repeated
 from marsproxy.core.tenant import Tenant
 
-_MAX_SHARERS = 8
-"""An answer that more sessions gave is a common phrase."""
+_MAX_SHARERS = 64
+"""Sessions with one answer, or one request, that are told apart; what more share is a common phrase."""
 
 
 def place_unnamed(evidence: TurnEvidence, history: History, tenant: Tenant) -> Placement:
@@ -44,12 +45,19 @@ def place_unnamed(evidence: TurnEvidence, history: History, tenant: Tenant) -> P
 
 def _again(evidence: TurnEvidence, history: History, tenant: Tenant) -> Placement | None:
     """Rule 1."""
-    is_stated = (evidence.retry_count or 0) >= 1
-    for state in (State.LOST, State.RUNNING, State.WAITING) if is_stated else (State.LOST,):
-        frontier = tenant.requests.first(history.request_key, state)
-        if frontier is not None:
-            return repeated(frontier, Level.PREFIX)
-    return None
+    key = history.request_key
+    if (lost := tenant.requests.first(key, State.LOST)) is not None:
+        return repeated(lost, Level.PREFIX)
+    if not evidence.is_stated_retry or _was_taken(key, tenant):
+        return None
+    again = tenant.requests.first(key, State.RUNNING) or tenant.requests.first(key, State.WAITING)
+    return repeated(again, Level.PREFIX) if again is not None else None
+
+
+def _was_taken(key: PrefixKey, tenant: Tenant) -> bool:
+    """Whether the lost turn that this retry means may have gone to another sample, one that did not call
+    itself a retry. Then the turns that are left are not meant."""
+    return any(frontier.is_contested for frontier in tenant.requests.some(key, _MAX_SHARERS))
 
 
 def _after_response(evidence: TurnEvidence, history: History, tenant: Tenant) -> Placement | None:

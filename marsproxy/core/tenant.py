@@ -123,6 +123,13 @@ class Prefixes:
             return next(iter(owner.get(state, ())), None)
         return owner if owner is not None and owner.state is state else None
 
+    def some(self, key: PrefixKey, most: int) -> list[Frontier]:
+        """At most ``most`` of them, in any state."""
+        owner = self._owners.get(key)
+        if isinstance(owner, dict):
+            return list(islice(chain.from_iterable(owner.values()), most))
+        return [] if owner is None else [owner]
+
 
 class Tenant:
     """All evidence of one tenant. Nothing is ever looked up across two of these."""

@@ -59,6 +59,8 @@ class Shape:
     has_call_ids: bool = True
     """Off: text mode, the tool's result is a user message."""
     parallel_calls: int = 1
+    voice: str = ""
+    """Agents of one voice say the same and see the same; by default an agent's words are its own."""
     condense_at: int | None = None
     """Before this turn the history becomes: ``keep_first`` messages, a summary, ``keep_last`` messages."""
     keep_first: int = 1
@@ -121,7 +123,7 @@ class Agent:
         """What a model would say to the latest request; ``nonce`` tells samples apart."""
         calls = self.shape.parallel_calls if self.shape.has_call_ids and self.shape.has_tools else 0
         ids = tuple(f"call_{digest(self.shape.name, self.turn, nonce, i).hex()}" for i in range(calls))
-        return Message("assistant", f"{self.shape.name}: step {self.turn} {nonce}", ids)
+        return Message("assistant", f"{self.shape.voice or self.shape.name}: step {self.turn} {nonce}", ids)
 
     def take(self, answer: Message) -> None:
         asked, self._asked = self._asked, None
@@ -155,7 +157,7 @@ class Agent:
         return Message(answer.role, f"I said: {answer.text}") if self.shape.flattens else answer
 
     def _results(self, answer: Message) -> list[Message]:
-        output = f"{self.shape.name}: output of step {self.turn}"
+        output = f"{self.shape.voice or self.shape.name}: output of step {self.turn}"
         if not answer.call_ids or self.shape.flattens:
             return [Message("user", output)]
         return [Message("tool", f"{output} {i}", (call,)) for i, call in enumerate(answer.call_ids)]
@@ -193,7 +195,11 @@ class FleetReport:
     def strays(self) -> list[Turn]:
         """Turns that did not join the session of their agent's first answered turn."""
         home: dict[str, str] = {}
-        return [t for t in self.main if home.setdefault(t.agent, t.resolution.session_id) != t.resolution.session_id]
+        return [
+            t
+            for t in self.main
+            if home.setdefault(t.agent, t.resolution.session_id) != t.resolution.session_id
+        ]
 
     @property
     def merged_sessions(self) -> list[str]:
@@ -216,11 +222,60 @@ def header_ids(shape: Shape) -> dict[str, Any]:
 
 
 @dataclass
-class Fleet:
-    """Plays agents against an index in virtual time, all starting within ``start_s``.
+class AgentAtWork:
+    """An agent against an index, a step at a time: a request goes out, its answer comes in."""
 
-    An attempt fails with ``failure_ratio``: the backend dropped it. Half of the clients say with the next
-    attempt that it is a retry (the OpenAI SDK), the others only send the same again (tenacity).
+    index: SessionIndex
+    agent: Agent
+    ids: IdsOf = no_ids
+    says_retry: bool = False
+    """Counts its attempts like the OpenAI SDK; else it only sends the same again, like tenacity."""
+    turns: list[Turn] = field(default_factory=list)
+    attempt: int = 0
+    _sent: int = 0
+    _in_flight: tuple[str, Ask, Resolution] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._in_flight is None and self.agent.ask() is None
+
+    def step(self, now: float, fails: bool) -> None:
+        """Send, or else receive; ``fails``: what would be received is lost."""
+        if self._in_flight is None:
+            self._send(now)
+        else:
+            self._receive(now, fails)
+
+    def _send(self, now: float) -> None:
+        ask = self.agent.ask()
+        assert ask is not None, "nothing left to ask"
+        turn_id = f"{self.agent.shape.name} {self._sent}"
+        ids = self.ids(self.agent.shape)
+        evidence = ask.evidence(**ids, retry_count=self.attempt if self.says_retry else 0)
+        self._in_flight = turn_id, ask, self.index.resolve(turn_id, evidence, now)
+        self._sent += 1
+
+    def _receive(self, now: float, fails: bool) -> None:
+        assert self._in_flight is not None
+        turn_id, ask, resolution = self._in_flight
+        self._in_flight = None
+        self.attempt = self.attempt + 1 if fails else 0
+        self.turns.append(
+            Turn(self.agent.shape.name, self.agent.turn + 1, ask.is_side, not fails, resolution)
+        )
+        if fails:
+            self.index.abandoned(turn_id, now)
+        else:
+            answer = self.agent.answer()
+            self.index.answered(turn_id, AnswerEvidence(answer.digest, answer.call_ids), now)
+            self.agent.take(answer)
+
+
+@dataclass
+class Fleet:
+    """Agents in virtual time, all starting within ``start_s``, every other one counting its retries.
+
+    An attempt fails with ``failure_ratio``, three times in a row at most.
     """
 
     index: SessionIndex
@@ -228,67 +283,20 @@ class Fleet:
     ids: IdsOf = no_ids
     failure_ratio: float = 0.0
     start_s: float = 0.0
-    answer_of: Callable[[Agent, str], Message] = Agent.answer
-    _turns: list[Turn] = field(default_factory=list)
 
     def play(self, shapes: Iterable[Shape]) -> FleetReport:
         dice = random.Random(self.seed)
-        # Ties are broken by the order of arrival, so a seed gives one course of events.
-        queue: list[tuple[float, int, Callable[[float], float | None]]] = []
-        for number, shape in enumerate(shapes):
-            steps = _AgentAtWork(self, Agent(shape), number, random.Random(dice.random()))
-            heapq.heappush(queue, (dice.random() * self.start_s, number, steps.step))
+        agents = [
+            AgentAtWork(self.index, Agent(shape), self.ids, says_retry=number % 2 == 0)
+            for number, shape in enumerate(shapes)
+        ]
+        # Ties are broken by number, so a seed gives one course of events.
+        queue = [(dice.random() * self.start_s, number) for number in range(len(agents))]
+        heapq.heapify(queue)
         while queue:
-            now, number, step = heapq.heappop(queue)
-            wait_s = step(now)
-            if wait_s is not None:
-                heapq.heappush(queue, (now + wait_s, number, step))
-        return FleetReport(self._turns)
-
-
-@dataclass
-class _AgentAtWork:
-    fleet: Fleet
-    agent: Agent
-    number: int
-    dice: random.Random
-    _attempt: int = 0
-    """Of the present request."""
-    _sent: int = 0
-    _in_flight: tuple[str, Ask, Resolution] | None = None
-
-    def step(self, now: float) -> float | None:
-        """Send or receive; seconds until the next step, None when done."""
-        if self._in_flight is None:
-            return self._send(now)
-        return self._receive(now)
-
-    def _send(self, now: float) -> float | None:
-        ask = self.agent.ask()
-        if ask is None:
-            return None
-        turn_id = f"{self.number}-{self._sent}"
-        says_retry = self.number % 2 == 0
-        evidence = ask.evidence(
-            **self.fleet.ids(self.agent.shape), retry_count=self._attempt if says_retry else 0
-        )
-        self._in_flight = turn_id, ask, self.fleet.index.resolve(turn_id, evidence, now)
-        self._sent += 1
-        return self.dice.lognormvariate(1.0, 0.8)
-
-    def _receive(self, now: float) -> float:
-        assert self._in_flight is not None
-        turn_id, ask, resolution = self._in_flight
-        self._in_flight = None
-        fails = self.dice.random() < self.fleet.failure_ratio and self._attempt < 3
-        name, turn = self.agent.shape.name, self.agent.turn + 1
-        self.fleet._turns.append(Turn(name, turn, ask.is_side, not fails, resolution))
-        if fails:
-            self.fleet.index.abandoned(turn_id, now)
-            self._attempt += 1
-        else:
-            answer = self.fleet.answer_of(self.agent, "")
-            self.fleet.index.answered(turn_id, AnswerEvidence(answer.digest, answer.call_ids), now)
-            self.agent.take(answer)
-            self._attempt = 0
-        return self.dice.lognormvariate(-0.5, 1.0)
+            now, number = heapq.heappop(queue)
+            agent = agents[number]
+            agent.step(now, fails=agent.attempt < 3 and dice.random() < self.failure_ratio)
+            if not agent.is_done:
+                heapq.heappush(queue, (now + dice.lognormvariate(0.0, 1.0), number))
+        return FleetReport([turn for agent in agents for turn in agent.turns])
