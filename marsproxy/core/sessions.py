@@ -116,9 +116,11 @@ class SessionTable:
 
     def expired(self, now: float) -> list[SessionState]:
         """Sessions due to be forgotten. They stay in the table until removed."""
-        deadline_s = now - self._settings.idle_expiry_s
-        return list(takewhile(lambda session: session.last_event_s <= deadline_s, self._quiet.values()))
+        return list(takewhile(lambda session: self._expires_s(session) <= now, self._quiet.values()))
 
     def next_expiry_s(self) -> float | None:
         first = self.longest_quiet()
-        return None if first is None else first.last_event_s + self._settings.idle_expiry_s
+        return None if first is None else self._expires_s(first)
+
+    def _expires_s(self, session: SessionState) -> float:
+        return session.last_event_s + self._settings.idle_expiry_s
