@@ -30,7 +30,7 @@ class HeldTurn:
 
     @property
     def deadline_s(self) -> float:
-        """The queue's order, and the engine's: see ``priority``."""
+        """The queue's order. As the engine's (see ``priority``), but from this turn's arrival on."""
         return self.arrived_s + DELAY_S[self.turn_class]
 
 

@@ -5,7 +5,6 @@ policy after every event. It fires timers only when asked, so a timer that the p
 as a turn that is never answered.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -142,10 +141,6 @@ class Shell:
         return self.now <= last_sign_s + IDLE_GAP_S * (TOOL_LIMIT_GAPS if has_tools else 1)
 
 
-def arrivals_of(shell: Shell) -> Iterator[str]:
-    return iter([*shell.waiting, *shell.in_flight])
-
-
 class AnyOrder(RuleBasedStateMachine):
     """Random events; the end of each run lets all turns end and time pass, and looks at what is left."""
 
@@ -213,7 +208,7 @@ class AnyOrder(RuleBasedStateMachine):
     )
     def a_turn_ends(self, data, ending, prompt, completion, tool_calls, digests) -> None:
         """In flight or held, in any way: a held turn that finishes is nonsense, and still has to work."""
-        turn_id = data.draw(st.sampled_from(list(arrivals_of(self.shell))))
+        turn_id = data.draw(st.sampled_from([*self.shell.waiting, *self.shell.in_flight]))
         self.shell.end(
             turn_id,
             TurnEnded(turn_id, ending, prompt, None, completion, tool_calls, command_digests=digests),
@@ -297,8 +292,10 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def phases_say_what_is_so(self) -> None:
         in_flight = self.shell.main_turns_in_flight()
+        waiting = {turn.session_id for turn in self.shell.waiting.values()}
         for session in self.shell.policy.sessions:
             assert (session.phase is Phase.GENERATING) == (session.id in in_flight)
+            assert (session.phase is Phase.QUEUED) == (session.id in waiting)
             assert session.is_counted == (session.phase in (Phase.GENERATING, Phase.TOOL_GAP))
 
     # -- the end ----------------------------------------------------------------------------------
