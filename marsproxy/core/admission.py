@@ -30,7 +30,7 @@ class HeldTurn:
 
     @property
     def deadline_s(self) -> float:
-        """The queue's order, and the engine's: see ``priority``."""
+        """The queue's order. As the engine's (see ``priority``), but from this turn's arrival on."""
         return self.arrived_s + DELAY_S[self.turn_class]
 
 
@@ -80,12 +80,12 @@ class HoldQueue:
                 return
             held.overtaken += 1
 
-    def arrived_before(self, time_s: float) -> list[HeldTurn]:
-        """Turns that wait since ``time_s`` or longer."""
+    def held_too_long(self, max_hold_s: float, now: float) -> list[HeldTurn]:
+        """Summed as for the timer that asks: a difference could be off by a rounding, and never be due."""
         return [
             held
             for lane in (self._returns, self._new)
-            for held in takewhile(lambda held: held.arrived_s <= time_s, lane.values())
+            for held in takewhile(lambda held: held.arrived_s + max_hold_s <= now, lane.values())
         ]
 
     def longest_waiting_s(self) -> float | None:

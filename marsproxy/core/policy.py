@@ -94,6 +94,10 @@ class Policy:
         """Tokens promised to counted sessions, by backend, where the size of the pool is known."""
         return self._budgets.loads(now)
 
+    def reserved_tokens(self, now: float) -> dict[str, float]:
+        """Tokens promised to counted sessions, for each backend whose budget is known."""
+        return self._placement.loads(now)
+
     def handle(self, event: Event, now: float) -> list[Command]:
         commands: list[Command] = []
         match event:
@@ -335,7 +339,7 @@ class Policy:
             self._end_gap(session)
         for session in self.sessions.expired(now):
             self._forget(session, commands)
-        for held in self.held.arrived_before(now - self._admission.max_hold_s):
+        for held in self.held.held_too_long(self._admission.max_hold_s, now):
             self._reject(self._turns[held.turn_id], Reason.HELD_TOO_LONG, now, commands)
 
     def _end_gap(self, session: SessionState) -> None:

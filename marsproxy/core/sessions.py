@@ -5,16 +5,18 @@ Theory of operation
 
 A session is in exactly one phase::
 
-    QUEUED ──admitted──▶ GENERATING ──last turn ended, more expected──▶ TOOL_GAP ──idle_gap_s──▶ IDLE
-      ▲                     ▲   │                                         │                       │
-      │                     └───┼─────────────continuation────────────────┘                       │
-      │                         └─last turn ended, nothing expected──────────────────────────────▶│
-      └──────────────────────────────────── a turn that does not fit at once ────────────────────┘
+    QUEUED ──admitted──▶ GENERATING ──last turn ended, more expected──▶ TOOL_GAP ──gap over──▶ IDLE
+     │  ▲                   ▲   │                                         │                    │ ▲
+     │  │                   └───┼─────────────continuation────────────────┘                    │ │
+     │  │                       └─last turn aborted, or ended with nothing expected────────────┼▶│
+     │  └─────────────────────────────────── a turn that does not fit at once ─────────────────┘ │
+     └────────────────────────────────────── refused, or given up ──────────────────────────────▶┘
 
-``is_counted`` says whether its footprint is charged to its backend's KV budget. A session is charged
-from admission until it goes idle, ends or expires: through tool gaps, whose continuations would
-otherwise find their blocks gone. A session leaves the table by an explicit end, by expiry, or as the
-longest idle one of a full table; never while a turn of it is held or in flight.
+``is_counted`` says whether its footprint is charged to its backend's KV budget: in GENERATING and
+TOOL_GAP, and in no other phase. A session is charged from admission until it goes idle, ends or
+expires: through tool gaps, whose continuations would otherwise find their blocks gone. A session
+leaves the table by an explicit end, by expiry, or as the longest quiet one of a full table; never
+while a turn of it is held or in flight. Side calls change neither phase nor charge.
 """
 
 from collections import OrderedDict
@@ -40,7 +42,7 @@ class SessionState:
     family: str
     first_arrival_s: float
     last_event_s: float
-    phase: Phase = Phase.QUEUED
+    phase: Phase = Phase.IDLE
     backend: str | None = None
     is_counted: bool = False
     turns: int = 0
@@ -116,9 +118,11 @@ class SessionTable:
 
     def expired(self, now: float) -> list[SessionState]:
         """Sessions due to be forgotten. They stay in the table until removed."""
-        deadline_s = now - self._settings.idle_expiry_s
-        return list(takewhile(lambda session: session.last_event_s <= deadline_s, self._quiet.values()))
+        return list(takewhile(lambda session: self._expires_s(session) <= now, self._quiet.values()))
 
     def next_expiry_s(self) -> float | None:
         first = self.longest_quiet()
-        return None if first is None else first.last_event_s + self._settings.idle_expiry_s
+        return None if first is None else self._expires_s(first)
+
+    def _expires_s(self, session: SessionState) -> float:
+        return session.last_event_s + self._settings.idle_expiry_s

@@ -1,0 +1,337 @@
+"""What must hold whatever happens, in whatever order, sense or nonsense.
+
+``Shell`` keeps its own books of turns and sessions, enacts the commands, and checks both against the
+policy after every event. It fires timers only when asked, so a timer that the policy forgot to set shows
+as a turn that is never answered.
+"""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from marsproxy.core.commands import Command, ForgetSession, ForwardTurn, HoldTurn, RejectTurn, SetTimer
+from marsproxy.core.events import (
+    BackendObserved,
+    BackendUnreachable,
+    Ending,
+    Event,
+    SessionEnded,
+    TimerFired,
+    ToolHostsObserved,
+    ToolObserved,
+    ToolPhase,
+    TurnArrived,
+    TurnEnded,
+    TurnFirstToken,
+)
+from marsproxy.core.evidence import TurnKind
+from marsproxy.core.gaps import TOOL_LIMIT_GAPS
+from marsproxy.core.policy import Policy
+from marsproxy.core.sessions import Phase, SessionState
+from marsproxy.core.settings import AdmissionSettings, PolicySettings, SessionSettings
+
+IDLE_GAP_S, MAX_HOLD_S, IDLE_EXPIRY_S = 10.0, 60.0, 200.0
+BACKENDS = ("one", "two")
+SESSION_IDS = ("a", "b", "c", "d", "e", "f")
+EXEC_IDS = ("x1", "x2", "x3")
+DIGESTS = ("ls", "pytest")
+TOKENS = st.sampled_from([0, 1, 500, 4_000, 9_000, 30_000])
+
+
+@dataclass
+class Shell:
+    """The dispatcher, as far as the policy can tell."""
+
+    policy: Policy
+    now: float = 0.0
+    timer_s: float | None = None
+    log: list[tuple[Event, float, list[Command]]] = field(default_factory=list)
+    waiting: dict[str, TurnArrived] = field(default_factory=dict)
+    in_flight: dict[str, TurnArrived] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    last_work_s: dict[str, float] = field(default_factory=dict)
+    """Per session, when its last main turn in flight ended; absent after an abort."""
+    last_tool_s: float | None = None
+    arrivals: int = 0
+
+    def tell(self, event: Event) -> list[Command]:
+        counted_before = {(name, id_) for name, b in self.policy.backends.items() for id_ in b.counted}
+        sessions_before = {session.id for session in self.policy.sessions}
+        commands = self.policy.handle(event, self.now)
+        self.log.append((event, self.now, commands))
+        for command in commands:
+            self._enact(command, event, sessions_before)
+        self._check_budget(counted_before)
+        return commands
+
+    def arrive(self, arrival: TurnArrived) -> None:
+        self.waiting[arrival.turn_id] = arrival
+        decisions = [c for c in self.tell(arrival) if getattr(c, "turn_id", None) == arrival.turn_id]
+        assert len(decisions) == 1, "a turn that arrives is decided on once, at once"
+
+    def end(self, turn_id: str, ended: TurnEnded) -> None:
+        turn = self.in_flight.pop(turn_id, None) or self.waiting.pop(turn_id, None)
+        assert turn is not None
+        self.ended.append(turn_id)
+        if turn.kind is not TurnKind.SIDE:
+            self.last_work_s[turn.session_id] = self.now
+        self.tell(ended)
+
+    def pass_time(self, duration_s: float) -> None:
+        until_s = self.now + duration_s
+        fired = 0
+        while self.timer_s is not None and self.timer_s <= until_s:
+            self.fire()
+            fired += 1
+            assert fired < 1_000, "timer after timer, and nothing happens"
+        self.now = until_s
+
+    def fire(self) -> None:
+        assert self.timer_s is not None
+        self.now, self.timer_s = self.timer_s, None
+        self.tell(TimerFired())
+
+    def _enact(self, command: Command, event: Event, sessions_before: set[str]) -> None:
+        match command:
+            case ForwardTurn():
+                assert command.backend in self.policy.backends
+                self.in_flight[command.turn_id] = self.waiting.pop(command.turn_id)
+            case RejectTurn():
+                assert command.retry_after_s > 0
+                self.ended.append(command.turn_id)
+                del self.waiting[command.turn_id]
+            case HoldTurn():
+                assert isinstance(event, TurnArrived)
+                assert command.turn_id == event.turn_id
+                assert 1 <= command.position <= len(self.policy.held)
+            case ForgetSession():
+                assert command.session_id in sessions_before
+                assert command.session_id not in {turn.session_id for turn in self.in_flight.values()}
+                self.last_work_s.pop(command.session_id, None)
+            case SetTimer():
+                assert command.at_s >= self.now
+                self.timer_s = command.at_s
+
+    def _check_budget(self, counted_before: set[tuple[str, str]]) -> None:
+        """Where somebody was admitted beside others, it all fits."""
+        limits = self.policy._admission
+        reserved = self.policy.reserved_tokens(self.now)
+        for name, backend in self.policy.backends.items():
+            is_admission = any((name, id_) not in counted_before for id_ in backend.counted)
+            if is_admission and len(backend.counted) > 1:
+                if name in reserved:
+                    assert backend.kv_tokens_total is not None
+                    assert reserved[name] <= limits.kv_target * backend.kv_tokens_total + 1e-6
+                else:
+                    assert len(backend.counted) <= limits.fallback_concurrency
+
+    def main_turns_in_flight(self) -> set[str]:
+        return {turn.session_id for turn in self.in_flight.values() if turn.kind is not TurnKind.SIDE}
+
+    def may_be_counted(self, session: SessionState) -> bool:
+        """A turn in flight, a gap that is not over, or tools seen since the gap began."""
+        if session.id in self.main_turns_in_flight():
+            return True
+        if (began_s := self.last_work_s.get(session.id)) is None:
+            return False
+        has_tools = self.last_tool_s is not None and self.last_tool_s >= began_s
+        last_sign_s = max(began_s, self.last_tool_s or 0.0) if has_tools else began_s
+        return self.now <= last_sign_s + IDLE_GAP_S * (TOOL_LIMIT_GAPS if has_tools else 1)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Random events; the end of each run lets all turns end and time pass, and looks at what is left."""
+
+    @initialize(
+        backends=st.integers(1, 2),
+        look_ahead=st.integers(0, 3),
+        max_overtakes=st.integers(0, 3),
+        max_held=st.sampled_from([0, 2, 50]),
+        fallback=st.integers(1, 3),
+        max_sessions=st.sampled_from([2, 4, 50]),
+        beta=st.sampled_from([0.0, 0.5, 1.0]),
+    )
+    def start(self, backends, look_ahead, max_overtakes, max_held, fallback, max_sessions, beta) -> None:
+        self.settings = PolicySettings(
+            AdmissionSettings(
+                growth_beta=beta,
+                peak_prior_tokens=8_000,
+                idle_gap_s=IDLE_GAP_S,
+                fallback_concurrency=fallback,
+                telemetry_stale_s=20.0,
+                look_ahead=look_ahead,
+                max_overtakes=max_overtakes,
+                max_held_turns=max_held,
+                max_hold_s=MAX_HOLD_S,
+            ),
+            SessionSettings(max_sessions=max_sessions, idle_expiry_s=IDLE_EXPIRY_S),
+        )
+        self.names = BACKENDS[:backends]
+        self.shell = Shell(Policy(self.settings, self.names))
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    @rule(
+        session_id=st.sampled_from(SESSION_IDS),
+        kind=st.sampled_from(TurnKind),
+        tokens=TOKENS,
+        family=st.sampled_from(["f", "g"]),
+        parent=st.sampled_from([None, *SESSION_IDS]),
+        has_tools=st.booleans(),
+    )
+    def a_turn_arrives(self, session_id, kind, tokens, family, parent, has_tools) -> None:
+        self.shell.arrivals += 1
+        turn_id = f"{session_id}{self.shell.arrivals}"
+        self.shell.arrive(
+            TurnArrived(
+                turn_id,
+                session_id,
+                kind,
+                "",
+                family,
+                tokens,
+                parent_session_id=parent,
+                has_tools=has_tools,
+            )
+        )
+
+    @precondition(lambda self: self.shell.in_flight or self.shell.waiting)
+    @rule(
+        data=st.data(),
+        ending=st.sampled_from(Ending),
+        prompt=st.none() | TOKENS,
+        completion=st.none() | TOKENS,
+        tool_calls=st.integers(0, 1),
+        digests=st.lists(st.sampled_from(DIGESTS), max_size=2).map(tuple),
+    )
+    def a_turn_ends(self, data, ending, prompt, completion, tool_calls, digests) -> None:
+        """In flight or held, in any way: a held turn that finishes is nonsense, and still has to work."""
+        turn_id = data.draw(st.sampled_from([*self.shell.waiting, *self.shell.in_flight]))
+        self.shell.end(
+            turn_id,
+            TurnEnded(turn_id, ending, prompt, None, completion, tool_calls, command_digests=digests),
+        )
+
+    @rule(data=st.data(), ending=st.sampled_from(Ending))
+    def a_turn_ends_that_nobody_knows(self, data, ending) -> None:
+        turn_id = data.draw(st.sampled_from(["stranger1", *self.shell.ended]))
+        assert not [c for c in self.shell.tell(TurnEnded(turn_id, ending)) if not isinstance(c, SetTimer)]
+
+    @rule(index=st.integers(0, 1), pool=st.sampled_from([None, 0, 10_000, 40_000]))
+    def a_backend_is_read(self, index: int, pool: int | None) -> None:
+        self.shell.tell(BackendObserved(self.names[index % len(self.names)], kv_tokens_total=pool))
+
+    @rule(index=st.integers(0, 1))
+    def a_backend_is_gone(self, index: int) -> None:
+        self.shell.tell(BackendUnreachable(self.names[index % len(self.names)]))
+
+    @rule(
+        running=st.sampled_from([None, 0, 3, 100]),
+        queued=st.sampled_from([None, 0]),
+        cores=st.sampled_from([None, 0.0, 4.0]),
+    )
+    def tool_hosts_report(self, running, queued, cores) -> None:
+        self.shell.tell(ToolHostsObserved(cores=cores, running=running, queued=queued))
+
+    @rule(
+        exec_id=st.sampled_from(EXEC_IDS),
+        phase=st.sampled_from(ToolPhase),
+        llm_session=st.sampled_from([None, None, *SESSION_IDS]),
+        digest=st.sampled_from([None, *DIGESTS]),
+    )
+    def a_tool_is_seen(self, exec_id, phase, llm_session, digest) -> None:
+        self.shell.last_tool_s = self.shell.now
+        self.shell.tell(
+            ToolObserved(exec_id, phase, "gateway", llm_session=llm_session, command_digest=digest)
+        )
+
+    @rule(session_id=st.sampled_from(SESSION_IDS))
+    def a_session_is_over(self, session_id: str) -> None:
+        self.shell.tell(SessionEnded(session_id))
+
+    @rule(duration_s=st.sampled_from([0.5, 5.0, IDLE_GAP_S, MAX_HOLD_S, IDLE_EXPIRY_S]))
+    def time_passes(self, duration_s: float) -> None:
+        self.shell.pass_time(duration_s)
+
+    @rule()
+    def a_timer_fires_unasked(self) -> None:
+        self.shell.tell(TimerFired())
+
+    @rule()
+    def a_token_comes_from_nowhere(self) -> None:
+        assert self.shell.tell(TurnFirstToken("stranger1")) == []
+
+    # -- what holds -------------------------------------------------------------------------------
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        policy = self.shell.policy
+        assert policy.open_turns == len(self.shell.waiting) + len(self.shell.in_flight)
+        assert {held.turn_id for held in policy.held} == set(self.shell.waiting)
+        assert len(policy.held) <= self.settings.admission.max_held_turns
+        assert len(policy.sessions) <= self.settings.sessions.max_sessions
+
+    @invariant()
+    def the_counted_are_the_sum_of_the_backends(self) -> None:
+        policy = self.shell.policy
+        by_backend = {id_: name for name, b in policy.backends.items() for id_ in b.counted}
+        assert len(by_backend) == sum(len(b.counted) for b in policy.backends.values())
+        by_session = {session.id: session.backend for session in policy.sessions if session.is_counted}
+        assert by_backend == by_session
+
+    @invariant()
+    def nobody_is_counted_without_a_reason(self) -> None:
+        waiting = {turn.session_id for turn in self.shell.waiting.values()}
+        for session in self.shell.policy.sessions:
+            if session.is_counted:
+                assert self.shell.may_be_counted(session)
+                assert session.id not in waiting
+
+    @invariant()
+    def phases_say_what_is_so(self) -> None:
+        in_flight = self.shell.main_turns_in_flight()
+        waiting = {turn.session_id for turn in self.shell.waiting.values()}
+        for session in self.shell.policy.sessions:
+            assert (session.phase is Phase.GENERATING) == (session.id in in_flight)
+            assert (session.phase is Phase.QUEUED) == (session.id in waiting)
+            assert session.is_counted == (session.phase in (Phase.GENERATING, Phase.TOOL_GAP))
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "shell"):
+            return
+        self._everything_is_answered()
+        self._nothing_is_left()
+        self._the_log_replays()
+
+    def _everything_is_answered(self) -> None:
+        """Turns in flight end one after the other, timers fire when asked for: nobody waits for ever."""
+        shell = self.shell
+        while shell.waiting or shell.in_flight:
+            shell.now += 0.1
+            if shell.in_flight:
+                turn_id = next(iter(shell.in_flight))
+                shell.end(turn_id, TurnEnded(turn_id, Ending.FINISHED, 1_000, tool_calls=1))
+            else:
+                assert shell.timer_s is not None, "turns wait, and nothing will ever wake them"
+                shell.pass_time(max(0.0, shell.timer_s - shell.now))
+
+    def _nothing_is_left(self) -> None:
+        shell, policy = self.shell, self.shell.policy
+        shell.pass_time(IDLE_GAP_S * TOOL_LIMIT_GAPS)
+        assert sum(len(b.counted) for b in policy.backends.values()) == 0
+        shell.pass_time(IDLE_EXPIRY_S)
+        assert (len(policy.sessions), len(policy.held), policy.open_turns) == (0, 0, 0)
+        assert shell.timer_s is None
+
+    def _the_log_replays(self) -> None:
+        again = Policy(self.settings, self.names)
+        for event, now, commands in self.shell.log:
+            assert again.handle(event, now) == commands
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
