@@ -13,8 +13,9 @@ from cyclopts.validators import Number
 from rich.console import Console
 
 from marsproxy.build import build_version
-from marsproxy.config import Config, ConfigError
+from marsproxy.config import Config
 from marsproxy.config_sources import ConfigArgument, FileArgument, config_sources
+from marsproxy.core.settings import ConfigError
 
 EXIT_CONFIGURATION = 2
 EXIT_INTERRUPTED = 130
@@ -69,6 +70,7 @@ def demo(
     *,
     sessions: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 30,
     seed: int = 1,
+    repeats: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 1,
     out: Path = Path("out/demo"),
 ) -> int:
     """Show on this machine, without a GPU, what the proxy changes.
@@ -76,11 +78,12 @@ def demo(
     Args:
         sessions: Agent sessions to run against each of the two targets.
         seed: Of the workload; the same seed gives the same sessions.
+        repeats: Runs of each target, alternating; the table shows their medians.
         out: Directory for records and report.
     """
     from marsproxy.demo import run_demo
 
-    return run_demo(sessions=sessions, seed=seed, out=out)
+    return run_demo(sessions=sessions, seed=seed, repeats=repeats, out=out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

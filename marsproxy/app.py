@@ -135,7 +135,7 @@ def show_state(policy: Policy, metrics: Metrics, config: Config, now: float) -> 
     metrics.set_sessions(Counter(session.phase.value for session in policy.sessions))
     hosts = policy.tool_hosts.last or ToolHostsObserved()
     metrics.set_tools(hosts.running, hosts.queued)
-    stale_s = config.backend.telemetry_stale_s
+    stale_s = config.admission.telemetry_stale_s
     pools = {b.name: b.known_pool_tokens(now, stale_s) for b in policy.backends.values()}
     metrics.set_fallback_cap(None in pools.values())
     reserved = policy.reserved_tokens(now)

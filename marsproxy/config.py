@@ -16,26 +16,10 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
+from marsproxy.core.settings import AdmissionSettings, ConfigError, Range, SessionSettings, check_ranges
+
 EMBEDDED = "embedded"
 """Stands for a backend that ``serve`` starts itself: the engine model, no GPU."""
-
-
-class ConfigError(ValueError):
-    """A setting is not usable; the message is for the person who set it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Allowed values of a number, both ends included."""
-
-    low: float
-    high: float | None = None
-
-    def __contains__(self, value: float) -> bool:
-        return value >= self.low and (self.high is None or value <= self.high)
-
-    def __str__(self) -> str:
-        return f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
 
 
 class Secret:
@@ -71,15 +55,6 @@ def _secret_from_tokens(_: type, tokens: Any) -> Secret:
 OptionalSecret = Annotated[
     Secret | None, Parameter(converter=_secret_from_tokens, n_tokens=1, accepts_keys=False, negative=())
 ]
-
-
-def check_ranges(section: object, name: str) -> None:
-    """Raise ``ConfigError`` for the first number of ``section`` that its ``Range`` does not contain."""
-    for key, hint in get_type_hints(type(section), include_extras=True).items():
-        value = getattr(section, key)
-        for allowed in getattr(hint, "__metadata__", ()):
-            if isinstance(allowed, Range) and value is not None and value not in allowed:
-                raise ConfigError(f"{name}.{key}: {value} is not allowed; allowed: {allowed}")
 
 
 def check_http_url(url: str, key: str, also: str = "") -> None:
@@ -139,8 +114,6 @@ class Backend:
     """Seconds between two readings of a backend's /metrics."""
     telemetry_timeout_s: Annotated[float, Range(0.01, 60)] = 2.0
     """Seconds that one reading may take; later it counts as missed."""
-    telemetry_stale_s: Annotated[float, Range(0.1, 600)] = 5.0
-    """Age in seconds from which a reading is no longer believed and the fixed cap applies."""
     api_key: OptionalSecret = None
     """Secret. Replaces the Authorization of every request to a backend. Unset: the client's is passed on."""
     kv_tokens: Annotated[int | None, Range(1)] = None
@@ -149,75 +122,6 @@ class Backend:
 
     def __post_init__(self) -> None:
         check_ranges(self, "backend")
-        if self.telemetry_stale_s <= self.telemetry_interval_s:
-            raise ConfigError(
-                f"backend.telemetry_stale_s: {self.telemetry_stale_s} is not allowed; "
-                f"allowed: more than backend.telemetry_interval_s ({self.telemetry_interval_s})"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """When a turn may go to the engine."""
-
-    kv_target: Annotated[float, Range(0.05, 2)] = 0.90
-    """Share of a backend's KV tokens that counted sessions may be predicted to need (0.90 is one of the two
-    best settings on every trace of the lab; at 1.1, without protected blocks, half of the gain is lost)."""
-    growth_beta: Annotated[float, Range(0, 1)] = 0.5
-    """Share of a session's expected growth that is reserved with its context (lab: 0.5 best or within seed
-    noise; 0 admits on the present context and loses four fifths of the gain)."""
-    peak_prior_tokens: Annotated[int, Range(1)] = 35_000
-    """Context, in tokens, that a session is expected to reach before its family has been seen (lab: median
-    peaks are 38k and 55k; reserving too little costs 2 to 5 times, too much 10 to 30 %)."""
-    peak_window: Annotated[int, Range(1, 10_000)] = 30
-    """Finished sessions of a family whose peaks are averaged (lab: 30 follows drift without being noisy)."""
-    idle_gap_s: Annotated[float, Range(0, 3600)] = 30.0
-    """Seconds of a tool gap after which a session no longer counts (lab: 30 to 60; counting idle users cost
-    a factor of four against stock)."""
-    warm_ratio: Annotated[float, Range(0, 1)] = 0.5
-    """Share of a context that must still be resident for an uncounted session to pass at once (lab)."""
-    valve_ratio: Annotated[float, Range(0.05, 2)] = 0.95
-    """Share of the KV tokens in real use at which the youngest counted session is uncounted: insurance
-    against bad predictions (lab: 0 to 8 % where they are good, a factor of 2 to 5 where they are bad)."""
-    queue_slack: Annotated[float, Range(0, 1000)] = 30.0
-    """Weight of a session's expected work against its time of arrival in the order of the queue, without
-    unit (lab: 30 keeps most of the mean gain of shortest-first and loses less p99)."""
-    look_ahead: Annotated[int, Range(0, 1000)] = 3
-    """Turns behind a head that does not fit which may go first (lab: 3 recovers most of what the blocked
-    head costs)."""
-    max_overtakes: Annotated[int, Range(0, 100_000)] = 32
-    """Times that one held turn may be overtaken (unbounded overtaking raised the longest session by 15 %
-    in the lab; the bound itself is chosen, not measured)."""
-    fallback_concurrency: Annotated[int, Range(1, 100_000)] = 8
-    """Sessions per backend at once while its telemetry is unknown or stale (lab: a fixed 8 was never far
-    from the best fixed number; 16 cost a factor of 2 to 7)."""
-    tools_per_core: Annotated[float, Range(0.1, 1000)] = 2.5
-    """Tools running and queued per core of the tool hosts up to which new sessions are admitted (lab: 2 to
-    3 best, 1 costs up to 5 %)."""
-    max_held_turns: Annotated[int, Range(0, 1_000_000)] = 4096
-    """Turns held at once; one more is refused with 429. A held turn costs its body and a connection."""
-    max_hold_s: Annotated[float, Range(0.01, 86_400)] = 570.0
-    """Seconds that a turn may be held before it is refused with 503: just under the 600 s after which the
-    OpenAI and Anthropic clients give up by default, so that they are told why."""
-    retry_after_s: Annotated[float, Range(1, 3600)] = 5.0
-    """Seconds that a refused client is told to wait (Retry-After); the official clients obey it up to 60."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "admission")
-
-
-@dataclass(frozen=True, slots=True)
-class Sessions:
-    """Bounds of the session table. The API never says that a session is over, so every row expires."""
-
-    max_sessions: Annotated[int, Range(1, 10_000_000)] = 20_000
-    """Rows; beyond it the session idle for longest is forgotten first."""
-    idle_expiry_s: Annotated[float, Range(1, 604_800)] = 3600.0
-    """Seconds without a turn after which a session is forgotten. Longer than a user's pause, and than any
-    cached block survives on a busy server."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, "sessions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +130,6 @@ class Identity:
 
     extra_session_headers: tuple[str, ...] = ()
     """Request headers that carry a session id, besides the built-in ones; first match wins."""
-    trust_client_ids: Annotated[bool, Parameter(negative="--identity.no-trust-client-ids")] = True
-    """Whether ids in URL, headers and body are believed. Within one API key only, either way; switch it off
-    where clients of one key send colliding ids, and message prefixes decide alone."""
 
     def __post_init__(self) -> None:
         for name in self.extra_session_headers:
@@ -292,8 +193,8 @@ class Config:
     """Where sessions are kept: memory is this process alone."""
     listen: Listen = field(default_factory=Listen)
     backend: Backend = field(default_factory=Backend)
-    admission: Admission = field(default_factory=Admission)
-    sessions: Sessions = field(default_factory=Sessions)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    sessions: SessionSettings = field(default_factory=SessionSettings)
     identity: Identity = field(default_factory=Identity)
     hold: Hold = field(default_factory=Hold)
     event_log: EventLog = field(default_factory=EventLog)
@@ -305,6 +206,12 @@ class Config:
                 check_http_url(url, "backends", also=f", or the word {EMBEDDED}")
         if len(set(self.backends)) < len(self.backends):
             raise ConfigError("backends: the same one twice; allowed: each once")
+        stale_s, interval_s = self.admission.telemetry_stale_s, self.backend.telemetry_interval_s
+        if stale_s <= interval_s:
+            raise ConfigError(
+                f"admission.telemetry_stale_s: {stale_s} is not allowed; "
+                f"allowed: more than backend.telemetry_interval_s ({interval_s})"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter
 from cyclopts.config import Dict, Env
 
-from marsproxy.config import Config, ConfigError, settings
+from marsproxy.config import Config, settings
+from marsproxy.core.settings import ConfigError
 
 ENV_PREFIX = "MARS_"
 GATEWAY_ENV_PREFIX = "MARS_GATEWAY_"

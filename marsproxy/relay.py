@@ -229,7 +229,8 @@ class Relay:
                 # Once the client has the last bytes its next turn may be here before our next line runs.
                 outcome.settle(reader.finish(answer.status), answer.status)
                 self._end(turn, outcome)
-            await client.write(chunk if stripper is None else stripper.feed(chunk))
+            if shown := chunk if stripper is None else stripper.feed(chunk):
+                await client.write(shown)
         if not outcome.is_told:
             outcome.settle(reader.finish(answer.status), answer.status)
         await client.finish(b"" if stripper is None else stripper.flush())

@@ -19,8 +19,9 @@ from marsproxy import errors
 from marsproxy.app import App, own_routes
 from marsproxy.children import Child
 from marsproxy.config import EMBEDDED, Config
-from marsproxy.core.identity import SessionIndex
+from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policy import Policy
+from marsproxy.core.settings import PolicySettings
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.eventlog import EventLog
 from marsproxy.headroom import TelemetryPoller
@@ -111,8 +112,8 @@ class Proxy:
             self.metrics.watch_event_log(self._event_log)
         self._timer = Timer()
         self.dispatcher = Dispatcher(
-            Policy(config.policy_settings(), tuple(self._urls)),
-            SessionIndex(config.identity_limits(), salt=secrets.token_bytes(8)),
+            Policy(PolicySettings(config.admission, config.sessions), tuple(self._urls)),
+            SessionIndex(_identity_limits(config), salt=secrets.token_bytes(8)),
             self.metrics,
             self._event_log,
             clock=time.monotonic,
@@ -190,3 +191,8 @@ def _event_log(config: Config) -> EventLog | None:
     if settings.dir is None:
         return None
     return EventLog(settings.dir, settings.max_file_mb * 1_000_000, settings.max_files)
+
+
+def _identity_limits(config: Config) -> IdentityLimits:
+    sessions = config.sessions
+    return IdentityLimits(sessions=sessions.max_sessions, idle_s=sessions.idle_expiry_s)

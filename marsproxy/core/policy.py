@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from marsproxy.core.admission import HeldTurn, HoldQueue
+from marsproxy.core.budgets import Budgets
 from marsproxy.core.commands import (
     Command,
     ForgetSession,
@@ -43,7 +44,6 @@ from marsproxy.core.events import (
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.gaps import Gaps
 from marsproxy.core.headroom import BackendState, ToolHosts
-from marsproxy.core.budgets import Budgets
 from marsproxy.core.priority import TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
@@ -91,12 +91,8 @@ class Policy:
         return self._budgets.tool_hosts
 
     def reserved_tokens(self, now: float) -> dict[str, float]:
-        """Tokens promised to counted sessions, by backend, where the size of the pool is known."""
-        return self._budgets.loads(now)
-
-    def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to counted sessions, for each backend whose budget is known."""
-        return self._placement.loads(now)
+        return self._budgets.loads(now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         commands: list[Command] = []

@@ -1,59 +1,100 @@
-"""What the policy can be told, with the source of every default.
+"""What the policy can be told, with unit, bounds and source of every default.
 
-These are sections of the proxy's configuration tree (``marsproxy.config``) and of the simulator's; the
-field documentation here is what ``--help`` shows.
+These are sections of the proxy's configuration tree (``marsproxy.config``) and of the simulator's: the
+docstring under a field is its help text there. "Lab" in the sources is this project's simulation study
+of admission policies on bootstrapped coding-agent and interactive traces (stock queueing against the
+policy, several seeds).
 """
 
 from dataclasses import dataclass
+from typing import Annotated, get_type_hints
+
+
+class ConfigError(ValueError):
+    """A setting is not usable; the message is for the person who set it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Allowed values of a number, both ends included."""
+
+    low: float
+    high: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return value >= self.low and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        return f"at least {self.low}" if self.high is None else f"{self.low} to {self.high}"
+
+
+def check_ranges(section: object, name: str) -> None:
+    """Raise ``ConfigError`` for the first number of ``section`` that its ``Range`` does not contain."""
+    for key, hint in get_type_hints(type(section), include_extras=True).items():
+        value = getattr(section, key)
+        for allowed in getattr(hint, "__metadata__", ()):
+            if isinstance(allowed, Range) and value is not None and value not in allowed:
+                raise ConfigError(f"{name}.{key}: {value} is not allowed; allowed: {allowed}")
 
 
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
-    """When a session may start, and how many turns may wait."""
+    """When a turn may go to the engine."""
 
-    kv_target: float = 0.9
-    """Share of a backend's KV pool to fill with the footprints of counted sessions, 0 to 1.5.
+    kv_target: Annotated[float, Range(0.05, 2)] = 0.90
+    """Share of a backend's KV tokens that counted sessions may be predicted to need (0.90 is one of the two
+    best settings on every trace of the lab; at 1.1, without protected blocks, half of the gain is lost)."""
+    growth_beta: Annotated[float, Range(0, 1)] = 0.5
+    """Share of a session's expected growth that is reserved with its context (lab: 0.5 best or within seed
+    noise; 0 admits on the present context and loses four fifths of the gain)."""
+    peak_prior_tokens: Annotated[int, Range(1)] = 35_000
+    """Context, in tokens, that a session is expected to reach before its family has been seen (lab: median
+    peaks are 38k and 55k; reserving too little costs 2 to 5 times, too much 10 to 30 %)."""
+    peak_prior_pool_share: Annotated[float, Range(0.001, 1)] = 0.125
+    """Upper bound of that expectation as a share of the pool: who runs agents has room for eight of them.
+    A guess that the first finished sessions correct."""
+    idle_gap_s: Annotated[float, Range(0, 3600)] = 30.0
+    """Seconds of a tool gap after which a session no longer counts (lab: 30 to 60; counting idle users cost
+    a factor of four against stock)."""
+    look_ahead: Annotated[int, Range(0, 1000)] = 3
+    """Turns behind a head that does not fit which may go first (lab: 3 recovers most of what the blocked
+    head costs)."""
+    max_overtakes: Annotated[int, Range(0, 100_000)] = 32
+    """Times that one held turn may be overtaken (unbounded overtaking raised the longest session by 15 %
+    in the lab; the bound itself is chosen, not measured)."""
+    fallback_concurrency: Annotated[int, Range(1, 100_000)] = 8
+    """Sessions per backend at once while its telemetry is unknown or stale (lab: a fixed 8 was never far
+    from the best fixed number; 16 cost a factor of 2 to 7)."""
+    telemetry_stale_s: Annotated[float, Range(0.1)] = 5.0
+    """Age in seconds from which a reading is no longer believed and the fixed cap applies: five missed
+    readings at the default interval."""
+    tools_per_core: Annotated[float, Range(0.1, 1000)] = 2.5
+    """Tools running and queued per core of the tool hosts up to which new sessions are admitted (lab: 2 to
+    3 best, 1 costs up to 5 %)."""
+    max_held_turns: Annotated[int, Range(0, 1_000_000)] = 16_384
+    """Turns held at once; one more is refused with 429. A held turn costs its body and a connection."""
+    max_hold_s: Annotated[float, Range(0.01, 86_400)] = 570.0
+    """Seconds that a turn may be held before it is refused with 503: just under the 600 s after which the
+    OpenAI and Anthropic clients give up by default, so that they are told why."""
+    retry_after_s: Annotated[float, Range(1, 3600)] = 5.0
+    """Seconds that a refused client is told to wait (Retry-After); the official clients obey it up to 60."""
 
-    0.9 was within noise of the best on four traces; 20 % over costs 2 to 5 times, 20 % under 10 to 30 %
-    (4,500 simulated runs)."""
-    growth_beta: float = 0.5
-    """Part of a session's expected growth that is reserved when it starts, 0 to 1 (same runs)."""
-    peak_prior_tokens: int = 35_000
-    """Expected largest context of a session whose family nobody has seen end, tokens.
-
-    About the mean of SWE-agent sessions (43k) and above the median of their last contexts (37.6k)."""
-    peak_prior_pool_share: float = 0.125
-    """The prior is at most this share of the pool: who runs agents at all has room for eight."""
-    idle_gap_s: float = 30.0
-    """A session quiet for longer gives its budget back, seconds. 10 s was harmful, 30 to 60 s were equal."""
-    fallback_concurrency: int = 32
-    """Sessions allowed at once on a backend whose telemetry is missing or stale."""
-    telemetry_stale_s: float = 10.0
-    """Readings older than this count as missing, seconds: ten missed polls at the default interval."""
-    tools_per_core: float = 2.5
-    """No new session while running plus queued tool commands reach this many per core (2 to 3 was best)."""
-    look_ahead: int = 3
-    """How many waiting turns behind one that does not fit are tried."""
-    max_overtakes: int = 16
-    """How often a waiting turn may be overtaken before nobody may pass it any more."""
-    max_held_turns: int = 10_000
-    """Turns that may wait at once; one more is refused with 429."""
-    max_hold_s: float = 1800.0
-    """Longest wait before a turn is refused with 503, seconds."""
-    retry_after_s: float = 5.0
-    """What a refusal tells the client to wait, seconds."""
+    def __post_init__(self) -> None:
+        check_ranges(self, "admission")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """The session table: its bound and its expiry (the API never says that a session is over)."""
+    """Bounds of the session table. The API never says that a session is over, so every row expires."""
 
-    max_sessions: int = 100_000
-    """Sessions remembered at once; the longest idle one goes first."""
-    idle_expiry_s: float = 3600.0
-    """A session without a turn for this long is forgotten, seconds.
+    max_sessions: Annotated[int, Range(1, 10_000_000)] = 20_000
+    """Rows; beyond it the session idle for longest is forgotten first."""
+    idle_expiry_s: Annotated[float, Range(1, 604_800)] = 3600.0
+    """Seconds without a turn after which a session is forgotten. Longer than a user's pause, and than any
+    cached block survives on a busy server."""
 
-    People come back after 20 minutes at the 90th percentile (TraceLab)."""
+    def __post_init__(self) -> None:
+        check_ranges(self, "sessions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,13 @@ _FIRST_TOKEN = {
     Schema.RESPONSES: re.compile(rb'\.delta"'),
     Schema.MESSAGES: re.compile(rb'"content_block_'),
 }
+_END = {
+    Schema.CHAT: b"data: [DONE]",
+    Schema.COMPLETIONS: b"data: [DONE]",
+    Schema.RESPONSES: b"event: response.completed",
+    Schema.MESSAGES: b"event: message_stop",
+}
+"""What begins the last event. The responses API's may span chunks; then its turn ends with the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +75,15 @@ class AnswerReader:
         *,
         is_streaming: bool,
         content_encoding: str | None = None,
+        content_length: int | None = None,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self.saw_first_token = False
         """At the latest one chunk late, when the first token was cut in two."""
+        self.is_at_end = False
+        """The client can know now that the answer is complete, though its connection may stay open."""
+        self._bytes_left = content_length
+        self._end = _END[schema]
         self._answer = _PARSERS[schema]()
         self._first_token = _FIRST_TOKEN[schema]
         self._is_streaming = is_streaming
@@ -91,12 +103,20 @@ class AnswerReader:
         """Bytes as they came from the backend, before anything is taken out of them."""
         if not self.saw_first_token:
             self.saw_first_token = self._has_first_token(chunk)
+        self._watch_for_end(chunk)
         if not self._is_readable:
             return
         self._pending.append(chunk)
         self._pending_bytes += len(chunk)
         if self._pending_bytes > self._most_pending_bytes:
             self._take_pending()
+
+    def _watch_for_end(self, chunk: bytes) -> None:
+        if self._bytes_left is not None:
+            self._bytes_left -= len(chunk)
+            self.is_at_end = self._bytes_left <= 0
+        elif self._is_streaming and self._end in chunk and chunk.endswith(b"\n\n"):
+            self.is_at_end = True
 
     def finish(self, status: int) -> AnswerRead:
         """``status`` is the HTTP status of the answer. Call it once, at the end or when it broke off."""

@@ -6,7 +6,7 @@ import pytest
 
 from marsproxy.config import (
     EMBEDDED,
-    Admission,
+    AdmissionSettings,
     Backend,
     Config,
     ConfigError,
@@ -35,9 +35,13 @@ def test_every_bound_accepts_its_own_ends() -> None:
     ("make", "key", "allowed"),
     [
         (lambda: Listen(port=65536), "listen.port", "0 to 65535"),
-        (lambda: Admission(kv_target=0), "admission.kv_target", "0.05 to 2"),
-        (lambda: Admission(peak_prior_tokens=0), "admission.peak_prior_tokens", "at least 1"),
-        (lambda: Backend(telemetry_stale_s=1.0), "backend.telemetry_stale_s", "backend.telemetry_interval_s"),
+        (lambda: AdmissionSettings(kv_target=0), "admission.kv_target", "0.05 to 2"),
+        (lambda: AdmissionSettings(peak_prior_tokens=0), "admission.peak_prior_tokens", "at least 1"),
+        (
+            lambda: Config(admission=AdmissionSettings(telemetry_stale_s=1.0)),
+            "admission.telemetry_stale_s",
+            "backend.telemetry_interval_s",
+        ),
         (lambda: Gateway(url="ftp://x"), "gateway.url", "http://HOST[:PORT]"),
         (lambda: Identity(extra_session_headers=("a b",)), "identity.extra_session_headers", "letters"),
         (lambda: Config(backends=("localhost:8000",)), "backends", EMBEDDED),

@@ -56,10 +56,9 @@ def test_embedded_backend() -> None:
 def test_long_flags_reach_every_section() -> None:
     """--section.key, dashes for underscores."""
     config = read_config(["--admission.kv-target", "0.8", "--hold.sse-comment-interval-s", "2",
-                          "--identity.no-trust-client-ids", "--backend.kv-tokens", "400000"])  # fmt: skip
+                          "--backend.kv-tokens", "400000"])  # fmt: skip
     assert config.admission.kv_target == 0.8
     assert config.hold.sse_comment_interval_s == 2.0
-    assert config.identity.trust_client_ids is False
     assert config.backend.kv_tokens == 400_000
 
 
@@ -123,7 +122,6 @@ def test_unknown_flag() -> None:
         ("listen = 3", "listen", "a table [listen]"),
         ("[policy]\nname = 1", "policy", "a value"),
         ('policy = "fastest"', "[policy]", '"mars"'),
-        ("[identity]\ntrust_client_ids = 3", "[identity][trust_client_ids]", "bool"),
         ("[listen", "mars.toml", "not a TOML file"),
     ],
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from marsproxy.config import Admission, Backend, Config, EventLog, Gateway, Identity, Secret, settings
+from marsproxy.config import AdmissionSettings, Backend, Config, EventLog, Gateway, Identity, Secret, settings
 from marsproxy.config_sources import read_config
 from marsproxy.config_toml import to_toml
 
@@ -13,8 +13,8 @@ def test_printed_configuration_reads_back_the_same(tmp_path: Path) -> None:
     config = replace(
         Config(),
         backends=("http://a:1", "embedded"),
-        admission=Admission(kv_target=0.7, look_ahead=0),
-        identity=Identity(extra_session_headers=("x-run",), trust_client_ids=False),
+        admission=AdmissionSettings(kv_target=0.7, look_ahead=0),
+        identity=Identity(extra_session_headers=("x-run",)),
         event_log=EventLog(dir=Path('dir with "quotes" and ü')),
         gateway=Gateway(url="http://g"),
     )

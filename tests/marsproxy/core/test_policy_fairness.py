@@ -40,7 +40,7 @@ class Crowd:
 
 
 def crowd_beside_a_large_turn(kind: TurnKind, max_overtakes: int) -> Crowd:
-    book = Playbook(max_overtakes=max_overtakes, max_hold_s=1e9)
+    book = Playbook(max_overtakes=max_overtakes, max_hold_s=86_400)
     for name in "abcdef":
         book.at(1, arrives(f"{name}1"), goes(f"{name}1"))
     book.at(1, arrives("large1", tokens=80_000), waits("large1"))
