@@ -1,0 +1,122 @@
+"""Draws a comparison in the terminal. Decides how figures look in text, never what they are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from loadgen.comparison import METRICS, Metric
+
+UNKNOWN = "–"
+
+TERMINAL_METRICS = (
+    "completed",
+    "failed",
+    "jct_s.mean",
+    "jct_s.p50",
+    "jct_s.p95",
+    "jct_s.p99",
+    "ttft_s.mean",
+    "ttft_new_s.p50",
+    "ttft_continuation_s.p50",
+    "ttft_continuation_s.p95",
+    "held_s.mean",
+    "tool_queue_s.mean",
+    "throughput_turns_per_s",
+    "throughput_tokens_per_s",
+    "goodput_alpha3",
+    "continuation_hit_ratio",
+    "preemptions",
+)
+"""What fits a terminal window; the report has the rest."""
+
+
+def render_table(comparison: Mapping[str, Any]) -> Table:
+    """A rich table of medians, single values and factors against the baseline."""
+    repeats: Mapping[str, int] = comparison["repeats"]
+    baseline: str = comparison["baseline"]
+    table = Table(title=_title(repeats), caption=_caption(comparison) or None, caption_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in repeats:
+        table.add_column(name, justify="right")
+        if name != baseline:
+            table.add_column(f"against {baseline}", justify="right")
+    for metric in (metric for metric in METRICS if metric.key in TERMINAL_METRICS):
+        table.add_row(metric.title, *_cells(metric, comparison["metrics"][metric.key], baseline))
+    return table
+
+
+def format_value(value: float | None, unit: str) -> str:
+    """Three significant digits and the unit; the same everywhere a figure is printed."""
+    if value is None:
+        return UNKNOWN
+    match unit:
+        case "count":
+            return f"{value:,g}" if value == int(value) else f"{value:,.1f}"
+        case "ratio":
+            return f"{value * 100:.1f} %"
+        case "1/s":
+            return f"{_three_digits(value)} /s"
+        case _:
+            return f"{_three_digits(value)} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    magnitude = abs(value)
+    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 1 else 3
+    return f"{value:,.{decimals}f}"
+
+
+def format_factor(times_better: float | None) -> str:
+    """``1.42x better``; worse is named as such, not left to a number below one."""
+    if times_better is None:
+        return ""
+    if abs(times_better - 1) < 0.005:
+        return "same"
+    return f"{times_better:.2f}x better" if times_better > 1 else f"{1 / times_better:.2f}x worse"
+
+
+def _title(repeats: Mapping[str, int]) -> str:
+    counts = set(repeats.values())
+    if counts == {1}:
+        return "one run of each target"
+    if len(counts) == 1:
+        return f"medians of {counts.pop()} runs of each target; single values in brackets"
+    listed = ", ".join(f"{name} {count}" for name, count in repeats.items())
+    return f"medians of several runs ({listed}); single values in brackets"
+
+
+def _caption(comparison: Mapping[str, Any]) -> str:
+    return "\n".join(comparison["caveats"])
+
+
+def _cells(metric: Metric, estimates: Mapping[str, Any], baseline: str) -> list[str]:
+    cells = []
+    for name, estimate in estimates.items():
+        cells.append(_value_cell(metric, estimate))
+        if name != baseline:
+            cells.append(_factor_cell(metric, estimate))
+    return cells
+
+
+def _value_cell(metric: Metric, estimate: Mapping[str, Any]) -> str:
+    middle = format_value(estimate["median"], metric.unit)
+    if len(estimate["values"]) == 1:
+        return middle
+    singles = " ".join(format_value(value, metric.unit).split(" ")[0] for value in estimate["values"])
+    return f"{middle} ({singles})"
+
+
+def _factor_cell(metric: Metric, estimate: Mapping[str, Any]) -> str:
+    factor = format_factor(estimate["times_better"])
+    interval = estimate["ratio_interval95"]
+    if not factor or interval is None:
+        return factor
+    low, high = better_interval(metric, interval)
+    return f"{factor} [{low:.2f} to {high:.2f}]".replace("[", "\\[")
+
+
+def better_interval(metric: Metric, interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval of the ratio as one of the factor ``times_better``."""
+    low, high = interval
+    return (1 / high, 1 / low) if metric.is_lower_better else (low, high)
