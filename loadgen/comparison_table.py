@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from loadgen.comparison import METRICS, Metric
 
@@ -35,14 +36,17 @@ def render_table(comparison: Mapping[str, Any]) -> Table:
     """A rich table of medians, single values and factors against the baseline."""
     repeats: Mapping[str, int] = comparison["repeats"]
     baseline: str = comparison["baseline"]
-    table = Table(title=_title(repeats), caption=_caption(comparison) or None, caption_justify="left")
+    # Text, not str: a target's name is not ours and may look like rich markup
+    caption = Text("\n".join(comparison["caveats"]), style="italic")
+    table = Table(title=_title(repeats), caption=caption or None, caption_justify="left")
     table.add_column("", no_wrap=True)
     for name in repeats:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
         if name != baseline:
-            table.add_column(f"against {baseline}", justify="right")
+            table.add_column(Text(f"against {baseline}"), justify="right")
     for metric in (metric for metric in METRICS if metric.key in TERMINAL_METRICS):
-        table.add_row(metric.title, *_cells(metric, comparison["metrics"][metric.key], baseline))
+        cells = _cells(metric, comparison["metrics"][metric.key], baseline)
+        table.add_row(metric.title, *map(Text, cells))
     return table
 
 
@@ -86,10 +90,6 @@ def _title(repeats: Mapping[str, int]) -> str:
     return f"medians of several runs ({listed}); single values in brackets"
 
 
-def _caption(comparison: Mapping[str, Any]) -> str:
-    return "\n".join(comparison["caveats"])
-
-
 def _cells(metric: Metric, estimates: Mapping[str, Any], baseline: str) -> list[str]:
     cells = []
     for name, estimate in estimates.items():
@@ -113,7 +113,7 @@ def _factor_cell(metric: Metric, estimate: Mapping[str, Any]) -> str:
     if not factor or interval is None:
         return factor
     low, high = better_interval(metric, interval)
-    return f"{factor} [{low:.2f} to {high:.2f}]".replace("[", "\\[")
+    return f"{factor} [{low:.2f} to {high:.2f}]"
 
 
 def better_interval(metric: Metric, interval: tuple[float, float]) -> tuple[float, float]:

@@ -1,0 +1,76 @@
+"""What each session did when: the segments of one lane of the timeline.
+
+A turn is held, then generates; the gap after it waits for a tool slot, then runs the tool. Whatever is
+not known leaves the lane empty there rather than guessed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from loadgen.records import SessionRecord, TurnRecord
+
+STATES = ("held", "generate", "queued", "tool")
+
+MAX_LANES = 300
+MAX_SEGMENTS = 12_000
+"""Keeps the timeline of one target below about half a megabyte of SVG."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    state: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    session: SessionRecord
+    segments: list[Segment]
+    ended_s: float
+    """When the lane stops: end of the session, or of what is known of it."""
+
+    def seconds(self, state: str) -> float:
+        return sum(one.end_s - one.start_s for one in self.segments if one.state == state)
+
+
+def lanes(sessions: Sequence[SessionRecord], turns: Iterable[TurnRecord]) -> list[Lane]:
+    """Lanes in order of arrival; of a large run, sessions spread evenly over the arrivals."""
+    turns_of: defaultdict[str, list[TurnRecord]] = defaultdict(list)
+    for turn in turns:
+        turns_of[turn.session].append(turn)
+    ordered = sorted(sessions, key=lambda session: (session.arrival_s, session.session))
+    per_session = 1 + 4 * sum(map(len, turns_of.values())) / max(len(ordered), 1)
+    limit = max(1, min(MAX_LANES, int(MAX_SEGMENTS / per_session)))
+    return [_lane(session, turns_of[session.session]) for session in _spread(ordered, limit)]
+
+
+def _spread(ordered: list[SessionRecord], limit: int) -> list[SessionRecord]:
+    if len(ordered) <= limit:
+        return ordered
+    return [ordered[index * len(ordered) // limit] for index in range(limit)]
+
+
+def _lane(session: SessionRecord, turns: list[TurnRecord]) -> Lane:
+    segments = [one for turn in sorted(turns, key=lambda turn: turn.turn) for one in turn_segments(turn)]
+    known_ends = [one.end_s for one in segments] + [turn.sent_s for turn in turns] + [session.arrival_s]
+    return Lane(session, segments, session.end_s if session.end_s is not None else max(known_ends))
+
+
+def turn_segments(turn: TurnRecord) -> list[Segment]:
+    """The segments of a turn and the tool gap after it; empty ones are left out."""
+    released_s = turn.sent_s + (turn.held_s or 0.0)
+    found = []
+    if turn.last_token_s is not None:
+        found += [
+            Segment("held", turn.sent_s, released_s),
+            Segment("generate", released_s, turn.last_token_s),
+        ]
+    if turn.tool_start_s is not None and turn.tool_end_s is not None:
+        started_s = min(turn.tool_start_s + (turn.tool_queue_s or 0.0), turn.tool_end_s)
+        found += [
+            Segment("queued", turn.tool_start_s, started_s),
+            Segment("tool", started_s, turn.tool_end_s),
+        ]
+    return [one for one in found if one.end_s > one.start_s]
