@@ -55,8 +55,8 @@ METRICS = (
     Metric("prefix_hit_ratio", "prefix hit ratio", "ratio", False),
     Metric("continuation_hit_ratio", "continuation hit ratio", "ratio", False),
     Metric("preemptions", "preemptions", "count"),
-    Metric("completed", "sessions completed", "count", False),
-    Metric("failed", "sessions failed", "count"),
+    Metric("completed", "sessions completed", "count", None),
+    Metric("failed", "sessions failed", "count", None),
 )
 
 
@@ -71,7 +71,8 @@ class Estimate(msgspec.Struct, frozen=True):
     ratio_interval95: tuple[float, float] | None = None
     """Percentile bootstrap over runs; None below three repeats on either side."""
     times_better: float | None = None
-    """The same as a factor above 1 where the target is better, below 1 where it is worse."""
+    """The ratio as a factor above 1 where the target is better, below 1 where it is worse."""
+    times_better_interval95: tuple[float, float] | None = None
 
 
 def compare_runs(groups: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -123,17 +124,22 @@ def _estimate(metric: Metric, values: list[float | None], baseline: list[float |
     if middle is None or not reference or middle <= 0 or median(reference) <= 0:
         return Estimate(values, middle)
     ratio = middle / median(reference)
-    return Estimate(values, middle, ratio, _interval95(known, reference), _times_better(metric, ratio))
+    interval = _interval95(known, reference)
+    return Estimate(values, middle, ratio, interval, *_as_factor(metric, ratio, interval))
 
 
 def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _times_better(metric: Metric, ratio: float) -> float | None:
+def _as_factor(
+    metric: Metric, ratio: float, interval: tuple[float, float] | None
+) -> tuple[float | None, tuple[float, float] | None]:
     if metric.is_lower_better is None:
-        return None
-    return 1 / ratio if metric.is_lower_better else ratio
+        return None, None
+    if not metric.is_lower_better:
+        return ratio, interval
+    return 1 / ratio, None if interval is None else (1 / interval[1], 1 / interval[0])
 
 
 def _interval95(values: list[float], reference: list[float]) -> tuple[float, float] | None:

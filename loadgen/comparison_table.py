@@ -10,6 +10,9 @@ from loadgen.comparison import METRICS, Metric
 
 UNKNOWN = "–"
 
+NEGLIGIBLE = 0.005
+"""A factor this close to 1 prints as 1.00."""
+
 TERMINAL_METRICS = (
     "completed",
     "failed",
@@ -72,12 +75,16 @@ def _three_digits(value: float) -> str:
 
 
 def format_factor(times_better: float | None) -> str:
-    """``1.42x better``; worse is named as such, not left to a number below one."""
+    """``1.42× better``; worse is named as such, not left to a number below one."""
     if times_better is None:
         return ""
-    if abs(times_better - 1) < 0.005:
+    if abs(times_better - 1) < NEGLIGIBLE:
         return "same"
-    return f"{times_better:.2f}x better" if times_better > 1 else f"{1 / times_better:.2f}x worse"
+    return f"{_factor(times_better)} better" if times_better > 1 else f"{_factor(1 / times_better)} worse"
+
+
+def _factor(factor: float) -> str:
+    return f"{factor:.2f}×" if factor < 10 else f"{factor:,.0f}×"
 
 
 def _title(repeats: Mapping[str, int]) -> str:
@@ -95,7 +102,7 @@ def _cells(metric: Metric, estimates: Mapping[str, Any], baseline: str) -> list[
     for name, estimate in estimates.items():
         cells.append(_value_cell(metric, estimate))
         if name != baseline:
-            cells.append(_factor_cell(metric, estimate))
+            cells.append(_factor_cell(estimate))
     return cells
 
 
@@ -107,16 +114,15 @@ def _value_cell(metric: Metric, estimate: Mapping[str, Any]) -> str:
     return f"{middle} ({singles})"
 
 
-def _factor_cell(metric: Metric, estimate: Mapping[str, Any]) -> str:
-    factor = format_factor(estimate["times_better"])
-    interval = estimate["ratio_interval95"]
-    if not factor or interval is None:
-        return factor
-    low, high = better_interval(metric, interval)
-    return f"{factor} [{low:.2f} to {high:.2f}]"
+def _factor_cell(estimate: Mapping[str, Any]) -> str:
+    interval = format_interval(estimate)
+    return format_factor(estimate["times_better"]) + (f" [{interval}]" if interval else "")
 
 
-def better_interval(metric: Metric, interval: tuple[float, float]) -> tuple[float, float]:
-    """The interval of the ratio as one of the factor ``times_better``."""
-    low, high = interval
-    return (1 / high, 1 / low) if metric.is_lower_better else (low, high)
+def format_interval(estimate: Mapping[str, Any]) -> str:
+    """The 95 % interval of the factor that ``format_factor`` shows, in the same direction."""
+    interval, factor = estimate["times_better_interval95"], estimate["times_better"]
+    if interval is None or factor is None:
+        return ""
+    low, high = interval if factor >= 1 else (1 / interval[1], 1 / interval[0])
+    return f"{low:.2f} to {high:.2f}"

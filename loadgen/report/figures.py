@@ -14,7 +14,7 @@ from loadgen.percentiles import percentile
 from loadgen.records import GaugeSample, TurnRecord
 from loadgen.report import plots
 from loadgen.report.lanes import Lane, lanes
-from loadgen.report.series import Series, gauge_series, throughput
+from loadgen.report.series import Series, gauge_series, sessions_in_progress, throughput
 from loadgen.report.svg import render
 from loadgen.report.targets import Target
 from loadgen.summary import is_answered
@@ -103,6 +103,12 @@ def distributions(targets: Sequence[Target]) -> Iterator[Plot]:
     )
     for ident, title, explanation, is_continuation in (
         (
+            "ttft",
+            "Time to first token, all turns",
+            "What a user waits for at each turn, time held by a proxy included.",
+            None,
+        ),
+        (
             "ttft-new",
             "Time to first token, new sessions",
             "The first turn computes its whole prompt, and is what a proxy holds back under load.",
@@ -118,9 +124,12 @@ def distributions(targets: Sequence[Target]) -> Iterator[Plot]:
         yield _cdf_plot(targets, ident, title, explanation, _ttfts(is_continuation), is_log=True)
 
 
-def _ttfts(is_continuation: bool) -> Callable[[Target], list[list[float | None]]]:
+def _ttfts(is_continuation: bool | None) -> Callable[[Target], list[list[float | None]]]:
+    """TTFTs of each run: of continuations, of first turns, or (None) of both."""
+
     def of_class(turns: Sequence[TurnRecord]) -> list[float | None]:
-        return [one.ttft_s for one in turns if is_answered(one) and one.is_continuation == is_continuation]
+        answered = filter(is_answered, turns)
+        return [one.ttft_s for one in answered if is_continuation in (None, one.is_continuation)]
 
     return lambda target: [of_class(run.turns) for run in target.runs]
 
@@ -169,6 +178,9 @@ def courses(targets: Sequence[Target]) -> Iterator[Plot]:
     explanation = "Turns answered per second; higher is better, and a shorter line ended sooner."
     series = {target.index: throughput(target.typical_run.turns) for target in targets}
     yield _course(targets, "throughput", "Throughput", "turns per second", explanation, series, is_step=True)
+    series = {target.index: sessions_in_progress(target.typical_run.sessions) for target in targets}
+    explanation = "Sessions that have arrived and are not done; a line that climbs is a backlog growing."
+    yield _course(targets, "progress", "Sessions in progress", "sessions", explanation, series, is_step=True)
     for gauge in GAUGES:
         series = {target.index: gauge_series(target.typical_run.gauges, gauge.read) for target in targets}
         if gauge.ident.startswith("tools-") and not any(series.values()):

@@ -7,11 +7,11 @@ apart. Takes figures as they are; computes none.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadgen.comparison import METRICS, figure
-from loadgen.comparison_table import better_interval, format_value
+from loadgen.comparison import figure
+from loadgen.comparison_table import NEGLIGIBLE, format_value
 from loadgen.report.targets import Target
 
-_JCT = next(metric for metric in METRICS if metric.key == "jct_s.mean")
+YARDSTICK = "jct_s.mean"
 
 LATE_SHARE = 0.1
 """A client whose delay (p99) reaches this share of the median TTFT has distorted what it measured."""
@@ -19,7 +19,7 @@ LATE_SHARE = 0.1
 
 def headline(targets: Sequence[Target], comparison: Mapping[str, Any]) -> str:
     """The result in one sentence."""
-    estimates = comparison["metrics"][_JCT.key]
+    estimates = comparison["metrics"][YARDSTICK]
     if all(estimate["median"] is None for estimate in estimates.values()):
         return "No session completed, so there is no job completion time to report."
     if len(targets) == 1:
@@ -47,18 +47,16 @@ def _against(name: str, estimates: Mapping[str, Any], baseline: str) -> str:
     )
     if not _is_told_apart(estimate):
         return f"Within the spread of the runs, {name} and {baseline} took as long ({times} on average)"
-    if abs(factor - 1) < 0.005:
+    if abs(factor - 1) < NEGLIGIBLE:
         return f"Sessions took as long with {name} as with {baseline} ({times} on average)"
     how = f"{factor:.2f} times faster" if factor > 1 else f"{1 / factor:.2f} times slower"
     return f"Sessions finished {how} with {name} than with {baseline} ({times} on average)"
 
 
 def _is_told_apart(estimate: Mapping[str, Any]) -> bool:
-    """False only where the repeats give an interval and it includes no difference."""
-    if estimate["ratio_interval95"] is None:
-        return True
-    low, high = better_interval(_JCT, estimate["ratio_interval95"])
-    return not low <= 1 <= high
+    """False only where the repeats give an interval and no difference lies within it."""
+    interval = estimate["ratio_interval95"]
+    return interval is None or not interval[0] <= 1 <= interval[1]
 
 
 def setting(targets: Sequence[Target]) -> str:

@@ -13,7 +13,7 @@ import msgspec
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from loadgen.comparison import METRICS, Metric, compare_summaries, figure
-from loadgen.comparison_table import better_interval, format_factor, format_value
+from loadgen.comparison_table import NEGLIGIBLE, format_factor, format_interval, format_value
 from loadgen.report import headline, plots
 from loadgen.report.figures import courses, distributions, timelines
 from loadgen.report.targets import Target, group_by_target
@@ -120,21 +120,23 @@ def _cell(metric: Metric, comparison: Mapping[str, Any], target: str) -> dict[st
         "shown": format_value(estimate["median"], metric.unit),
         "range": _range(known, metric.unit) if len(estimate["values"]) > 1 and known else None,
         "factor": format_factor(estimate["times_better"]),
-        "is_better": (estimate["times_better"] or 1) > 1.005,
-        "is_worse": (estimate["times_better"] or 1) < 0.995,
-        "interval": _interval(metric, estimate["ratio_interval95"]),
+        "verdict": _verdict(estimate),
+        "interval": format_interval(estimate),
     }
 
 
-def _range(known: Sequence[float], unit: str) -> str:
-    return f"{format_value(min(known), unit)} to {format_value(max(known), unit)}"
+def _verdict(estimate: Mapping[str, Any]) -> str:
+    """``better``, ``worse`` or, within the spread of the repeats, nothing."""
+    factor, interval = estimate["times_better"], estimate["times_better_interval95"]
+    if factor is None or abs(factor - 1) < NEGLIGIBLE or (interval and interval[0] <= 1 <= interval[1]):
+        return ""
+    return "better" if factor > 1 else "worse"
 
 
-def _interval(metric: Metric, interval: tuple[float, float] | None) -> str | None:
-    if interval is None or metric.is_lower_better is None:
-        return None
-    low, high = better_interval(metric, interval)
-    return f"{low:.2f} to {high:.2f}"
+def _range(known: Sequence[float], unit: str) -> str | None:
+    """Least and greatest of the repeats, where they differ in print."""
+    least, most = (format_value(value, unit) for value in (min(known), max(known)))
+    return None if least == most else f"{least.split(' ')[0]} to {most}"
 
 
 def _settings(targets: Sequence[Target]) -> list[tuple[str, list[str]]]:

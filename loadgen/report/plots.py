@@ -114,13 +114,13 @@ def timeline(drawn: Sequence[Lane], end_s: float) -> Spec:
 
 
 def _state_layer(drawn: Sequence[Lane], state: str) -> Spec:
-    rows = []
+    rows: list[Spec] = []
     for number, lane in enumerate(drawn):
         tip = _lane_tip(lane)
         for segment in (one for one in lane.segments if one.state == state):
-            row = {"y": number, "tip": tip}
             # the row without x lifts the pen: one path per lane and state instead of one per segment
-            rows += [row | {"x": segment.start_s}, row | {"x": segment.end_s}, row | {"x": None}]
+            for x in (segment.start_s, segment.end_s, None):
+                rows.append({"x": x, "y": number, "n": len(rows), "tip": tip})
     return {
         "name": f"state-{state}-tip",
         "data": {"values": rows},
@@ -130,7 +130,8 @@ def _state_layer(drawn: Sequence[Lane], state: str) -> Spec:
             "strokeCap": "butt",
             "color": f"var(--state-{state})",
         },
-        "encoding": _detail("y") | {"description": {"field": "tip"}},
+        "encoding": _detail("y")
+        | {"description": {"field": "tip"}, "order": {"field": "n", "type": "quantitative"}},
     }
 
 

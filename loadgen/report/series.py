@@ -1,8 +1,9 @@
 """Turns records into series over time, short enough to draw whatever the length of the run."""
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
-from loadgen.records import GaugeSample, TurnRecord
+from loadgen.records import GaugeSample, SessionRecord, TurnRecord
 from loadgen.summary import is_answered
 
 Series = list[tuple[float, float]]
@@ -25,6 +26,26 @@ def throughput(turns: Sequence[TurnRecord], bins: int = THROUGHPUT_BINS) -> Seri
         counts[min(max(int(end_s / width_s), 0), bins - 1)] += 1
     rates = [(index * width_s, count / width_s) for index, count in enumerate(counts)]
     return [*rates, (last, rates[-1][1])]
+
+
+def sessions_in_progress(sessions: Sequence[SessionRecord]) -> Series:
+    """Sessions that have arrived and not ended, after each change.
+
+    One without an end is left out: when it left is not recorded.
+    """
+    ended = [session for session in sessions if session.end_s is not None]
+    changes = sorted(
+        [(session.arrival_s, 1) for session in ended]
+        + [(session.end_s, -1) for session in ended if session.end_s is not None]
+    )
+    counts = accumulate(change for _, change in changes)
+    return _thinned([(at_s, float(count)) for (at_s, _), count in zip(changes, counts, strict=True)])
+
+
+def _thinned(points: Series) -> Series:
+    """Every n-th point and the last."""
+    stride = -(-len(points) // MAX_GAUGE_POINTS)
+    return points if stride <= 1 else [*points[:-1:stride], points[-1]]
 
 
 def gauge_series(gauges: Sequence[GaugeSample], value: Callable[[GaugeSample], float | None]) -> Series:
