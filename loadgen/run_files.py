@@ -66,7 +66,7 @@ def read_run(path: Path) -> Run:
     notes: list[str] = []
     turns = _read_lines(path / TURNS_FILE, TurnRecord, notes)
     sessions = _read_lines(path / SESSIONS_FILE, SessionRecord, notes)
-    gauges = _read_lines(path / GAUGES_FILE, GaugeSample, notes)
+    gauges = _read_lines(path / GAUGES_FILE, GaugeSample, notes) if (path / GAUGES_FILE).is_file() else []
     summary = _read_summary(path / SUMMARY_FILE, notes)
     if summary is None:
         summary = summarise(turns, sessions, {})

@@ -1,6 +1,6 @@
-"""The plots of the report with their words: title, what to see, description for a screen reader, numbers.
+"""The plots of distributions and of lanes, with their words: title, what to see, description, numbers.
 
-Decides what is drawn for a set of targets and what is said where nothing was recorded.
+Decides what is drawn for a set of targets; a plot without an ``svg`` had nothing recorded to draw.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +11,9 @@ from markupsafe import Markup
 
 from loadgen.comparison_table import format_value
 from loadgen.percentiles import percentile
-from loadgen.records import GaugeSample, TurnRecord
+from loadgen.records import TurnRecord
 from loadgen.report import plots
 from loadgen.report.lanes import Lane, lanes
-from loadgen.report.series import Series, gauge_series, sessions_in_progress, throughput
 from loadgen.report.svg import render
 from loadgen.report.targets import Target
 from loadgen.summary import is_answered
@@ -32,63 +31,6 @@ class Plot:
     svg: Markup | None
     rows: list[list[str]] = field(default_factory=list)
     """The numbers behind the plot, a header row first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    ident: str
-    title: str
-    y_title: str
-    explanation: str
-    read: Callable[[GaugeSample], float | None]
-    is_ratio: bool = False
-
-
-GAUGES = (
-    Gauge(
-        "kv",
-        "KV cache use",
-        "share of the pool",
-        "A pool that stays full has to evict what sessions will need again.",
-        lambda sample: sample.kv_used_ratio,
-        is_ratio=True,
-    ),
-    Gauge(
-        "held",
-        "Held sessions",
-        "sessions",
-        "Sessions the proxy keeps back until the server has room; a target without a proxy holds none.",
-        lambda sample: sample.held_sessions,
-    ),
-    Gauge(
-        "running",
-        "Running requests",
-        "requests",
-        "Requests in the server's batch; more is better use, until KV cache runs out.",
-        lambda sample: sample.running,
-    ),
-    Gauge(
-        "waiting",
-        "Waiting requests",
-        "requests",
-        "Requests queued inside the server, where no one can choose among them any more.",
-        lambda sample: sample.waiting,
-    ),
-    Gauge(
-        "tools-running",
-        "Running tools",
-        "commands",
-        "Tool commands at work on the tool hosts.",
-        lambda sample: sample.tools_running,
-    ),
-    Gauge(
-        "tools-queued",
-        "Queued tools",
-        "commands",
-        "Tool commands that wait for a slot; a standing queue means the tool hosts are the bottleneck.",
-        lambda sample: sample.tools_queued,
-    ),
-)
 
 
 def distributions(targets: Sequence[Target]) -> Iterator[Plot]:
@@ -171,63 +113,6 @@ def _percentile_rows(targets: Sequence[Target], curves: plots.Curves) -> list[li
 def _row_in_words(header: list[str], row: list[str]) -> str:
     said = ", ".join(f"{title} {value}" for title, value in zip(header[2:], row[2:], strict=True))
     return f"{row[0]}, {row[1]} values: {said}."
-
-
-def courses(targets: Sequence[Target]) -> Iterator[Plot]:
-    """What happened over time, one run per target."""
-    explanation = "Turns answered per second; higher is better, and a shorter line ended sooner."
-    series = {target.index: throughput(target.typical_run.turns) for target in targets}
-    yield _course(targets, "throughput", "Throughput", "turns per second", explanation, series, is_step=True)
-    series = {target.index: sessions_in_progress(target.typical_run.sessions) for target in targets}
-    explanation = "Sessions that have arrived and are not done; a line that climbs is a backlog growing."
-    yield _course(targets, "progress", "Sessions in progress", "sessions", explanation, series, is_step=True)
-    for gauge in GAUGES:
-        series = {target.index: gauge_series(target.typical_run.gauges, gauge.read) for target in targets}
-        if gauge.ident.startswith("tools-") and not any(series.values()):
-            continue
-        yield _course(
-            targets,
-            gauge.ident,
-            gauge.title,
-            gauge.y_title,
-            gauge.explanation,
-            series,
-            is_ratio=gauge.is_ratio,
-        )
-
-
-def _course(
-    targets: Sequence[Target],
-    ident: str,
-    title: str,
-    y_title: str,
-    explanation: str,
-    series: dict[int, Series],
-    *,
-    is_ratio: bool = False,
-    is_step: bool = False,
-) -> Plot:
-    drawn = {index: points for index, points in series.items() if points}
-    if not drawn:
-        return Plot(ident, title, explanation, None)
-    unit = "ratio" if is_ratio else "number"
-    rows = [
-        ["target", "least", "mean", "most"],
-        *(_range_row(t, drawn, unit) for t in targets if t.index in drawn),
-    ]
-    said = " ".join(f"{name}: {least} to {most}, mean {mean}." for name, least, mean, most in rows[1:])
-    spec = plots.over_time(drawn, y_title, is_ratio=is_ratio, is_step=is_step)
-    return Plot(ident, title, explanation, render(spec, ident, title, f"{explanation} {said}"), rows)
-
-
-def _range_row(target: Target, series: dict[int, Series], unit: str) -> list[str]:
-    values = [value for _, value in series[target.index]]
-    least, mean, most = min(values), sum(values) / len(values), max(values)
-    return [target.name, *(_plain(value, unit) for value in (least, mean, most))]
-
-
-def _plain(value: float, unit: str) -> str:
-    return format_value(value, "ratio") if unit == "ratio" else f"{value:,.3g}"
 
 
 def timelines(targets: Sequence[Target]) -> Iterator[Plot]:

@@ -27,8 +27,8 @@ def headline(targets: Sequence[Target], comparison: Mapping[str, Any]) -> str:
     baseline = comparison["baseline"]
     if estimates[baseline]["median"] is None:
         return f"No session completed with {baseline}, so there is nothing to compare the others to."
-    sentences = [_against(name, estimates, baseline) for name in estimates if name != baseline]
-    return ". ".join(sentences) + "."
+    others = [_against(name, estimates, baseline) for name in estimates if name != baseline]
+    return ". ".join(others) + "." + _losses(targets)
 
 
 def _alone(target: Target, estimate: Mapping[str, Any]) -> str:
@@ -51,6 +51,13 @@ def _against(name: str, estimates: Mapping[str, Any], baseline: str) -> str:
         return f"Sessions took as long with {name} as with {baseline} ({times} on average)"
     how = f"{factor:.2f} times faster" if factor > 1 else f"{1 / factor:.2f} times slower"
     return f"Sessions finished {how} with {name} than with {baseline} ({times} on average)"
+
+
+def _losses(targets: Sequence[Target]) -> str:
+    """Belongs beside the factor: who drops its slow sessions looks fast."""
+    lost = {target.name: _total(target, "sessions") - _total(target, "completed") for target in targets}
+    said = [f"{count:g} with {name}" for name, count in lost.items() if count]
+    return f" Sessions that did not complete: {', '.join(said)}." if said else ""
 
 
 def _is_told_apart(estimate: Mapping[str, Any]) -> bool:
@@ -102,12 +109,8 @@ def _total(target: Target, key: str) -> float:
     return sum(figure(run.summary, key) or 0 for run in target.runs)
 
 
-def client_delay(targets: Sequence[Target]) -> str:
+def client_delay(target: Target) -> str:
     """Whether the load generator itself was in the way."""
-    return " ".join(_client_delay(target) for target in targets)
-
-
-def _client_delay(target: Target) -> str:
     lags = [one for run in target.runs if (one := figure(run.summary, "loop_lag_s.p99")) is not None]
     worst = [one for run in target.runs if (one := figure(run.summary, "loop_lag_s.max")) is not None]
     if not lags or not any(worst):

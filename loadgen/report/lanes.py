@@ -1,7 +1,7 @@
 """What each session did when: the segments of one lane of the timeline.
 
-A turn is held, then generates; the gap after it waits for a tool slot, then runs the tool. Whatever is
-not known leaves the lane empty there rather than guessed.
+A turn is held, waits for its first token, then generates; the gap after it waits for a tool slot, then
+runs the tool. What is not known leaves its part of the lane empty.
 """
 
 from collections import defaultdict
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from loadgen.records import SessionRecord, TurnRecord
 
-STATES = ("held", "generate", "queued", "tool")
+STATES = ("held", "prefill", "generate", "queued", "tool")
 
 MAX_LANES = 300
 MAX_SEGMENTS = 12_000
@@ -41,7 +41,7 @@ def lanes(sessions: Sequence[SessionRecord], turns: Iterable[TurnRecord]) -> lis
     for turn in turns:
         turns_of[turn.session].append(turn)
     ordered = sorted(sessions, key=lambda session: (session.arrival_s, session.session))
-    per_session = 1 + 4 * sum(map(len, turns_of.values())) / max(len(ordered), 1)
+    per_session = 1 + len(STATES) * sum(map(len, turns_of.values())) / max(len(ordered), 1)
     limit = max(1, min(MAX_LANES, int(MAX_SEGMENTS / per_session)))
     return [_lane(session, turns_of[session.session]) for session in _spread(ordered, limit)]
 
@@ -60,17 +60,27 @@ def _lane(session: SessionRecord, turns: list[TurnRecord]) -> Lane:
 
 def turn_segments(turn: TurnRecord) -> list[Segment]:
     """The segments of a turn and the tool gap after it; empty ones are left out."""
-    released_s = turn.sent_s + (turn.held_s or 0.0)
-    found = []
-    if turn.last_token_s is not None:
-        found += [
-            Segment("held", turn.sent_s, released_s),
-            Segment("generate", released_s, turn.last_token_s),
-        ]
-    if turn.tool_start_s is not None and turn.tool_end_s is not None:
-        started_s = min(turn.tool_start_s + (turn.tool_queue_s or 0.0), turn.tool_end_s)
-        found += [
-            Segment("queued", turn.tool_start_s, started_s),
-            Segment("tool", started_s, turn.tool_end_s),
-        ]
+    found = [*_answer_segments(turn), *_tool_segments(turn)]
     return [one for one in found if one.end_s > one.start_s]
+
+
+def _answer_segments(turn: TurnRecord) -> list[Segment]:
+    if turn.last_token_s is None:
+        return []
+    released_s = min(turn.sent_s + (turn.held_s or 0.0), turn.last_token_s)
+    first_token_s = max(turn.first_token_s if turn.first_token_s is not None else released_s, released_s)
+    return [
+        Segment("held", turn.sent_s, released_s),
+        Segment("prefill", released_s, first_token_s),
+        Segment("generate", first_token_s, turn.last_token_s),
+    ]
+
+
+def _tool_segments(turn: TurnRecord) -> list[Segment]:
+    if turn.tool_start_s is None or turn.tool_end_s is None:
+        return []
+    started_s = min(turn.tool_start_s + (turn.tool_queue_s or 0.0), turn.tool_end_s)
+    return [
+        Segment("queued", turn.tool_start_s, started_s),
+        Segment("tool", started_s, turn.tool_end_s),
+    ]

@@ -15,7 +15,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from loadgen.comparison import METRICS, Metric, compare_summaries, figure
 from loadgen.comparison_table import NEGLIGIBLE, format_factor, format_interval, format_value
 from loadgen.report import headline, plots
-from loadgen.report.figures import courses, distributions, timelines
+from loadgen.report.courses import courses
+from loadgen.report.figures import distributions, timelines
 from loadgen.report.targets import Target, group_by_target
 from loadgen.run_files import Run, read_run
 from loadgen.summary import META_KEYS, summarise
@@ -63,8 +64,8 @@ def render_page(targets: Sequence[Target], comparison: Mapping[str, Any], title:
         headline=headline.headline(targets, comparison),
         setting=headline.setting(targets),
         completion=headline.completion(targets),
-        client_delay=headline.client_delay(targets),
-        caveats=comparison["caveats"],
+        client_delay=[headline.client_delay(target) for target in targets],
+        caveats=[*comparison["caveats"], *_run_notes(targets)],
         targets=targets,
         colours=plots.TARGET_COLOURS,
         dash_array=lambda index: " ".join(map(str, plots.dash(index))),
@@ -79,6 +80,11 @@ def render_page(targets: Sequence[Target], comparison: Mapping[str, Any], title:
         runs=[_run_row(target, run) for target in targets for run in target.runs],
         baseline=comparison["baseline"],
     )
+
+
+def _run_notes(targets: Sequence[Target]) -> list[str]:
+    runs = (run for target in targets for run in target.runs if run.notes)
+    return [f"{run.path.name}: {'; '.join(run.notes)}." for run in runs]
 
 
 def _resource(name: str) -> str:
@@ -172,5 +178,4 @@ def _run_row(target: Target, run: Run) -> dict[str, Any]:
         "completed": format_value(figure(run.summary, "completed"), "count"),
         "failed": format_value(figure(run.summary, "failed"), "count"),
         "jct_mean": format_value(figure(run.summary, "jct_s.mean"), "s"),
-        "notes": run.notes,
     }

@@ -29,7 +29,13 @@ TARGET_COLOURS = 6
 DASHES: tuple[list[int], ...] = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 4], [12, 4])
 """Targets differ in dash as well as in colour, for readers and printers without colours."""
 
-STATE_TITLES = {"held": "held", "generate": "generate", "queued": "waits for a tool slot", "tool": "tool"}
+STATE_TITLES = {
+    "held": "held by the proxy",
+    "prefill": "waits for its first token",
+    "generate": "generates",
+    "queued": "waits for a tool slot",
+    "tool": "runs a tool",
+}
 
 Curves = dict[int, list[list[float]]]
 """Measured values of each run, by index of its target."""
@@ -82,9 +88,9 @@ def _cdf_layers(index: int, name: str, runs: list[list[float]]) -> list[Spec]:
 
 
 def over_time(
-    series: dict[int, Series], y_title: str, *, is_ratio: bool = False, is_step: bool = False
+    series: dict[int, Series], y_title: str, end_s: float, *, is_ratio: bool = False, is_step: bool = False
 ) -> Spec:
-    """One line per target over the time of its run."""
+    """One line per target over the time of its run; ``end_s`` is the right edge."""
     layers: list[Spec] = [
         {
             "name": f"target-{index}-line",
@@ -100,14 +106,13 @@ def over_time(
     y = _linear(y_title)
     if is_ratio:
         y = {"axis": {"format": "%", "title": y_title, "tickCount": 5}, "scale": {"domain": [0, 1]}}
-    return _plot(layers, _linear("seconds since the start of the run"), y)
+    return _plot(layers, _time_axis(end_s), y)
 
 
 def timeline(drawn: Sequence[Lane], end_s: float) -> Spec:
     """A lane per session in order of arrival, the first on top; ``end_s`` is the right edge."""
-    x = _linear("seconds since the start of the run")
+    x = _time_axis(end_s)
     x["axis"] |= {"orient": "top", "tickCount": 10}
-    x["scale"] = {"domain": [0, end_s], "nice": False}
     y = {"axis": None, "scale": {"domain": [len(drawn) - 0.5, -0.5], "nice": False}}
     spec = _plot([*(_state_layer(drawn, state) for state in STATES), _failure_layer(drawn)], x, y)
     return spec | {"width": TIMELINE_WIDTH, "height": max(len(drawn), 1) * LANE_HEIGHT}
@@ -177,13 +182,23 @@ def _linear(title: str) -> Spec:
     return {"axis": {"title": title, "tickCount": 6}, "scale": {"zero": True}}
 
 
+def _time_axis(end_s: float) -> Spec:
+    return _linear("seconds since the start of the run") | {"scale": {"domain": [0, end_s], "nice": False}}
+
+
 def _log_seconds(title: str, smallest: float, largest: float) -> Spec:
     readable = (
         "datum.value < 1 ? format(datum.value * 1000, '~g') + ' ms' : format(datum.value, ',~g') + ' s'"
     )
     ticks = _log_ticks(smallest, largest)
     return {
-        "axis": {"title": title, "values": ticks, "labelExpr": readable},
+        "axis": {
+            "title": title,
+            "values": ticks,
+            "labelExpr": readable,
+            "labelFlush": False,
+            "labelOverlap": "greedy",
+        },
         "scale": {"type": "log", "domain": [ticks[0], ticks[-1]], "nice": False},
     }
 
