@@ -187,7 +187,7 @@ def _lost_sessions(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[st
         lost = planned - sum(figure(one, "completed") or 0 for one in summaries)
         if lost:
             found.append(
-                f"{lost:g} of {planned:g} sessions did not complete with {name}; "
+                f"{lost:.0f} of {planned:.0f} sessions did not complete with {name}; "
                 "the times are those of the sessions that did."
             )
     return found

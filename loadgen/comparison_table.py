@@ -59,7 +59,7 @@ def format_value(value: float | None, unit: str) -> str:
         return UNKNOWN
     match unit:
         case "count":
-            return f"{value:,g}" if value == int(value) else f"{value:,.1f}"
+            return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
         case "ratio":
             return f"{value * 100:.1f} %"
         case "1/s":
@@ -69,9 +69,8 @@ def format_value(value: float | None, unit: str) -> str:
 
 
 def _three_digits(value: float) -> str:
-    magnitude = abs(value)
-    decimals = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 1 else 3
-    return f"{value:,.{decimals}f}"
+    decimals = next((places for least, places in ((100, 0), (10, 1), (1, 2), (0.01, 3)) if value >= least), 4)
+    return f"{value:,.{decimals}f}" if value else "0"
 
 
 def format_factor(times_better: float | None) -> str:

@@ -27,7 +27,7 @@ def report_command(*dirs: Path, out: Path = DEFAULT_OUT, title: str | None = Non
     try:
         write_report(_all_runs(dirs), out, title)
     except (RunFilesError, OSError) as error:
-        errors.print(f"loadgen report: {error}", markup=False, highlight=False)
+        errors.print(f"loadgen report: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
     Console().print(f"report: {out}", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -56,7 +56,7 @@ def _against(name: str, estimates: Mapping[str, Any], baseline: str) -> str:
 def _losses(targets: Sequence[Target]) -> str:
     """Belongs beside the factor: who drops its slow sessions looks fast."""
     lost = {target.name: _total(target, "sessions") - _total(target, "completed") for target in targets}
-    said = [f"{count:g} with {name}" for name, count in lost.items() if count]
+    said = [f"{count:.0f} with {name}" for name, count in lost.items() if count]
     return f" Sessions that did not complete: {', '.join(said)}." if said else ""
 
 
@@ -98,10 +98,10 @@ def completion(targets: Sequence[Target]) -> str:
     parts = []
     for target in targets:
         sessions, completed, failed = (_total(target, key) for key in ("sessions", "completed", "failed"))
-        lost = f", {failed:g} failed" if failed else ""
+        lost = f", {failed:.0f} failed" if failed else ""
         rest = sessions - completed - failed
-        lost += f", {rest:g} did not finish" if rest > 0 else ""
-        parts.append(f"{target.name}: {completed:g} of {sessions:g} sessions completed{lost}")
+        lost += f", {rest:.0f} did not finish" if rest > 0 else ""
+        parts.append(f"{target.name}: {completed:.0f} of {sessions:.0f} sessions completed{lost}")
     return "; ".join(parts) + ". Times are of completed sessions and answered turns only."
 
 

@@ -67,12 +67,15 @@ def turn_segments(turn: TurnRecord) -> list[Segment]:
 def _answer_segments(turn: TurnRecord) -> list[Segment]:
     if turn.last_token_s is None:
         return []
-    released_s = min(turn.sent_s + (turn.held_s or 0.0), turn.last_token_s)
-    first_token_s = max(turn.first_token_s if turn.first_token_s is not None else released_s, released_s)
+    # proxy and driver read different clocks, so a hold may seem to outlast its answer
+    end_s = max(turn.last_token_s, turn.sent_s)
+    released_s = min(turn.sent_s + (turn.held_s or 0.0), end_s)
+    first_token_s = released_s if turn.first_token_s is None else turn.first_token_s
+    first_token_s = min(max(first_token_s, released_s), end_s)
     return [
         Segment("held", turn.sent_s, released_s),
         Segment("prefill", released_s, first_token_s),
-        Segment("generate", first_token_s, turn.last_token_s),
+        Segment("generate", first_token_s, end_s),
     ]
 
 

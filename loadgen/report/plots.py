@@ -1,7 +1,7 @@
 """The Vega-Lite specifications of the report's plots: data in, specification out.
 
 Owns axes, marks and their units. Colours are CSS variables of the page's style sheet and the class names
-on the marks (``target-0-...``) are what its switches hide. Knows nothing of files or HTML.
+on the marks (``target_0_...``; Vega allows no dash) are what its switches hide. Knows no files, no HTML.
 """
 
 from collections.abc import Sequence
@@ -77,9 +77,9 @@ def _cdf_layers(index: int, name: str, runs: list[list[float]]) -> list[Spec]:
     ]
     line = {"type": "line", "interpolate": "step-after", **_stroke(index)}
     return [
-        {"name": f"target-{index}-line", "data": {"values": curve}, "mark": line, "encoding": _detail("run")},
+        {"name": f"target_{index}_line", "data": {"values": curve}, "mark": line, "encoding": _detail("run")},
         {
-            "name": f"target-{index}-tip",
+            "name": f"target_{index}_tip",
             "data": {"values": marks},
             "mark": {"type": "point", "filled": True, "size": 36, "opacity": 1, "color": colour(index)},
             "encoding": {"description": {"field": "tip"}},
@@ -93,7 +93,7 @@ def over_time(
     """One line per target over the time of its run; ``end_s`` is the right edge."""
     layers: list[Spec] = [
         {
-            "name": f"target-{index}-line",
+            "name": f"target_{index}_line",
             "data": {"values": [{"x": at_s, "y": value} for at_s, value in points]},
             "mark": {
                 "type": "line",
@@ -127,7 +127,7 @@ def _state_layer(drawn: Sequence[Lane], state: str) -> Spec:
             for x in (segment.start_s, segment.end_s, None):
                 rows.append({"x": x, "y": number, "n": len(rows), "tip": tip})
     return {
-        "name": f"state-{state}-tip",
+        "name": f"state_{state}_tip",
         "data": {"values": rows},
         "mark": {
             "type": "line",
@@ -148,7 +148,7 @@ def _failure_layer(drawn: Sequence[Lane]) -> Spec:
     ]
     mark = {"type": "point", "shape": "cross", "angle": 45, "filled": True, "size": 55, "opacity": 1}
     return {
-        "name": "state-failed-tip",
+        "name": "state_failed_tip",
         "data": {"values": rows},
         "mark": mark | {"color": "var(--state-failed)"},
         "encoding": {"description": {"field": "tip"}},

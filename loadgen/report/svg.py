@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import vl_convert
 from markupsafe import Markup
 
-TIP = "-tip"
+TIP = "_tip"
 """Marks of a layer whose name ends in this show their description as a tooltip."""
 
 _AXIS = {
