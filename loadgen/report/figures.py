@@ -13,7 +13,7 @@ from loadgen.comparison_table import format_value
 from loadgen.percentiles import percentile
 from loadgen.records import TurnRecord
 from loadgen.report import plots
-from loadgen.report.lanes import Lane, lanes
+from loadgen.report.lanes import MAX_SEGMENTS, MAX_SEGMENTS_IN_ALL, Lane, lanes
 from loadgen.report.svg import render
 from loadgen.report.targets import Target
 from loadgen.summary import is_answered
@@ -117,7 +117,11 @@ def _row_in_words(header: list[str], row: list[str]) -> str:
 
 def timelines(targets: Sequence[Target]) -> Iterator[Plot]:
     """A plot of lanes per target, all with the same length of time."""
-    drawn = {target.index: lanes(target.typical_run.sessions, target.typical_run.turns) for target in targets}
+    budget = min(MAX_SEGMENTS, MAX_SEGMENTS_IN_ALL // max(len(targets), 1))
+    drawn = {
+        target.index: lanes(target.typical_run.sessions, target.typical_run.turns, budget)
+        for target in targets
+    }
     end_s = max((lane.ended_s for of_target in drawn.values() for lane in of_target), default=0.0)
     for target in targets:
         yield _timeline(target, drawn[target.index], end_s)

@@ -17,6 +17,16 @@ LATE_SHARE = 0.1
 """A client whose delay (p99) reaches this share of the median TTFT has distorted what it measured."""
 
 
+MAX_NAMED = 3
+"""More targets than this are not compared one by one in a sentence."""
+
+
+def default_title(targets: Sequence[Target]) -> str:
+    if len(targets) > MAX_NAMED:
+        return f"{len(targets)} targets compared"
+    return " against ".join(target.name for target in reversed(targets))
+
+
 def headline(targets: Sequence[Target], comparison: Mapping[str, Any]) -> str:
     """The result in one sentence."""
     estimates = comparison["metrics"][YARDSTICK]
@@ -27,6 +37,8 @@ def headline(targets: Sequence[Target], comparison: Mapping[str, Any]) -> str:
     baseline = comparison["baseline"]
     if estimates[baseline]["median"] is None:
         return f"No session completed with {baseline}, so there is nothing to compare the others to."
+    if len(targets) > MAX_NAMED:
+        return _fastest(estimates, baseline) + _losses(targets)
     others = [_against(name, estimates, baseline) for name in estimates if name != baseline]
     return ". ".join(others) + "." + _losses(targets)
 
@@ -35,6 +47,15 @@ def _alone(target: Target, estimate: Mapping[str, Any]) -> str:
     middle = format_value(estimate["median"], "s")
     how = "" if len(target.runs) == 1 else f" (median of {len(target.runs)} runs)"
     return f"A session took {middle} on average with {target.name}{how}."
+
+
+def _fastest(estimates: Mapping[str, Any], baseline: str) -> str:
+    means = {name: one["median"] for name, one in estimates.items() if one["median"] is not None}
+    best = min(means, key=lambda name: means[name])
+    if best == baseline:
+        took = format_value(means[best], "s")
+        return f"Of {len(estimates)} targets, {best} finished sessions soonest ({took} on average)."
+    return f"Of {len(estimates)} targets, {best} was the fastest. {_against(best, estimates, baseline)}."
 
 
 def _against(name: str, estimates: Mapping[str, Any], baseline: str) -> str:
@@ -94,15 +115,20 @@ def _repeats(targets: Sequence[Target]) -> str:
 
 
 def completion(targets: Sequence[Target]) -> str:
-    """How many sessions completed and failed, target by target."""
-    parts = []
-    for target in targets:
-        sessions, completed, failed = (_total(target, key) for key in ("sessions", "completed", "failed"))
-        lost = f", {failed:.0f} failed" if failed else ""
-        rest = sessions - completed - failed
-        lost += f", {rest:.0f} did not finish" if rest > 0 else ""
-        parts.append(f"{target.name}: {completed:.0f} of {sessions:.0f} sessions completed{lost}")
-    return "; ".join(parts) + ". Times are of completed sessions and answered turns only."
+    """How many sessions completed and failed; target by target where not all did."""
+    sessions = sum(_total(target, "sessions") for target in targets)
+    if sessions and sessions == sum(_total(target, "completed") for target in targets):
+        return f"All {sessions:,.0f} sessions completed."
+    said = "; ".join(_completion(target) for target in targets)
+    return f"{said}. Times are of completed sessions and answered turns only."
+
+
+def _completion(target: Target) -> str:
+    sessions, completed, failed = (_total(target, key) for key in ("sessions", "completed", "failed"))
+    lost = f", {failed:.0f} failed" if failed else ""
+    rest = sessions - completed - failed
+    lost += f", {rest:.0f} did not finish" if rest > 0 else ""
+    return f"{target.name}: {completed:.0f} of {sessions:.0f} sessions completed{lost}"
 
 
 def _total(target: Target, key: str) -> float:

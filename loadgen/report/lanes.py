@@ -14,7 +14,10 @@ STATES = ("held", "prefill", "generate", "queued", "tool")
 
 MAX_LANES = 300
 MAX_SEGMENTS = 12_000
-"""Keeps the timeline of one target below about half a megabyte of SVG."""
+"""Of one target: at about 55 bytes each, two thirds of a megabyte of SVG."""
+
+MAX_SEGMENTS_IN_ALL = 36_000
+"""Shared by the targets of a report, so that it stays a file one can mail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,16 @@ class Lane:
         return sum(one.end_s - one.start_s for one in self.segments if one.state == state)
 
 
-def lanes(sessions: Sequence[SessionRecord], turns: Iterable[TurnRecord]) -> list[Lane]:
+def lanes(
+    sessions: Sequence[SessionRecord], turns: Iterable[TurnRecord], max_segments: int = MAX_SEGMENTS
+) -> list[Lane]:
     """Lanes in order of arrival; of a large run, sessions spread evenly over the arrivals."""
     turns_of: defaultdict[str, list[TurnRecord]] = defaultdict(list)
     for turn in turns:
         turns_of[turn.session].append(turn)
     ordered = sorted(sessions, key=lambda session: (session.arrival_s, session.session))
     per_session = 1 + len(STATES) * sum(map(len, turns_of.values())) / max(len(ordered), 1)
-    limit = max(1, min(MAX_LANES, int(MAX_SEGMENTS / per_session)))
+    limit = max(1, min(MAX_LANES, int(max_segments / per_session)))
     return [_lane(session, turns_of[session.session]) for session in _spread(ordered, limit)]
 
 

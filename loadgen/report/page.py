@@ -13,7 +13,7 @@ import msgspec
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from loadgen.comparison import METRICS, Metric, compare_summaries, figure
-from loadgen.comparison_table import NEGLIGIBLE, format_factor, format_interval, format_value
+from loadgen.comparison_table import format_factor, format_interval, format_value
 from loadgen.report import headline, plots
 from loadgen.report.courses import courses
 from loadgen.report.figures import distributions, timelines
@@ -30,6 +30,9 @@ DISTRIBUTION_TITLES = {
     "tool_queue_s": "Wait for a tool slot, per tool call",
 }
 PARTS = ("mean", "p50", "p95", "p99")
+
+UNPROVEN = 0.05
+"""Too few repeats for an interval: differences below this share are not coloured as better or worse."""
 
 UNKNOWN_SETTING = "not recorded"
 
@@ -60,7 +63,7 @@ def render_page(targets: Sequence[Target], comparison: Mapping[str, Any], title:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html.j2").render(
-        title=title or " against ".join(target.name for target in reversed(targets)),
+        title=title or headline.default_title(targets),
         headline=headline.headline(targets, comparison),
         setting=headline.setting(targets),
         completion=headline.completion(targets),
@@ -134,9 +137,10 @@ def _cell(metric: Metric, comparison: Mapping[str, Any], target: str) -> dict[st
 def _verdict(estimate: Mapping[str, Any]) -> str:
     """``better``, ``worse`` or, within the spread of the repeats, nothing."""
     factor, interval = estimate["times_better"], estimate["times_better_interval95"]
-    if factor is None or abs(factor - 1) < NEGLIGIBLE or (interval and interval[0] <= 1 <= interval[1]):
+    if factor is None:
         return ""
-    return "better" if factor > 1 else "worse"
+    low, high = interval or (factor * (1 - UNPROVEN), factor * (1 + UNPROVEN))
+    return "better" if low > 1 else "worse" if high < 1 else ""
 
 
 def _range(known: Sequence[float], unit: str) -> str | None:

@@ -20,6 +20,10 @@ TIMELINE_WIDTH = 1000
 LANE_HEIGHT = 9
 
 MAX_CDF_POINTS = 300
+MAX_CDF_POINTS_IN_ALL = 6_000
+MIN_CDF_POINTS = 40
+"""A curve gets fewer points the more runs share the plot, never fewer than show its shape."""
+
 SHORTEST_TTFT_S = 0.001
 """A logarithmic axis has no zero; shorter waits are drawn here."""
 
@@ -59,15 +63,19 @@ def cdf(curves: Curves, names: Sequence[str], x_title: str, *, is_log: bool) -> 
     smallest = min((min(run) for runs in drawn.values() for run in runs), default=floor)
     x = _log_seconds(x_title, smallest, largest) if is_log else _linear(x_title)
     y = _linear("share of all") | {"axis": {"format": "%", "title": "share at or below", "tickCount": 5}}
-    layers = [layer for index, runs in drawn.items() for layer in _cdf_layers(index, names[index], runs)]
+    count = sum(map(len, drawn.values()))
+    max_points = max(MIN_CDF_POINTS, min(MAX_CDF_POINTS, MAX_CDF_POINTS_IN_ALL // max(count, 1)))
+    layers = [
+        layer for index, runs in drawn.items() for layer in _cdf_layers(index, names[index], runs, max_points)
+    ]
     return _plot(layers, x, y | {"scale": {"domain": [0, 1]}})
 
 
-def _cdf_layers(index: int, name: str, runs: list[list[float]]) -> list[Spec]:
+def _cdf_layers(index: int, name: str, runs: list[list[float]], max_points: int) -> list[Spec]:
     curve = [
         {"x": x, "y": y, "run": number}
         for number, run in enumerate(runs)
-        for x, y in [(min(run), 0.0), *cumulative_shares(run, MAX_CDF_POINTS)]
+        for x, y in [(min(run), 0.0), *cumulative_shares(run, max_points)]
     ]
     marks = [
         {"x": value, "y": percent / 100, "tip": f"{name}: p{percent} = {format_value(value, 's')}"}
