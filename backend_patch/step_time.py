@@ -94,10 +94,10 @@ class StepTime:
         self._kv_s = model.kv_bytes_per_token / bandwidth
         self._expert_miss = 1 - model.experts_per_token / model.experts if model.experts else 1.0
 
-    def seconds(self, items: Iterable[tuple[int, int]]) -> float:
+    def seconds(self, items: Iterable[tuple[float, int]], /) -> float:
         """Seconds of a step over ``(context_before, new_tokens)`` items; 0.0 for an empty step."""
         new_tokens = 0
-        context_tokens = 0
+        context_tokens = 0.0
         attended = 0.0
         for context, new in items:
             new_tokens += new
