@@ -99,6 +99,14 @@ def generated(wanted: Wanted, seed: int) -> Answer:
     return _fit(_filler(min(tokens, wanted.max_tokens + 1), seed), (), "stop", wanted)
 
 
+def as_text(answer: Answer) -> Answer:
+    """The same tokens for a route without tool calls: they are all text."""
+    if not answer.calls:
+        return answer
+    reason: FinishReason = "length" if answer.finish_reason == "length" else "stop"
+    return Answer(answer.body, len(answer.body), (), reason, answer.stop_reason)
+
+
 def answer_seed(prompt: bytes, seed: int, choice: int) -> int:
     """The source of randomness of one choice: the same prompt, seed and index say the same."""
     return xxh3_64_intdigest(prompt, xxh3_64_intdigest(f"{seed}/{choice}".encode()))

@@ -38,9 +38,13 @@ class Choice:
 
 
 class Generation:
-    def __init__(self, engine: RealTimeEngine, choices: Sequence[Choice], interval: int | None) -> None:
-        """``interval`` is in tokens; None tells only of choices that are over."""
+    def __init__(
+        self, engine: RealTimeEngine, choices: Sequence[Choice], *, interval: int | None, prompts: int = 1
+    ) -> None:
+        """``interval`` is in tokens; None tells only of choices that are over. Each prompt has the
+        same number of choices, one after the other."""
         self.choices = choices
+        self._firsts = choices[:: len(choices) // prompts]
         self.is_aborted = False
         self._engine = engine
         self._interval = interval
@@ -66,11 +70,11 @@ class Generation:
 
     @property
     def prompt_tokens(self) -> int:
-        return self.choices[0].request.prompt_tokens
+        return sum(choice.request.prompt_tokens for choice in self._firsts)
 
     @property
     def cached_tokens(self) -> int:
-        return self.choices[0].request.cached_tokens or 0
+        return sum(choice.request.cached_tokens or 0 for choice in self._firsts)
 
     @property
     def completion_tokens(self) -> int:
