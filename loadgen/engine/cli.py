@@ -16,7 +16,7 @@ engine_app = App(
 
 
 @engine_app.default
-def engine(config: Annotated[EngineConfig | None, Parameter(name="*")] = None) -> int:
+def engine(*, config: Annotated[EngineConfig | None, Parameter(name="*")] = None) -> int:
     """Serve until SIGTERM or SIGINT; prints one line with the URL when ready."""
     try:
         serve_engine(config or EngineConfig())

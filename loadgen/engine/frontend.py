@@ -115,7 +115,10 @@ class Frontend:
 
     def _request(self, prompt: bytes, answer: Answer, priority: int, cache_salt: str | None) -> EngineRequest:
         hashes = prefix_hashes(prompt + answer.body, self.model.limits.block_tokens, cache_salt)
-        return EngineRequest("", token_count(prompt), answer.tokens, hashes, priority=priority)
+        reason = "length" if answer.finish_reason == "length" else "stop"
+        return EngineRequest(
+            "", token_count(prompt), answer.tokens, hashes, priority=priority, finish_reason=reason
+        )
 
 
 def _prompts(prompt: str | list[Any]) -> list[bytes]:

@@ -7,7 +7,7 @@ speed of 10 they are ten times shorter. Facts: vLLM 0.32 ``v1/metrics/loggers.py
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -72,6 +72,12 @@ class EngineMetrics:
         self._generation = self._histogram(
             "request_generation_tokens", "Number of generation tokens processed.", TOKEN_BUCKETS
         )
+        self._success = Counter(
+            "vllm:request_success",
+            "Count of successfully processed requests.",
+            (*LABELS, "finished_reason"),
+            registry=self._registry,
+        )
 
     def watch(self, engine: RealTimeEngine) -> None:
         """Report this engine's gauges and counters from now on."""
@@ -83,6 +89,7 @@ class EngineMetrics:
     def observe_finish(self, request: EngineRequest, now: float) -> None:
         assert request.first_token_s is not None
         assert request.scheduled_s is not None
+        self._success.labels(*self._labels, request.finish_reason).inc()
         self._first_token.observe(request.first_token_s - request.arrival_s)
         self._queue.observe(request.scheduled_s - request.arrival_s)
         self._latency.observe(now - request.arrival_s)
@@ -118,7 +125,6 @@ class _SchedulerCollector(Collector):
         )
         for name, (field, documentation) in COUNTERS.items():
             yield self._counter(f"vllm:{name}", documentation, getattr(scheduler.totals, field))
-        yield self._request_success(scheduler)
         yield self._cache_config(scheduler)
         yield self._counter(
             "loadgen_engine_behind_seconds",
@@ -144,17 +150,6 @@ class _SchedulerCollector(Collector):
         )
         family.add_metric((*self._labels, "capacity"), waiting)
         family.add_metric((*self._labels, "deferred"), 0)
-        return family
-
-    def _request_success(self, scheduler: Scheduler) -> Metric:
-        """Whether the text stopped or reached its limit is not the scheduler's to know: all is ``stop``."""
-        family = CounterMetricFamily(
-            "vllm:request_success",
-            "Count of successfully processed requests.",
-            labels=(*LABELS, "finished_reason"),
-        )
-        family.add_metric((*self._labels, "stop"), scheduler.totals.finished)
-        family.add_metric((*self._labels, "abort"), scheduler.totals.aborted)
         return family
 
     def _cache_config(self, scheduler: Scheduler) -> Metric:

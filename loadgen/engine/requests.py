@@ -27,6 +27,8 @@ class EngineRequest:
     priority: int = 0
     """Lower runs earlier; ignored by fcfs."""
     arrival_s: float = 0.0
+    finish_reason: str = "stop"
+    """What its end will be called in the metrics: the answer is known, so is why it ends."""
 
     phase: Phase = Phase.WAITING
     computed_tokens: int = 0

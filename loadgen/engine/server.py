@@ -53,6 +53,7 @@ class EngineServer:
         return uvicorn.Config(
             self._app,
             http="httptools",
+            ws="none",
             lifespan="off",
             access_log=False,
             log_level="warning",
