@@ -107,5 +107,6 @@ def _wrong_shape(message: str) -> ApiError:
     """msgspec says ``what - at `$.path` ``; the path becomes vLLM's ``param``."""
     found = re.search(r"`\$([^`]*)`$", message)
     missing = re.search(r"required field `(\w+)`", message)
-    param = "body" + (found[1] if found else "") + (f".{missing[1]}" if missing else "")
+    path = re.sub(r"\[(\w+|\.{3})\]", r".\1", found[1]) if found else ""
+    param = f"body{path}" + (f".{missing[1]}" if missing else "")
     return malformed(message, param)
