@@ -15,7 +15,14 @@ from uuid import uuid4
 import msgspec
 
 from loadgen.engine.api import B, ChatBody, CompletionBody, DetokenizeBody, GenerateBody, TokenizeBody, parse
-from loadgen.engine.errors import ApiError, body_too_large, malformed, method_not_allowed, no_such_route
+from loadgen.engine.errors import (
+    ApiError,
+    body_too_large,
+    engine_stopped,
+    malformed,
+    method_not_allowed,
+    no_such_route,
+)
 from loadgen.engine.frontend import Frontend
 from loadgen.engine.generation import Generation
 from loadgen.engine.metrics import EngineMetrics
@@ -164,6 +171,8 @@ class EngineApp:
                     await _stream(request, body, generation, shape)
                 elif await generation.wait_complete():
                     await request.respond(200, whole(heading, generation))
+                else:  # goes nowhere if it was the client that left
+                    await request.respond(503, engine_stopped().body())
             finally:
                 generation.abort()
                 watch.cancel()
@@ -224,6 +233,7 @@ async def _stream(request: Request, body: GenerateBody, generation: Generation, 
     await request.start_stream()
     while not all(choice.sent_tokens >= choice.request.output_tokens for choice in generation.choices):
         if not await generation.wait():
+            await request.write(b"data: %s\n\n" % engine_stopped().body() + DONE, more=False)
             return
         chunks = [] if opened else [shape.opening(generation.choices)]
         opened = True

@@ -49,6 +49,10 @@ def body_too_large(limit_bytes: int) -> ApiError:
     return ApiError(413, message, "Request Entity Too Large")
 
 
+def engine_stopped() -> ApiError:
+    return ApiError(503, "The engine is shutting down.", "ServiceUnavailableError")
+
+
 def prompt_too_long(max_model_len: int, prompt_tokens: int) -> ApiError:
     return invalid(
         f"This model's maximum context length is {max_model_len} tokens. However, your prompt contains "

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from loadgen.engine.answers import Answer
 from loadgen.engine.reader import AnswerReader, Delta
 from loadgen.engine.realtime import RealTimeEngine
-from loadgen.engine.requests import EngineRequest
+from loadgen.engine.requests import EngineRequest, Phase
 
 
 class Choice:
@@ -46,6 +46,7 @@ class Generation:
         self.choices = choices
         self._firsts = choices[:: len(choices) // prompts]
         self.is_aborted = False
+        """The client left, or the engine stopped."""
         self._engine = engine
         self._interval = interval
         self._waiter: asyncio.Future[None] | None = None
@@ -116,7 +117,10 @@ class Generation:
         )
 
     def _on_tokens(self, request: EngineRequest) -> None:
-        if self._waiter is not None and self._due(self._by_request[request]):
+        if request.phase is Phase.ABORTED:
+            self.is_aborted = True
+            self._wake()
+        elif self._waiter is not None and self._due(self._by_request[request]):
             self._wake()
 
     def _wake(self) -> None:

@@ -8,7 +8,7 @@ this machine is too slow for the speed asked, and results show the machine rathe
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler
@@ -18,7 +18,7 @@ MAX_LAG_S = 0.05
 """Ten decode steps of a large accelerator: hides garbage collection and a large body being parsed."""
 
 Listener = Callable[[EngineRequest], None]
-"""Called after each step in which the request generated, and never after its end or abort."""
+"""Called after each step in which the request generated, and when the engine stops under it."""
 
 
 class RealTimeEngine:
@@ -29,6 +29,7 @@ class RealTimeEngine:
         *,
         speed: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         on_finish: Listener = lambda _request: None,
     ) -> None:
         if not speed > 0:
@@ -38,9 +39,11 @@ class RealTimeEngine:
         self._step_seconds = step_seconds
         self._speed = speed
         self._clock = clock
+        self._sleep = sleep
         self._on_finish = on_finish
         self._listeners: dict[EngineRequest, Listener] = {}
         self._work = asyncio.Event()
+        self._is_stopped = False
 
     def now(self) -> float:
         return self._clock()
@@ -50,11 +53,21 @@ class RealTimeEngine:
         self.scheduler.add(request)
         self._listeners[request] = listener
         self._work.set()
+        if self._is_stopped:
+            self.stop()
 
     def abort(self, request: EngineRequest) -> None:
         """Free what the request holds, at once; nothing if it is over."""
         self.scheduler.abort(request)
         self._listeners.pop(request, None)
+
+    def stop(self) -> None:
+        """Abort everything and tell it, so that nobody waits for an engine that has stopped."""
+        self._is_stopped = True
+        listeners, self._listeners = self._listeners, {}
+        for request, listener in listeners.items():
+            self.scheduler.abort(request)
+            listener(request)
 
     async def run(self) -> None:
         """Step for as long as there is work; never returns."""
@@ -66,7 +79,7 @@ class RealTimeEngine:
                 ends_s = self._clock()
             batch = self.scheduler.schedule(self._clock())
             ends_s = self._catch_up(ends_s) + self._step_seconds(batch.items()) / self._speed
-            await asyncio.sleep(max(0.0, ends_s - self._clock()))
+            await self._sleep(max(0.0, ends_s - self._clock()))
             for request in self.scheduler.complete(batch, self._clock()):
                 self._tell(request)
 

@@ -18,7 +18,7 @@ from loadgen.engine.scheduler import Scheduler
 from loadgen.engine.script import Script
 
 GRACE_S = 1
-"""Given to streams when the server stops; vLLM cuts them at once as well."""
+"""For clients to take the error that ends their stream when the server stops."""
 
 
 class EngineServer:
@@ -44,10 +44,15 @@ class EngineServer:
             server = _Server(self._settings(), lambda: ready(_url(listener)))
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(self.engine.run(), name="engine")
-                stopper = group.create_task(_exit_on(stop, server), name="stop")
+                stopper = group.create_task(self._stop_on(stop, server), name="stop")
                 await server.serve(sockets=[listener])
                 for task in (engine, stopper):
                     task.cancel()
+
+    async def _stop_on(self, stop: asyncio.Event, server: uvicorn.Server) -> None:
+        await stop.wait()
+        server.should_exit = True
+        self.engine.stop()
 
     def _settings(self) -> uvicorn.Config:
         return uvicorn.Config(
@@ -93,11 +98,6 @@ async def _until_signal(server: EngineServer) -> None:
 
 def _print_ready(url: str) -> None:
     print(f"loadgen engine ready on {url}", flush=True)  # noqa: T201 - the command's one line of output
-
-
-async def _exit_on(stop: asyncio.Event, server: uvicorn.Server) -> None:
-    await stop.wait()
-    server.should_exit = True
 
 
 def _url(listener: socket.socket) -> str:

@@ -299,6 +299,21 @@ async def test_a_client_that_leaves_the_queue_leaves_no_trace(run_engine: Any) -
         asks[0].cancel()
 
 
+async def test_an_engine_that_stops_says_so(run_engine: Any) -> None:
+    async with run_engine(speed=1.0) as engine, asyncio.TaskGroup() as group:
+        asks = [
+            group.create_task(engine.chat(max_tokens=20_000, ignore_eos=True, stream=stream))
+            for stream in (True, False)
+        ]
+        await engine.until(lambda: len(engine.server.engine.scheduler.running) == 2)
+        engine.server.engine.stop()
+        stream, whole = [await ask for ask in asks]
+        late = await engine.chat()
+
+    assert events(stream.text)[-1]["error"]["code"] == whole.status_code == late.status_code == 503
+    assert whole.json()["error"]["message"] == "The engine is shutting down."
+
+
 async def test_reset_empties_the_cache_unless_it_is_in_use(run_engine: Any) -> None:
     async with run_engine(speed=1.0) as engine, asyncio.TaskGroup() as group:
         long = "x" * 6400
