@@ -1,0 +1,302 @@
+"""vLLM V1's scheduler, as a pure state machine: no clock, no asyncio, no tokens, only their numbers.
+
+Theory of operation. A request has *known* tokens (prompt and answer so far) and *computed* tokens
+(those whose KV is in its blocks). Every step tries to let computed catch up with known within a token
+budget, so there is no separate prefill and decode: a prompt takes as many steps as its chunks need,
+and a request that has caught up generates one token, which is one more known token.
+
+``schedule`` builds the batch of a step, ``complete`` ends it; between the two the accelerator works,
+and only ``add`` and ``abort`` may happen. In a step:
+
+1. RUNNING requests first, in order. One that cannot get a block preempts the policy's victim, which
+   loses its blocks (they stay findable) and later recomputes what is no longer cached.
+2. Then WAITING ones, unless somebody was preempted. The head must fit *whole* (its known tokens less
+   the cached prefix, and the cached blocks it would take out of the free queue) or it blocks all
+   behind it; having been let in it gets blocks chunk by chunk.
+3. A cached prefix never covers the last known token: its logits are needed, so the block that holds
+   it is computed again.
+
+A block enters the prefix cache when its last token is *scheduled*, so requests of one step can share.
+Facts: vLLM 0.32 ``v1/core/sched/scheduler.py``, ``v1/core/kv_cache_manager.py``. Not modelled: async
+scheduling's one step of delay after a stop, speculative decoding, KV connectors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from loadgen.engine.blocks import BlockPool
+from loadgen.engine.queues import PolicyName, waiting_queue
+from loadgen.engine.requests import EngineRequest, Phase
+
+
+class RequestTooLargeError(ValueError):
+    """Prompt and answer together can never fit the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """Defaults of ``vllm serve`` 0.32 on one data-centre accelerator, but for the pool size."""
+
+    kv_blocks: int
+    block_tokens: int = 16
+    max_batched_tokens: int = 8192
+    max_running: int = 256
+    policy: PolicyName = "fcfs"
+
+
+@dataclass(slots=True)
+class Batch:
+    """The work of one step, or of ``steps`` equal decode steps in a row."""
+
+    scheduled: dict[EngineRequest, int] = field(default_factory=dict)
+    """New tokens per request."""
+    preempted: list[EngineRequest] = field(default_factory=list)
+    steps: int = 1
+
+    def items(self) -> list[tuple[int, int]]:
+        """``(context_before, new_tokens)`` of each request, what step times are made of."""
+        return [(request.computed_tokens, new) for request, new in self.scheduled.items()]
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counters since the start, named after the vLLM metrics that they feed."""
+
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    prompt_tokens_cached: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0
+    preemptions: int = 0
+    steps: int = 0
+    finished: int = 0
+    aborted: int = 0
+
+
+class Scheduler:
+    def __init__(self, limits: SchedulerLimits) -> None:
+        for name in ("block_tokens", "max_batched_tokens", "max_running"):
+            if getattr(limits, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(limits, name)}")
+        self.limits = limits
+        self.pool = BlockPool(limits.kv_blocks)
+        self.waiting = waiting_queue(limits.policy)
+        self.running: list[EngineRequest] = []
+        self.totals = Totals()
+        self._queued = 0
+
+    def __repr__(self) -> str:
+        return f"<Scheduler {len(self.running)} running, {len(self.waiting)} waiting, {self.pool!r}>"
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    @property
+    def kv_used_ratio(self) -> float:
+        return self.pool.used_blocks / self.pool.total_blocks
+
+    def add(self, request: EngineRequest) -> None:
+        if min(request.prompt_tokens, request.output_tokens) < 1:
+            raise ValueError(f"request {request.request_id}: prompt and answer need at least one token")
+        total_tokens = request.prompt_tokens + request.output_tokens
+        if self._blocks_for(total_tokens) > self.pool.total_blocks:
+            room = self.pool.total_blocks * self.limits.block_tokens
+            raise RequestTooLargeError(
+                f"request {request.request_id}: {total_tokens} tokens never fit a KV cache of {room} tokens"
+            )
+        assert len(request.block_hashes) >= total_tokens // self.limits.block_tokens
+        self._queued += 1
+        request.queued_number = self._queued
+        self.waiting.add(request)
+
+    def abort(self, request: EngineRequest) -> None:
+        """Forget the request at once, even in the middle of a step; a no-op once it is over."""
+        if request.is_over:
+            return
+        if request.phase is Phase.RUNNING:
+            self.running.remove(request)
+        else:
+            self.waiting.remove(request)
+        self._free(request)
+        request.phase = Phase.ABORTED
+        self.totals.aborted += 1
+
+    def schedule(self, now: float) -> Batch:
+        """The next step's batch; empty when there is no work."""
+        batch = Batch()
+        budget = self._schedule_running(batch)
+        if not batch.preempted:
+            self._schedule_waiting(batch, budget, now)
+        return batch
+
+    def complete(self, batch: Batch, now: float) -> list[EngineRequest]:
+        """End the step: advance its requests and return those that generated, finished ones included."""
+        self.totals.steps += batch.steps
+        generated = []
+        has_finished = False
+        for request, new_tokens in batch.scheduled.items():
+            if request.phase is not Phase.RUNNING:
+                continue  # aborted while the step ran
+            request.computed_tokens += new_tokens
+            if request.computed_tokens < request.known_tokens:
+                continue
+            self._generate(request, batch.steps, now)
+            generated.append(request)
+            has_finished |= request.is_over
+        if has_finished:
+            self.running = [request for request in self.running if request.phase is Phase.RUNNING]
+        return generated
+
+    def mergeable_decode_steps(self) -> int:
+        """How many next steps would be the same pure decode batch, 0 if the next one is not.
+
+        While only decodes run, nobody leaves before the shortest answer ends, and whoever waits
+        keeps waiting: free blocks only become fewer. The pool must have blocks for all of them.
+        """
+        running = self.running
+        if not running or len(running) > self.limits.max_batched_tokens:
+            return 0
+        if any(request.known_tokens - request.computed_tokens != 1 for request in running):
+            return 0
+        if len(self.waiting) and len(running) < self.limits.max_running and self._fits(self.waiting.head()):
+            return 0
+        steps = min(request.output_tokens - request.generated_tokens for request in running)
+        while steps > 1 and self._blocks_to_grow(steps) > self.pool.free_blocks:
+            steps //= 2
+        return steps if self._blocks_to_grow(steps) <= self.pool.free_blocks else 0
+
+    def schedule_decodes(self, steps: int) -> Batch:
+        """One batch for ``steps`` steps, at most what ``mergeable_decode_steps`` answered."""
+        batch = Batch(steps=steps)
+        for request in self.running:
+            grown = self._try_grow(request, steps)
+            assert grown
+            batch.scheduled[request] = 1
+        return batch
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def _schedule_running(self, batch: Batch) -> int:
+        """Fill the batch from those that run; what is left of the token budget."""
+        budget = self.limits.max_batched_tokens
+        index = 0
+        while index < len(self.running) and budget > 0:
+            request = self.running[index]
+            new_tokens = min(request.known_tokens - request.computed_tokens, budget)
+            while not self._try_grow(request, new_tokens):
+                victim = self.waiting.victim(self.running)
+                position = self.running.index(victim)
+                budget += batch.scheduled.pop(victim, 0)
+                self._preempt(victim, position, batch)
+                if victim is request:
+                    return budget
+                if position < index:
+                    index -= 1
+            batch.scheduled[request] = new_tokens
+            budget -= new_tokens
+            index += 1
+        return budget
+
+    def _try_grow(self, request: EngineRequest, new_tokens: int) -> bool:
+        """Blocks for ``new_tokens`` more, and the full ones into the prefix cache."""
+        tokens = request.computed_tokens + new_tokens
+        missing = self._blocks_for(tokens) - len(request.blocks)
+        if missing > 0:
+            if missing > self.pool.free_blocks:
+                return False
+            request.blocks += self.pool.allocate(missing)
+        self._register(request, tokens // self.limits.block_tokens)
+        return True
+
+    def _register(self, request: EngineRequest, full_blocks: int) -> None:
+        while request.registered_blocks < full_blocks:
+            index = request.registered_blocks
+            self.pool.register(request.blocks[index], request.block_hashes[index])
+            request.registered_blocks += 1
+
+    def _preempt(self, request: EngineRequest, position: int, batch: Batch) -> None:
+        del self.running[position]
+        self._free(request)
+        request.phase = Phase.WAITING
+        request.computed_tokens = 0
+        request.preemptions += 1
+        self.totals.preemptions += 1
+        batch.preempted.append(request)
+        self.waiting.add_preempted(request)
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def _schedule_waiting(self, batch: Batch, budget: int, now: float) -> None:
+        while budget > 0 and len(self.waiting) and len(self.running) < self.limits.max_running:
+            request = self.waiting.head()
+            hit = self._prefix_hit(request)
+            if not self._fits(request, hit):
+                return  # head-of-line blocking, as in vLLM
+            self.waiting.pop()
+            budget -= self._start(request, hit, budget, batch, now)
+
+    def _start(self, request: EngineRequest, hit: list[int], budget: int, batch: Batch, now: float) -> int:
+        hit_tokens = len(hit) * self.limits.block_tokens
+        self.pool.touch(hit)
+        request.blocks = hit
+        request.registered_blocks = len(hit)
+        request.computed_tokens = hit_tokens
+        request.phase = Phase.RUNNING
+        self._count_lookup(request, hit_tokens)
+        if request.scheduled_s is None:
+            request.scheduled_s = now
+        new_tokens = min(request.known_tokens - hit_tokens, budget)
+        grown = self._try_grow(request, new_tokens)
+        assert grown, "the fit check covers every chunk"
+        self.running.append(request)
+        batch.scheduled[request] = new_tokens
+        return new_tokens
+
+    def _prefix_hit(self, request: EngineRequest) -> list[int]:
+        reusable = (request.known_tokens - 1) // self.limits.block_tokens
+        return self.pool.longest_hit(request.block_hashes, reusable)
+
+    def _fits(self, request: EngineRequest, hit: Sequence[int] | None = None) -> bool:
+        blocks = self._blocks_for(request.known_tokens)
+        if blocks <= self.pool.free_blocks:
+            return True  # even if nothing of it were cached
+        hit = self._prefix_hit(request) if hit is None else hit
+        return blocks - len(hit) + self.pool.idle_among(hit) <= self.pool.free_blocks
+
+    def _count_lookup(self, request: EngineRequest, hit_tokens: int) -> None:
+        """Only the first admission counts; a resumed request would hit its own blocks."""
+        if request.cached_tokens is not None:
+            return
+        request.cached_tokens = hit_tokens
+        self.totals.prefix_cache_queries += request.known_tokens
+        self.totals.prefix_cache_hits += hit_tokens
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _generate(self, request: EngineRequest, tokens: int, now: float) -> None:
+        if request.first_token_s is None:
+            request.first_token_s = now
+            self.totals.prompt_tokens += request.prompt_tokens
+            self.totals.prompt_tokens_cached += request.cached_tokens or 0
+        request.computed_tokens += tokens - 1
+        request.generated_tokens += tokens
+        self.totals.generation_tokens += tokens
+        if request.generated_tokens >= request.output_tokens:
+            self._free(request)
+            request.phase = Phase.FINISHED
+            self.totals.finished += 1
+
+    def _free(self, request: EngineRequest) -> None:
+        self.pool.release(request.blocks[::-1])
+        request.blocks = []
+        request.registered_blocks = 0
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.limits.block_tokens)
+
+    def _blocks_to_grow(self, steps: int) -> int:
+        return sum(
+            max(0, self._blocks_for(request.computed_tokens + steps) - len(request.blocks))
+            for request in self.running
+        )

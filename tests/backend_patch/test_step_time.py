@@ -1,0 +1,86 @@
+"""The roofline: its two sides, its profiles, and the orders of magnitude they have to give."""
+
+import ast
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import backend_patch.step_time
+from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime, hardware_names, model_names
+
+
+def step_time(hardware: str = "h100", model: str = "qwen3-30b-a3b") -> StepTime:
+    return StepTime(HardwareProfile.load(hardware), ModelProfile.load(model))
+
+
+def test_an_empty_step_takes_no_time() -> None:
+    assert step_time().seconds([]) == 0.0
+
+
+def test_the_formula_with_round_numbers() -> None:
+    hardware = HardwareProfile("h", "", "", 1000.0, 100.0, 1e6, 1.0, 0.0, 0.5, 0.5, 0.25)
+    model = ModelProfile("m", "m", "", 10.0, 200.0, 400.0, 4, 2, 1, 2, 1, 3, 2, 1000)
+    # Arithmetic: 2 * 10 * 2 + 4 * 1 * 2 * 3 * 2 * (5 + 1) = 328 over 500 per second.
+    # Traffic: 200 + 400 * (1 - 0.5**2) + (5 + 2) * 12 bytes of KV = 584 over 50 per second.
+    assert model.kv_bytes_per_token == 12
+    assert StepTime(hardware, model).seconds([(5, 2)]) == pytest.approx(584 / 50 + 0.25)
+    slow = replace(hardware, peak_flops=10.0)
+    assert StepTime(slow, model).seconds([(5, 2)]) == pytest.approx(328 / 5 + 0.25)
+
+
+def test_decoding_is_bound_by_memory_and_prefill_by_arithmetic() -> None:
+    h100, h200 = step_time("h100"), step_time("h200")  # same arithmetic, more bandwidth
+    assert h200.seconds([(5000, 1)] * 8) < h100.seconds([(5000, 1)] * 8)
+    assert h200.seconds([(0, 8192)]) == h100.seconds([(0, 8192)])
+
+
+def test_a_batch_shares_the_weights() -> None:
+    single = step_time().seconds([(1000, 1)])
+    assert single < step_time().seconds([(1000, 1)] * 16) < 16 * single
+
+
+def test_a_long_context_costs_more_per_token() -> None:
+    model = step_time()
+    assert model.seconds([(100_000, 8192)]) > 2 * model.seconds([(0, 8192)])
+    assert model.seconds([(100_000, 1)]) > model.seconds([(100, 1)])
+
+
+def test_the_h100_is_where_public_reports_put_it() -> None:
+    h100 = step_time()
+    prefill_s = sum(h100.seconds([(context, 8192)]) for context in range(0, 24_576, 8192))
+    assert 15_000 < 24_576 / prefill_s < 30_000
+    assert 0.005 < h100.seconds([(5000, 1)]) < 0.010
+    assert h100.model.kv_bytes_per_token == 98_304
+
+
+def test_the_pool_is_what_the_weights_leave() -> None:
+    assert 100_000 < step_time("h100").default_kv_tokens < 200_000
+    assert step_time("h200").default_kv_tokens > 4 * step_time("h100").default_kv_tokens
+    assert step_time("cpu").default_kv_tokens < 0, "30 B parameters do not fit in 32 GB"
+    assert step_time("cpu", "tiny").default_kv_tokens > 100_000
+
+
+def test_every_profile_loads_and_names_its_source() -> None:
+    assert hardware_names() == ["a100", "cpu", "h100", "h200"]
+    assert model_names() == ["llama-3.1-8b", "qwen3-30b-a3b", "tiny"]
+    for hardware in map(HardwareProfile.load, hardware_names()):
+        assert hardware.source
+        for model in map(ModelProfile.load, model_names()):
+            assert model.source
+            assert StepTime(hardware, model).seconds([(10, 1)]) > hardware.step_overhead_s
+
+
+def test_an_unknown_name_gets_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown hardware profile 'b200'; known: a100, cpu, h100, h200"):
+        HardwareProfile.load("b200")
+    with pytest.raises(ValueError, match="unknown model profile 'gpt'; known: llama"):
+        ModelProfile.load("gpt")
+
+
+def test_it_imports_the_standard_library_only() -> None:
+    tree = ast.parse(Path(backend_patch.step_time.__file__).read_text("utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
