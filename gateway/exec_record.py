@@ -20,10 +20,11 @@ from gateway.protocol import (
 from gateway.runner import EndedBy, Exit
 from gateway.spool import Spool
 
+_ENDINGS = {ExecState.EXITED, ExecState.TIMED_OUT, ExecState.CANCELLED, ExecState.LOST}
 _NEXT_STATES = {
     ExecState.QUEUED: {ExecState.STARTING, ExecState.CANCELLED, ExecState.REJECTED},
-    ExecState.STARTING: {ExecState.RUNNING, ExecState.EXITED, ExecState.REJECTED, ExecState.LOST},
-    ExecState.RUNNING: {ExecState.EXITED, ExecState.TIMED_OUT, ExecState.CANCELLED, ExecState.LOST},
+    ExecState.STARTING: {ExecState.RUNNING, ExecState.REJECTED, *_ENDINGS},
+    ExecState.RUNNING: _ENDINGS,
 }
 """STARTING to EXITED is a program that is not there: 127, as a shell would say. Final states have no next."""
 
@@ -36,6 +37,7 @@ class Exec:
     tenant: str
     session: str
     cpu: float
+    kill_grace_s: float
     labels: dict[str, str]
     command_digest: str
     stdout: Spool
@@ -43,8 +45,8 @@ class Exec:
     queued_at_s: float
     granted: asyncio.Future[bool]
     """True when it holds its slots, False when nobody wants it any more."""
-    stop: asyncio.Future[None]
-    """Done when it is to end before its time."""
+    stop: asyncio.Future[float]
+    """Done when it is to end before its time, with the seconds between SIGTERM and SIGKILL."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     state: ExecState = ExecState.QUEUED
     started_at_s: float | None = None

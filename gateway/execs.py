@@ -8,18 +8,18 @@ shutdown do.
 
 import asyncio
 import logging
-import secrets
+import math
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from gateway.errors import Refusal, draining
 from gateway.exec_record import Exec, exec_status
 from gateway.limits import Limits
-from gateway.protocol import ExecState, ExecStatus
+from gateway.protocol import EXIT_CANCELLED, ExecState, ExecStatus
 from gateway.runner import EndedBy, Exit, Runner, RunOrder, StartError
 from gateway.slots import Offer, SlotQueue
 from gateway.spool import Spool
@@ -124,12 +124,16 @@ class Execs:
     def active_in(self, tenant: str, session: str) -> list[Exec]:
         return [e for e in self._active.values() if (e.tenant, e.session) == (tenant, session)]
 
-    def cancel(self, record: Exec, reason: str) -> None:
+    def active_sessions(self) -> set[tuple[str, str]]:
+        """Tenant and session of everything queued, starting and running."""
+        return {(e.tenant, e.session) for e in self._active.values()}
+
+    def cancel(self, record: Exec, reason: str, max_grace_s: float = math.inf) -> None:
         """Ask it to end; once it is asked or over, nothing more happens."""
         if record.state.is_final or record.stop.done():
             return
         record.reason = reason
-        record.stop.set_result(None)
+        record.stop.set_result(min(record.kill_grace_s, max_grace_s))
         if not record.granted.done():
             record.granted.set_result(False)
 
@@ -144,7 +148,7 @@ class Execs:
         """Start nothing new and end what there is."""
         self._drain_reason = reason
         for record in list(self._active.values()):
-            self.cancel(record, reason)
+            self.cancel(record, reason, self._limits.drain_grace_s)
 
     async def close(self) -> None:
         self.drain("the gateway shut down")
@@ -176,6 +180,7 @@ class Execs:
             tenant=command.tenant,
             session=command.session,
             cpu=command.cpu,
+            kill_grace_s=command.kill_grace_s,
             labels=command.labels,
             command_digest=command.digest,
             stdout=Spool(directory / "stdout", command.max_output_bytes),
@@ -203,7 +208,7 @@ class Execs:
             record.reason = f"no CPU slot within {queue_timeout_s:g} s"
             record.step(ExecState.REJECTED, self._clock())
         elif record.stop.done():
-            record.exit_code = 130
+            record.exit_code = EXIT_CANCELLED
             record.step(ExecState.CANCELLED, self._clock())
         return not record.state.is_final
 

@@ -38,7 +38,7 @@ class LocalRunner:
         self._sweeper = Sweeper()
         self._finishing = Tasks()
 
-    async def run(self, order: RunOrder, on_started: Callable[[], None], stop: asyncio.Future[None]) -> Exit:
+    async def run(self, order: RunOrder, on_started: Callable[[], None], stop: asyncio.Future[float]) -> Exit:
         channels: list[Channel] = []
         leader: _Leader | None = None
         by = EndedBy.NOBODY
@@ -48,7 +48,7 @@ class LocalRunner:
             by = await leader.until(stop, order.timeout_s)
             if by is not EndedBy.ITSELF:
                 leader.signal_group(signal.SIGTERM)
-                await leader.gone_within(order.kill_grace_s)
+                await leader.gone_within(stop.result() if by is EndedBy.STOP else order.kill_grace_s)
         finally:
             # A task of its own: who is cancelled may be cancelled again, and cleaning up is not optional.
             finish = self._finishing.spawn("finish a command", self._finish(order.exec_id, leader, channels))
@@ -110,7 +110,7 @@ class _Leader:
     def returncode(self) -> int | None:
         return self._process.returncode
 
-    async def until(self, stop: asyncio.Future[None], timeout_s: float) -> EndedBy:
+    async def until(self, stop: asyncio.Future[float], timeout_s: float) -> EndedBy:
         await asyncio.wait({self._gone, stop}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if self._gone.done():
             return EndedBy.ITSELF

@@ -23,6 +23,7 @@ class RunOrder:
     stdin: bytes
     timeout_s: float
     kill_grace_s: float
+    """Between SIGTERM and SIGKILL when ``timeout_s`` is over."""
     stdout: Spool
     stderr: Spool | None
     """None: stderr goes where stdout goes."""
@@ -56,11 +57,11 @@ class StartError(Exception):
 
 
 class Runner(Protocol):
-    async def run(self, order: RunOrder, on_started: Callable[[], None], stop: asyncio.Future[None]) -> Exit:
+    async def run(self, order: RunOrder, on_started: Callable[[], None], stop: asyncio.Future[float]) -> Exit:
         """Start, wait for the end, clean up. When this returns or raises, none of the command's
         processes is left and its spools are complete.
 
-        ``stop``, once done, ends the command: SIGTERM, ``kill_grace_s``, SIGKILL. Cancelling this
-        coroutine ends it without the grace. Raises StartError before ``on_started`` is called.
+        ``stop``, once done, ends the command: SIGTERM, as many seconds as its result says, SIGKILL.
+        Cancelling this coroutine ends it without the grace. Raises StartError before ``on_started`` is called.
         """
         ...

@@ -55,8 +55,11 @@ class Spool:
         length = min(limit, self.kept_bytes - offset)
         if length <= 0:
             return b""
-        with self.path.open("rb") as file:
-            return os.pread(file.fileno(), length, offset)
+        try:
+            with self.path.open("rb") as file:
+                return os.pread(file.fileno(), length, offset)
+        except FileNotFoundError:  # Forgotten while somebody was still waiting for it.
+            return b""
 
     async def readable(self, offset: int, timeout_s: float) -> None:
         """Return when there is something behind ``offset`` or nothing will come, else after the timeout."""
