@@ -12,6 +12,10 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+class ConfigError(Exception):
+    """A setting is wrong; the message names it and what is allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Times in seconds, sizes in bytes."""
@@ -67,4 +71,4 @@ class Limits:
             value = getattr(self, name)
             least = 0.05 if name == "slots" else 0
             if value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
+                raise ConfigError(f"{name} must be at least {least}, not {value}")

@@ -111,7 +111,8 @@ class _Leader:
         return self._process.returncode
 
     async def until(self, stop: asyncio.Future[float], timeout_s: float) -> EndedBy:
-        await asyncio.wait({self._gone, stop}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[None] | asyncio.Future[float]] = {self._gone, stop}
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if self._gone.done():
             return EndedBy.ITSELF
         return EndedBy.STOP if stop.done() else EndedBy.TIMEOUT

@@ -62,6 +62,7 @@ class Runner(Protocol):
         processes is left and its spools are complete.
 
         ``stop``, once done, ends the command: SIGTERM, as many seconds as its result says, SIGKILL.
-        Cancelling this coroutine ends it without the grace. Raises StartError before ``on_started`` is called.
+        Cancelling this coroutine ends it without the grace. Raises StartError, if at all, before
+        ``on_started`` is called.
         """
         ...

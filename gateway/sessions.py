@@ -60,8 +60,11 @@ class Sessions:
         session.settings, session.settings_at_s = settings, now
         return session, False
 
+    def find(self, tenant: str, session_id: str) -> Session | None:
+        return self._sessions.get((tenant, session_id))
+
     def get(self, tenant: str, session_id: str) -> Session:
-        session = self._sessions.get((tenant, session_id))
+        session = self.find(tenant, session_id)
         if session is None:
             raise session_not_found(session_id)
         return session
