@@ -26,8 +26,10 @@ EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 """Both as a shell answers for a command that it could not start."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
 Seconds = Annotated[float, Meta(ge=0, le=7 * 86400)]
+Bytes = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(min_length=1)]
+Words = Annotated[list[str], Meta(min_length=1, max_length=4096)]
 Variables = Annotated[dict[str, str], Meta(max_length=256)]
 Labels = Annotated[
     dict[str, Annotated[str, Meta(max_length=256)]],
@@ -66,7 +68,10 @@ class StreamName(StrEnum):
 class SessionRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Settings of a session; a PUT replaces them, the workspace stays."""
 
-    env: Variables = {}
+    env: Bytes = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(min_length=1)]
+Words = Annotated[list[str], Meta(min_length=1, max_length=4096)]
+Variables = {}
     cwd: Annotated[
         str | None, Meta(description="Where commands start, relative to the workspace. Default: its root.")
     ] = None
@@ -96,9 +101,8 @@ class SessionStatus(Struct, frozen=True):
 
 class OutputRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     max_bytes: Annotated[
-        int | None,
+        Bytes | None,
         Meta(
-            ge=0,
             description="Keep so many leading bytes of each stream; the rest is counted and dropped, and"
             " the command goes on. Default: server setting.",
         ),
@@ -109,13 +113,16 @@ class OutputRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class ExecRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One command. Exactly one of ``command`` and ``argv`` is given."""
 
-    command: Annotated[str | None, Meta(min_length=1, description="Text for `shell`.")] = None
+    command: Annotated[Text | None, Meta(description="Text for `shell`.")] = None
     argv: Annotated[
-        list[str] | None, Meta(min_length=1, max_length=4096, description="Program and arguments, no shell.")
+        Words | None, Meta(description="Program and arguments, no shell.")
     ] = None
     shell: Literal["bash -c", "bash -lc", "sh -c"] = "bash -c"
     cwd: Annotated[str | None, Meta(description="Relative to the workspace. Default: the session's.")] = None
-    env: Variables = {}
+    env: Bytes = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(min_length=1)]
+Words = Annotated[list[str], Meta(min_length=1, max_length=4096)]
+Variables = {}
     stdin_b64: Annotated[str | None, Meta(description="Standard input, base64. Default: empty.")] = None
     timeout_s: Annotated[
         Seconds | None,
