@@ -68,10 +68,7 @@ class StreamName(StrEnum):
 class SessionRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Settings of a session; a PUT replaces them, the workspace stays."""
 
-    env: Bytes = Annotated[int, Meta(ge=0)]
-Text = Annotated[str, Meta(min_length=1)]
-Words = Annotated[list[str], Meta(min_length=1, max_length=4096)]
-Variables = {}
+    env: Variables = {}
     cwd: Annotated[
         str | None, Meta(description="Where commands start, relative to the workspace. Default: its root.")
     ] = None
@@ -114,15 +111,10 @@ class ExecRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     """One command. Exactly one of ``command`` and ``argv`` is given."""
 
     command: Annotated[Text | None, Meta(description="Text for `shell`.")] = None
-    argv: Annotated[
-        Words | None, Meta(description="Program and arguments, no shell.")
-    ] = None
+    argv: Annotated[Words | None, Meta(description="Program and arguments, no shell.")] = None
     shell: Literal["bash -c", "bash -lc", "sh -c"] = "bash -c"
     cwd: Annotated[str | None, Meta(description="Relative to the workspace. Default: the session's.")] = None
-    env: Bytes = Annotated[int, Meta(ge=0)]
-Text = Annotated[str, Meta(min_length=1)]
-Words = Annotated[list[str], Meta(min_length=1, max_length=4096)]
-Variables = {}
+    env: Variables = {}
     stdin_b64: Annotated[str | None, Meta(description="Standard input, base64. Default: empty.")] = None
     timeout_s: Annotated[
         Seconds | None,
