@@ -56,7 +56,7 @@ class LocalRunner:
         usage = leader.usage
         if usage is None:
             return Exit(EndedBy.NOBODY)
-        return Exit(by, leader.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / _MB)
+        return Exit(by, leader.returncode, usage.ru_utime + usage.ru_stime, _max_rss_mb(usage))
 
     async def close(self) -> None:
         await self._finishing.join()
@@ -140,6 +140,13 @@ class _Leader:
     def _reap(self) -> None:
         _, status, self.usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
+
+
+def _max_rss_mb(usage: resource.struct_rusage) -> float | None:
+    """Linux counts our own resident set towards the command's peak, from before its exec (exec_mmap in
+    fs/exec.c). A peak that is no higher than ours says nothing about the command."""
+    ours = resource.getrusage(resource.RUSAGE_SELF)
+    return None if usage.ru_maxrss <= ours.ru_maxrss else usage.ru_maxrss * 1024 / _MB
 
 
 def _spawn(order: RunOrder, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:

@@ -177,7 +177,7 @@ class ExecStatus(Struct, frozen=True):
     cpu_s: float | None
     """User and system time of the command and of those children that it waited for."""
     max_rss_mb: float | None
-    """Largest resident set among the command and those children."""
+    """Largest resident set among the command and those children; None where it is below the gateway's own."""
     labels: dict[str, str]
     stdout: StreamStatus
     stderr: StreamStatus
