@@ -16,7 +16,6 @@ from gateway.client import GatewayClient, GatewayError
 from gateway.config import ENV_PREFIX, TOKEN_ENV, URL_ENV, Config, as_toml, check_environment
 from gateway.limits import ConfigError
 from gateway.protocol import EXIT_CANCELLED, ExecRequest, ExecStatus, OutputRequest
-from gateway.server import serve
 from gateway.spool_directory import SpoolDirectoryError
 
 _EXIT_USAGE = 2
@@ -66,6 +65,8 @@ def _serve(
     print_config
         Print the settings that would be used, as such a file, and stop.
     """
+    from gateway.server import serve  # Half of the start-up time, which `exec` should not pay per command.
+
     settings = settings or Config()
     if print_config:
         sys.stdout.write(as_toml(settings))

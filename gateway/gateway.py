@@ -21,7 +21,6 @@ from gateway.reporting import Reporter
 from gateway.sessions import Sessions
 from gateway.slots import SlotQueue
 from gateway.spool import Pump
-from gateway.spool_directory import spool_directory
 from gateway.submission import Submission
 from gateway.tasks import Tasks
 from gateway.tenants import Tenants
@@ -51,51 +50,50 @@ async def open_gateway(
     limits: Limits,
     tenants: Tenants,
     *,
-    spool_dir: Path | None = None,
+    directory: Path,
     proxy_url: str | None = None,
     proxy_token: str | None = None,
     clock: Callable[[], float] = time.monotonic,
     housekeeping_s: float = _HOUSEKEEPING_S,
 ) -> AsyncIterator[Gateway]:
-    """Leaves no process and no file behind when it closes."""
-    with spool_directory(spool_dir) as directory:
-        metrics = Metrics()
-        slots = SlotQueue(limits.slots, limits.queue_limit)
-        host = LocalHost("local", slots)
-        listeners: list[Listener] = [metrics]
-        reporter = None if proxy_url is None else Reporter(proxy_url, proxy_token, host.observe, clock)
+    """``directory``: from ``spool_directory``. No process is left when it closes."""
+    metrics = Metrics()
+    slots = SlotQueue(limits.slots, limits.queue_limit)
+    host = LocalHost("local", slots)
+    listeners: list[Listener] = [metrics]
+    reporter = None if proxy_url is None else Reporter(proxy_url, proxy_token, host.observe, clock)
+    if reporter is not None:
+        listeners.append(reporter)
+    pump = Pump()
+    runner = LocalRunner(pump)
+    execs = Execs(
+        limits=limits,
+        slots=slots,
+        runner=runner,
+        host=host.name,
+        directory=directory / "execs",
+        listeners=listeners,
+        clock=clock,
+    )
+    sessions = Sessions(limits=limits, execs=execs, directory=directory / "sessions", clock=clock)
+    submission = Submission(limits=limits, execs=execs, clock=clock, environ=os.environ)
+    _watch(metrics, slots, sessions, execs, reporter)
+    background = Tasks()
+    background.spawn("housekeeping", _keep_house(sessions, execs, housekeeping_s))
+    if reporter is not None:
+        background.spawn("reporting", reporter.run())
+    gateway = Gateway(limits, tenants, sessions, execs, submission, host, metrics)
+    try:
+        yield gateway
+    finally:
+        gateway.drain()
+        await execs.close()
+        await sessions.close()
+        await runner.close()
+        await background.close()
         if reporter is not None:
-            listeners.append(reporter)
-        pump = Pump()
-        runner = LocalRunner(pump)
-        execs = Execs(
-            limits=limits,
-            slots=slots,
-            runner=runner,
-            host=host.name,
-            directory=directory / "execs",
-            listeners=listeners,
-            clock=clock,
-        )
-        sessions = Sessions(limits=limits, execs=execs, directory=directory / "sessions", clock=clock)
-        submission = Submission(limits=limits, execs=execs, clock=clock, environ=os.environ)
-        _watch(metrics, slots, sessions, execs, reporter)
-        background = Tasks()
-        background.spawn("housekeeping", _keep_house(sessions, execs, housekeeping_s))
-        if reporter is not None:
-            background.spawn("reporting", reporter.run())
-        gateway = Gateway(limits, tenants, sessions, execs, submission, host, metrics)
-        try:
-            yield gateway
-        finally:
-            gateway.drain()
-            await execs.close()
-            await sessions.close()
-            await runner.close()
-            await background.close()
-            if reporter is not None:
-                await reporter.flush()
-            pump.stop()
+            await reporter.flush()
+        pump.stop()
 
 
 async def _keep_house(sessions: Sessions, execs: Execs, every_s: float) -> None:

@@ -18,6 +18,7 @@ from gateway.app import make_app
 from gateway.config import PROXY_TOKEN_ENV, TOKENS_ENV, Config
 from gateway.gateway import Gateway, open_gateway
 from gateway.limits import ConfigError
+from gateway.spool_directory import spool_directory
 from gateway.tenants import Tenants, is_loopback, read_tokens
 
 _BACKLOG = 1024
@@ -33,14 +34,14 @@ async def serve(config: Config, environ: Mapping[str, str]) -> None:
         async with open_gateway(
             config.limits,
             tenants,
-            spool_dir=config.spool_dir,
+            directory=directory,
             proxy_url=config.proxy,
             proxy_token=environ.get(PROXY_TOKEN_ENV),
         ) as opened:
             yield opened
 
     app = make_app(gateway)
-    with _socket(config.host, config.port) as listening:
+    with _socket(config.host, config.port) as listening, spool_directory(config.spool_dir) as directory:
         server = _Server(app, _url(listening))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

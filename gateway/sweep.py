@@ -8,7 +8,9 @@ escapes: cgroups are the answer to that, where there are any.
 import asyncio
 import contextlib
 import os
+import select
 import signal
+import time
 from collections.abc import Iterator, Set
 from pathlib import Path
 
@@ -16,6 +18,8 @@ MARKER = "MARS_EXEC_ID"
 
 _MAX_PASSES = 20
 """Something that forks faster than it is found is given up after so many walks."""
+_DYING_S = 1.0
+"""A killed process takes milliseconds, unless it hangs in the kernel; then nobody can wait for it."""
 
 
 class Sweeper:
@@ -34,15 +38,19 @@ class Sweeper:
 
 
 def kill_marked(exec_ids: Set[str]) -> int:
-    """SIGKILL to every process that carries one of the ids; returns how many there were."""
+    """SIGKILL to every process that carries one of the ids, until there is none; returns how many."""
     marks = {f"{MARKER}={exec_id}".encode() for exec_id in exec_ids}
-    killed: set[int] = set()
+    killed = 0
     for _ in range(_MAX_PASSES):
-        found = {pid for pid in _other_pids() if _kill_if_marked(pid, marks)}
-        if found <= killed:
-            break
-        killed |= found
-    return len(killed)
+        with contextlib.ExitStack() as handles:
+            dying = [
+                handle for pid in _other_pids() if (handle := _try_kill(pid, marks, handles)) is not None
+            ]
+            if not dying:
+                break
+            killed += len(dying)
+            _wait_gone(dying)
+    return killed
 
 
 def _other_pids() -> Iterator[int]:
@@ -52,22 +60,35 @@ def _other_pids() -> Iterator[int]:
             yield pid
 
 
-def _kill_if_marked(pid: int, marks: Set[bytes]) -> bool:
+def _try_kill(pid: int, marks: Set[bytes], handles: contextlib.ExitStack) -> int | None:
+    """A handle to the process if it is marked and now dying."""
     if not _is_marked(pid, marks):
-        return False
+        return None
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
-        return False
+        return None
+    handles.callback(os.close, handle)
+    # Looked at again through the handle: the number may have passed to another process meanwhile.
+    if not _is_marked(pid, marks):
+        return None
     try:
-        # Looked at again through a handle: the number may have passed to another process meanwhile.
-        if not _is_marked(pid, marks):
-            return False
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        return True
-    finally:
-        os.close(handle)
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return None
+    return handle
+
+
+def _wait_gone(handles: list[int]) -> None:
+    poll = select.poll()
+    for handle in handles:
+        poll.register(handle, select.POLLIN)
+    deadline_s = time.monotonic() + _DYING_S
+    left = len(handles)
+    while left and (remaining_s := deadline_s - time.monotonic()) > 0:
+        for handle, _ in poll.poll(remaining_s * 1000):
+            poll.unregister(handle)
+            left -= 1
 
 
 def _is_marked(pid: int, marks: Set[bytes]) -> bool:

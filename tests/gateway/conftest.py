@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from gateway.app import make_app
 from gateway.gateway import Gateway, open_gateway
 from gateway.limits import Limits
+from gateway.spool_directory import spool_directory
 from gateway.sweep import MARKER
 from gateway.tenants import Tenants
 
@@ -62,14 +64,15 @@ async def _open_rig(
     *, tokens: dict[str, str] | None = None, token: str | None = None, **options: Any
 ) -> AsyncIterator[Rig]:
     limits = options.pop("limits", Limits(slots=2))
-    app = make_app(lambda: open_gateway(limits, Tenants(tokens or {}), **options))
-    async with app.router.lifespan_context(app):
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://localhost", headers=headers
-        ) as http:
+    with spool_directory(options.pop("spool_dir", None)) as directory:
+        app = make_app(lambda: open_gateway(limits, Tenants(tokens or {}), directory=directory, **options))
+        async with app.router.lifespan_context(app), _client(app, token) as http:
             yield Rig(http, app.state.gateway)
+
+
+def _client(app: FastAPI, token: str | None) -> httpx.AsyncClient:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", headers=headers)
 
 
 @pytest.fixture
