@@ -1,0 +1,75 @@
+"""The server's settings: one frozen tree, read once.
+
+Owns fields, defaults and where they come from: a TOML file, then MARS_GATEWAY_* variables, then flags,
+the later ones winning. Names are the same everywhere (``queue_limit``, ``MARS_GATEWAY_QUEUE_LIMIT``,
+``--queue-limit``). Tokens are secrets and no flags: other users see those.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from gateway.limits import ConfigError, Limits
+
+ENV_PREFIX = "MARS_GATEWAY_"
+TOKENS_ENV = "MARS_GATEWAY_TOKENS"
+"""Of the server: tenant:token, separated by commas."""
+PROXY_TOKEN_ENV = "MARS_GATEWAY_PROXY_TOKEN"
+"""Of the server: bearer token for the proxy."""
+URL_ENV = "MARS_GATEWAY_URL"
+TOKEN_ENV = "MARS_GATEWAY_TOKEN"
+"""Both of the client."""
+_OTHER_ENV = frozenset({TOKENS_ENV, PROXY_TOKEN_ENV, URL_ENV, TOKEN_ENV})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but a loopback address needs tokens."""
+    port: int = 8090
+    """Port to listen on; 0 takes a free one and prints it."""
+    spool_dir: Path | None = None
+    """Where workspaces and output live. Default: a private temporary directory."""
+    token_file: Path | None = None
+    """Lines of tenant:token. More of them may be in MARS_GATEWAY_TOKENS."""
+    proxy: str | None = None
+    """URL of the MARS proxy that is told what the tools do."""
+    limits: Annotated[Limits, Parameter(name="*")] = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port must be 0 to 65535, not {self.port}")
+        if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
+            raise ConfigError(f"proxy must be an http:// or https:// URL, not {self.proxy!r}")
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """A misspelt variable must not pass for a setting that took effect."""
+    known = {ENV_PREFIX + name.upper() for name in setting_names()} | _OTHER_ENV
+    for name in environ:
+        if name.startswith(ENV_PREFIX) and name not in known:
+            raise ConfigError(f"{name}: no such setting; known are {', '.join(sorted(known))}")
+
+
+def setting_names() -> list[str]:
+    own = [f.name for f in fields(Config) if f.name != "limits"]
+    return own + [f.name for f in fields(Limits)]
+
+
+def as_toml(config: Config) -> str:
+    """A file that would give this configuration."""
+    values: dict[str, Any] = {f.name: getattr(config, f.name) for f in fields(Config) if f.name != "limits"}
+    values |= {f.name: getattr(config.limits, f.name) for f in fields(Limits)}
+    return "".join(_toml_line(name, value) for name, value in values.items())
+
+
+def _toml_line(name: str, value: Any) -> str:
+    if value is None:
+        return f"# {name} = (not set)\n"
+    plain = os.fspath(value) if isinstance(value, Path) else value
+    return f"{name} = {msgspec.json.encode(plain).decode()}\n"

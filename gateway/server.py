@@ -1,0 +1,102 @@
+"""Serves one gateway on one socket until it is told to stop.
+
+Owns the socket, the signals and the line that says it is ready. On SIGTERM or SIGINT it first ends the
+commands, which answers the requests that wait for them, and then the server.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+import uvicorn
+from fastapi import FastAPI
+
+from gateway.app import make_app
+from gateway.config import PROXY_TOKEN_ENV, TOKENS_ENV, Config
+from gateway.gateway import Gateway, open_gateway
+from gateway.limits import ConfigError
+from gateway.spool_directory import spool_directory
+from gateway.tenants import Tenants, is_loopback, read_tokens
+
+_BACKLOG = 1024
+_KEEP_ALIVE_S = 75
+"""Longer than clients keep idle connections, so that they close first and no request crosses the close."""
+
+
+async def serve(config: Config, environ: Mapping[str, str]) -> None:
+    tenants = _tenants(config, environ)
+
+    @contextlib.asynccontextmanager
+    async def gateway() -> AsyncIterator[Gateway]:
+        async with open_gateway(
+            config.limits,
+            tenants,
+            directory=directory,
+            proxy_url=config.proxy,
+            proxy_token=environ.get(PROXY_TOKEN_ENV),
+        ) as opened:
+            yield opened
+
+    app = make_app(gateway)
+    with _socket(config.host, config.port) as listening, spool_directory(config.spool_dir) as directory:
+        server = _Server(app, _url(listening))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.drain)
+        await server.serve([listening])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: FastAPI, url: str) -> None:
+        super().__init__(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=_KEEP_ALIVE_S)
+        )
+        self._app = app
+        self._url = url
+
+    def drain(self) -> None:
+        gateway: Gateway | None = getattr(self._app.state, "gateway", None)
+        if gateway is not None:
+            gateway.drain()
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write(f"mars-gateway ready on {self._url}\n")
+        sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """They are ours; uvicorn would wait for the requests before it lets us end the commands."""
+        yield
+
+
+def _tenants(config: Config, environ: Mapping[str, str]) -> Tenants:
+    try:
+        tenants = Tenants(read_tokens(environ.get(TOKENS_ENV), config.token_file))
+    except OSError as error:
+        raise ConfigError(f"token_file: {config.token_file}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if tenants.is_open and not is_loopback(config.host):
+        raise ConfigError(
+            f"host: {config.host} can be reached from elsewhere; set token_file or {TOKENS_ENV},"
+            " or use 127.0.0.1"
+        )
+    return tenants
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"host, port: cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

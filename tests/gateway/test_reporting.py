@@ -1,0 +1,144 @@
+"""What reaches the proxy, at a small HTTP server that records it."""
+# ruff: noqa: ASYNC110 - looking at real files and counters, now and then, is the test
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.limits import Limits
+from gateway.protocol import ToolReport
+
+OpenRig = Callable[..., Any]
+
+
+class RecordingProxy:
+    """Answers each POST with the next of ``statuses``, then 200. Port 0 until it is started."""
+
+    def __init__(self) -> None:
+        self.reports: list[ToolReport] = []
+        self.heads: list[str] = []
+        self.statuses: list[int] = []
+        self.refused = 0
+        self.url = ""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = int(head.lower().split("content-length: ")[1].split("\r\n")[0])
+                body = await reader.readexactly(length)
+                status = self.statuses.pop(0) if self.statuses else 200
+                if status == 200:
+                    self.heads.append(head)
+                    self.reports.append(msgspec.json.decode(body, type=ToolReport))
+                else:
+                    self.refused += 1
+                writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    def events(self) -> list[Any]:
+        return [event for report in self.reports for event in report.events]
+
+    async def until(self, is_enough: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not is_enough():
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[RecordingProxy]:
+    proxy = RecordingProxy()
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+        proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield proxy
+
+
+async def test_each_command_is_told_in_order(open_rig: OpenRig, proxy: RecordingProxy) -> None:
+    async with open_rig(proxy_url=proxy.url, proxy_token="t0ken", limits=Limits(slots=1)) as rig:
+        await rig.session("g", labels={"llm_session": "llm-1"})
+        command = "echo hi; exit 3"
+        await asyncio.gather(
+            rig.run(command, session="g", labels={"tool_call_id": "call_1"}),
+            *(rig.run("true", session="g") for _ in range(5)),
+        )
+        await proxy.until(lambda: len(proxy.events()) == 18)
+    of_one: dict[str, list[str]] = {}
+    for event in proxy.events():
+        of_one.setdefault(event.exec_id, []).append(event.phase.value)
+    assert set(map(tuple, of_one.values())) == {("queued", "started", "finished")}
+    digest = hashlib.sha256(command.encode()).hexdigest()
+    queued, started, finished = (e for e in proxy.events() if e.command_digest == digest)
+    assert (queued.gateway_session, queued.llm_session, queued.tool_call_id) == ("g", "llm-1", "call_1")
+    assert (queued.queue_s, queued.run_s, queued.exit_code) == (None, None, None)
+    assert started.queue_s is not None
+    assert finished.run_s is not None
+    assert (started.run_s, finished.exit_code) == (None, 3)
+    headroom = proxy.reports[0].headroom
+    assert headroom is not None
+    assert headroom.cores == 1
+    assert headroom.memory_available_mb is not None
+    assert headroom.memory_available_mb > 0
+    assert all(head.startswith("POST /mars/v1/tools ") for head in proxy.heads)
+    assert all("authorization: bearer t0ken" in head.lower() for head in proxy.heads)
+
+
+async def test_shim_form_of_a_command_has_its_text_s_digest(open_rig: OpenRig, proxy: RecordingProxy) -> None:
+    async with open_rig(proxy_url=proxy.url) as rig:
+        await rig.session()
+        await rig.run(None, argv=["bash", "-lc", "echo hi"])
+        await proxy.until(lambda: len(proxy.events()) == 3)
+    assert {event.command_digest for event in proxy.events()} == {hashlib.sha256(b"echo hi").hexdigest()}
+
+
+async def test_headroom_goes_on_while_a_command_runs(open_rig: OpenRig, proxy: RecordingProxy) -> None:
+    async with open_rig(proxy_url=proxy.url) as rig:
+        await rig.session()
+        exec_id = (await rig.run("sleep 300", wait=0))["id"]
+        await proxy.until(
+            lambda: any(not r.events and r.headroom and r.headroom.running for r in proxy.reports)
+        )
+        await rig.http.delete(f"/v1/execs/{exec_id}")
+
+
+async def test_refused_batch_is_sent_again_before_newer_ones(
+    open_rig: OpenRig, proxy: RecordingProxy
+) -> None:
+    proxy.statuses = [503, 503]
+    async with open_rig(proxy_url=proxy.url) as rig:
+        await rig.session()
+        await rig.run("true")
+        await proxy.until(lambda: len(proxy.events()) == 3)
+        assert proxy.refused == 2
+    assert [e.phase.value for e in proxy.events()] == ["queued", "started", "finished"]
+
+
+async def test_proxy_that_does_not_know_us_costs_events_only(
+    open_rig: OpenRig, proxy: RecordingProxy
+) -> None:
+    proxy.statuses = [404] * 1000
+    async with open_rig(proxy_url=proxy.url) as rig:
+        await rig.session()
+        assert (await rig.run("true"))["state"] == "exited"
+        await proxy.until(lambda: proxy.refused > 0)
+        await proxy.until(lambda: "report_events_dropped 3.0" in rig.gateway.metrics.exposition().decode())
+
+
+async def test_proxy_that_is_gone_costs_nothing(open_rig: OpenRig) -> None:
+    async with open_rig(proxy_url="http://127.0.0.1:9") as rig:
+        await rig.session()
+        statuses = await asyncio.gather(*(rig.run("true") for _ in range(5)))
+        assert {status["state"] for status in statuses} == {"exited"}
+
+
+async def test_last_events_are_flushed_at_shutdown(open_rig: OpenRig, proxy: RecordingProxy) -> None:
+    async with open_rig(proxy_url=proxy.url) as rig:
+        await rig.session()
+        exec_id = (await rig.run("echo up; sleep 300", wait=0))["id"]
+        await rig.http.get(f"/v1/execs/{exec_id}/output", params={"wait": 20})
+    assert [e.phase.value for e in proxy.events()] == ["queued", "started", "finished"]
+    assert proxy.events()[-1].exit_code == 130
