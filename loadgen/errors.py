@@ -17,7 +17,7 @@ class WorkloadError(LoadgenError):
         super().__init__(f"{where}: {f'field {field!r}: ' if field else ''}{problem}")
 
 
-class InvalidField(Exception):
+class FieldError(Exception):
     """A value outside its range; a reader adds the file and the line to make a ``WorkloadError``."""
 
     def __init__(self, field: str, problem: str) -> None:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from random import Random
 from typing import Any
 
-from loadgen.errors import InvalidField, LoadgenError
+from loadgen.errors import FieldError, LoadgenError
 from loadgen.profiles.distribution import Distribution, parse_distribution
 from loadgen.workload import Session, ToolCall, Turn
 
@@ -106,7 +106,7 @@ def load_profile(name: str) -> Profile:
     text = files("loadgen.profiles").joinpath(f"{name}.toml").read_text("utf-8")
     try:
         return parse_profile(name, tomllib.loads(text))
-    except InvalidField as exc:
+    except FieldError as exc:
         raise LoadgenError(f"profile {name!r}, {exc}") from exc
 
 

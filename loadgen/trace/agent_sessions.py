@@ -8,7 +8,7 @@ calls new.
 
 import msgspec
 
-from loadgen.errors import InvalidField
+from loadgen.errors import FieldError
 from loadgen.trace.own import check_at_least, check_session
 from loadgen.workload import Session, ToolCall, Turn
 
@@ -38,7 +38,7 @@ def parse_session(line: bytes) -> Session:
         check_at_least(f"turns[{i}].out", turn.out, 1)
         check_at_least(f"turns[{i}].gap_s", turn.gap_s, 0)
         if any(seconds < 0 for _, seconds in turn.tools):
-            raise InvalidField(f"turns[{i}].tools", "has a negative duration; allowed: seconds >= 0")
+            raise FieldError(f"turns[{i}].tools", "has a negative duration; allowed: seconds >= 0")
     session = Session(
         id=traced.id,
         turns=[

@@ -29,7 +29,9 @@ def read_sessions(
     for session in read(path, kind or detect(path), bad_lines):
         if session.id in seen:
             bad_lines.report(
-                WorkloadError(f"{session.id!r} is there twice; allowed: each id once", path=str(path), field="id")
+                WorkloadError(
+                    f"{session.id!r} is there twice; allowed: each id once", path=str(path), field="id"
+                )
             )
             continue
         seen.add(session.id)
@@ -74,8 +76,9 @@ def detect(path: Path) -> TraceKind:
     if (found := as_object(read_all(path))) is not None and (kind := kind_of(found)) is not None:
         return kind
     raise WorkloadError(
-        "is no known workload: expected JSON Lines with 'id' and 'turns' (own form, or 'in'/'out' in the turns), "
-        "Mooncake's 'timestamp'/'input_length'/'output_length', or a mini-swe-agent trajectory with 'messages'",
+        "is no known workload; allowed: JSON Lines with 'id' and 'turns' (own form, or 'in' and 'out' in "
+        "the turns), Mooncake's 'timestamp', 'input_length' and 'output_length', or a mini-swe-agent "
+        "trajectory with 'messages'",
         path=str(path),
     )
 
@@ -101,4 +104,8 @@ def as_object(text: bytes) -> dict[str, object] | None:
 
 
 def skipped(bad_lines: BadLines) -> str:
-    return f" ({bad_lines.count} bad lines skipped, the first: {bad_lines.errors[0]})" if bad_lines.errors else ""
+    return (
+        f" ({bad_lines.count} bad lines skipped, the first: {bad_lines.errors[0]})"
+        if bad_lines.errors
+        else ""
+    )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from loadgen.errors import InvalidField, WorkloadError
+from loadgen.errors import FieldError, WorkloadError
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def parse_line(path: Path, number: int, line: bytes, parse: Callable[[bytes], T]
     """``parse(line)`` with every complaint located."""
     try:
         return parse(line)
-    except InvalidField as exc:
+    except FieldError as exc:
         raise WorkloadError(exc.problem, path=str(path), line=number, field=exc.field) from exc
     except msgspec.ValidationError as exc:
         problem, _, where = str(exc).partition(" - at `$")

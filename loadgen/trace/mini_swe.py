@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from loadgen.errors import InvalidField, WorkloadError
+from loadgen.errors import FieldError, WorkloadError
 from loadgen.trace.lines import BadLines, parse_line, read_all
 from loadgen.trace.own import check_session
 from loadgen.workload import Session, ToolCall, Turn
@@ -63,7 +63,7 @@ def to_session(text: bytes, name: str) -> Session:
     messages = msgspec.json.decode(text, type=Trajectory).messages
     answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
     if not answers:
-        raise InvalidField("messages", "has no message of role 'assistant', so there is no turn to replay")
+        raise FieldError("messages", "has no message of role 'assistant', so there is no turn to replay")
     turns: list[Turn] = []
     start, context = 0, 0
     for i in answers:
@@ -86,7 +86,9 @@ def usage_of(message: Message) -> Usage:
 
 
 def estimated_tokens(message: Message) -> int:
-    text = message.content if isinstance(message.content, str) else msgspec.json.encode(message.content).decode()
+    text = (
+        message.content if isinstance(message.content, str) else msgspec.json.encode(message.content).decode()
+    )
     calls = msgspec.json.encode(message.tool_calls).decode() if message.tool_calls else ""
     return max(1, round((len(text) + len(calls)) / CHARS_PER_TOKEN))
 
@@ -99,8 +101,9 @@ def tool_after(messages: list[Message], i: int) -> ToolCall:
     if answered.timestamp is not None and observed_at is not None:
         duration_s = observed_at - answered.timestamp
         if duration_s < 0:
-            raise InvalidField(
-                f"messages[{i}].extra.timestamp", f"is {-duration_s:g} s after its observation; allowed: before it"
+            raise FieldError(
+                f"messages[{i}].extra.timestamp",
+                f"is {-duration_s:g} s after its observation; allowed: before it",
             )
     return ToolCall(name="bash", duration_s=duration_s, command="\n".join(commands) or None)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadgen.errors import InvalidField
+from loadgen.errors import FieldError
 from loadgen.workload import Session, ToolCall
 
 
@@ -20,9 +20,9 @@ def parse_session(line: bytes) -> Session:
 def check_session(session: Session) -> None:
     """Ranges that the types cannot say. Every reader ends here."""
     if not session.id:
-        raise InvalidField("id", "is empty; give each session a name of its own")
+        raise FieldError("id", "is empty; give each session a name of its own")
     if not session.turns:
-        raise InvalidField("turns", "is empty; a session has at least one turn")
+        raise FieldError("turns", "is empty; a session has at least one turn")
     check_at_least("system_tokens", session.system_tokens, 0)
     check_at_least("arrival_s", session.arrival_s, 0)
     for i, turn in enumerate(session.turns):
@@ -35,7 +35,7 @@ def check_session(session: Session) -> None:
 
 def check_tool(field: str, tool: ToolCall) -> None:
     if not tool.name:
-        raise InvalidField(f"{field}.name", "is empty; name the tool")
+        raise FieldError(f"{field}.name", "is empty; name the tool")
     check_at_least(f"{field}.duration_s", tool.duration_s, 0)
     check_at_least(f"{field}.cores", tool.cores, 0)
     check_at_least(f"{field}.memory_mb", tool.memory_mb, 0)
@@ -43,7 +43,7 @@ def check_tool(field: str, tool: ToolCall) -> None:
 
 def check_at_least(field: str, value: float | None, least: int) -> None:
     if value is not None and not (value >= least and math.isfinite(value)):
-        raise InvalidField(field, f"is {value}; allowed: a finite number >= {least}")
+        raise FieldError(field, f"is {value}; allowed: a finite number >= {least}")
 
 
 def write_sessions(path: Path, sessions: Iterable[Session]) -> int:
