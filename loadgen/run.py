@@ -22,6 +22,7 @@ from loadgen.gauges import GaugeSampler
 from loadgen.history import RequestOptions
 from loadgen.interrupt import on_interrupt
 from loadgen.lag import LagMeter
+from loadgen.pauses import no_long_collections
 from loadgen.progress import RunProgress
 from loadgen.recorder import REPORT_FILE, Recorder
 from loadgen.records import TurnRecord
@@ -147,7 +148,8 @@ class LiveRun:
         self._progress.start()
         self._start, cpu_before = time.perf_counter(), time.process_time()
         try:
-            await self._until_done_or_stopped(stage, sampler)
+            with no_long_collections():
+                await self._until_done_or_stopped(stage, sampler)
         finally:
             self.cpu_s = time.process_time() - cpu_before
             self._progress.stop()
