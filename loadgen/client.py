@@ -108,24 +108,29 @@ class ChatClient:
     async def _read_stream(self, response: httpx.Response, exchange: Exchange) -> Answer:
         reader = SseReader()
         exchange.answer = reader.answer
-        outputs = 0
         async for data in response.aiter_bytes():
-            reader.feed(data)
-            if reader.answer.outputs > outputs:
-                outputs = reader.answer.outputs
-                exchange.last_token_s = self._clock()
-                if exchange.first_token_s is None:
-                    exchange.first_token_s = exchange.last_token_s
+            outputs_before = reader.answer.outputs
+            try:
+                reader.feed(data)
+            finally:
+                # Tokens count even if what follows them in the same piece is broken.
+                if reader.answer.outputs > outputs_before:
+                    self._note_tokens(exchange)
         answer = reader.finish()
         if exchange.last_token_s is None:
             # No visible token, as when all of them were special ones: the end is all there is to time.
-            exchange.first_token_s = exchange.last_token_s = self._clock()
+            self._note_tokens(exchange)
         return answer
+
+    def _note_tokens(self, exchange: Exchange) -> None:
+        exchange.last_token_s = self._clock()
+        if exchange.first_token_s is None:
+            exchange.first_token_s = exchange.last_token_s
 
     async def _read_whole(self, response: httpx.Response, exchange: Exchange) -> Answer:
         answer = read_json_answer(await response.aread())
         # The first token of an answer that comes whole is seen with its last.
-        exchange.first_token_s = exchange.last_token_s = self._clock()
+        self._note_tokens(exchange)
         exchange.answer = answer
         return answer
 

@@ -5,6 +5,7 @@ Text is kept because the next prompt repeats it; no token is ever a record of it
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -48,7 +49,7 @@ class Usage(msgspec.Struct):
 class Chunk(msgspec.Struct):
     choices: list[Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 class BrokenAnswerError(LoadgenError):
