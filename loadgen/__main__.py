@@ -1,0 +1,163 @@
+"""The ``loadgen`` command: reads the options, runs, prints, exits."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import uvloop
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from loadgen.compare import Comparison, compare_targets, parse_targets
+from loadgen.comparison_table import render_table
+from loadgen.errors import LoadgenError
+from loadgen.interrupt import EXIT_INTERRUPTED
+from loadgen.options import ClientOptions, LoadOptions, WorkloadOptions, settings_of
+from loadgen.run import RunResult, run_load
+
+EXIT_FAILED_SESSIONS = 1
+EXIT_BAD_INPUT = 2
+T = TypeVar("T")
+
+Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
+
+
+def run(
+    *,
+    target: Annotated[str, Parameter(name=["--target", "-t"])],
+    workload: WorkloadOptions,
+    load: LoadOptions | None = None,
+    client: ClientOptions | None = None,
+    out: Out = None,
+    allow_failures: bool = False,
+) -> int:
+    """Replay a workload live against an OpenAI-compatible server.
+
+    Parameters
+    ----------
+    target
+        URL of the server, with or without /v1.
+    out
+        Directory for turns.jsonl, sessions.jsonl, gauges.jsonl, summary.json and report.html.
+        Default: a new one below out/.
+    allow_failures
+        Exit 0 even if sessions failed.
+    """
+    opened = workload.open(workload.seed)
+    settings = settings_of(
+        target, out or default_out(), opened, workload.seed, load or LoadOptions(), client or ClientOptions()
+    )
+    result = run_async(run_load(settings, opened, Console(stderr=True)))
+    print_run(result)
+    return exit_code([result], allow_failures)
+
+
+def compare(
+    *targets: str,
+    target: Annotated[list[str] | None, Parameter(name=["--target", "-t"])] = None,
+    workload: WorkloadOptions,
+    load: LoadOptions | None = None,
+    client: ClientOptions | None = None,
+    repeats: int = 3,
+    out: Out = None,
+    allow_failures: bool = False,
+) -> int:
+    """Run the same seeded workload against several targets, alternating, and compare.
+
+    Parameters
+    ----------
+    targets
+        NAME=URL or URL of each server; the first is the baseline.
+    target
+        The same as an option.
+    repeats
+        Runs of each target; repeat r uses seed + r on all of them.
+    out
+        Directory for one run directory per target and repeat, comparison.json and report.html.
+        Default: a new one below out/.
+    allow_failures
+        Exit 0 even if sessions failed.
+    """
+    named = parse_targets([*targets, *(target or [])])
+    out_dir = out or default_out()
+    first = workload.open(workload.seed)
+    settings = settings_of(
+        named[0].url, out_dir, first, workload.seed, load or LoadOptions(), client or ClientOptions()
+    )
+    comparison = run_async(compare_targets(named, settings, workload.open, repeats, Console(stderr=True)))
+    print_comparison(comparison, out_dir)
+    return exit_code(comparison.runs, allow_failures)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def default_out() -> Path:
+    return Path("out") / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+
+
+def exit_code(results: list[RunResult], allow_failures: bool) -> int:
+    if any(result.is_interrupted for result in results):
+        return EXIT_INTERRUPTED
+    if any(result.has_failures for result in results) and not allow_failures:
+        return EXIT_FAILED_SESSIONS
+    return 0
+
+
+def print_run(result: RunResult) -> None:
+    summary = result.summary
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    jct, ttft = summary["jct_s"]["mean"], summary["ttft_s"]["mean"]
+    state = "interrupted" if result.is_interrupted else "done"
+    console.print(
+        f"{state}: {summary['completed']} of {summary['sessions']} sessions completed, "
+        f"{summary['failed']} failed, {summary['turns']} turns"
+    )
+    console.print(f"mean JCT {seconds_text(jct)}, mean TTFT {seconds_text(ttft)}")
+    client = summary["client"]
+    console.print(
+        f"driver: {client['cpu_s']:.1f} s of CPU, "
+        f"event loop late by at most {client['loop_lag_max_s'] * 1000:.0f} ms"
+    )
+    console.print(f"records and report: {result.out_dir}")
+
+
+def print_comparison(comparison: Comparison, out_dir: Path) -> None:
+    console = Console()
+    if comparison.result:
+        console.print(render_table(comparison.result))
+    console.print(f"records and report: {out_dir}", markup=False, highlight=False, soft_wrap=True)
+
+
+def seconds_text(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f} s"
+
+
+def build_app() -> App:
+    app = App(name="loadgen", help="Replay agent workloads against OpenAI-compatible servers, and compare.")
+    app.command(run)
+    app.command(compare)
+    # By name: drawing and the engine load libraries that a live run does not need.
+    app.command("loadgen.report:report_command", name="report")
+    app.command("loadgen.engine.cli:engine_app", name="engine")
+    return app
+
+
+def main() -> None:
+    try:
+        code = build_app()(result_action="return_value")
+    except LoadgenError as exc:
+        Console(stderr=True).print(f"loadgen: {exc}", markup=False, highlight=False, soft_wrap=True)
+        code = EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

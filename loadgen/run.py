@@ -1,0 +1,256 @@
+"""A live run: one workload against one target, from the probe to the summary."""
+
+import asyncio
+import subprocess
+import time
+import uuid
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loadgen.agent import Agent, Stage
+from loadgen.arrivals import AsTraced, ClosedLoop, Load, OpenLoop
+from loadgen.client import READ_TIMEOUT_S, ChatClient, open_http_client
+from loadgen.errors import LoadgenError
+from loadgen.gateway_tools import GatewayTools
+from loadgen.gauges import GaugeSampler
+from loadgen.history import RequestOptions
+from loadgen.interrupt import on_interrupt
+from loadgen.lag import LagMeter
+from loadgen.pauses import no_long_collections
+from loadgen.progress import RunProgress
+from loadgen.recorder import REPORT_FILE, Recorder
+from loadgen.records import TurnRecord
+from loadgen.report import write_report
+from loadgen.schedule import play_all
+from loadgen.source import Workload
+from loadgen.summary import summarise
+from loadgen.target import Target, base_url, probe
+from loadgen.text import TextSource
+from loadgen.tools import SleepTools, Tools
+from loadgen.workload import Session
+
+
+class ToolMode(Enum):
+    SLEEP = "sleep"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    target: str
+    load: Load
+    seed: int
+    out_dir: Path
+    tools: ToolMode = ToolMode.SLEEP
+    gateway: str | None = None
+    engine: str | None = None
+    """Also read this server's metrics, where the target is a proxy that does not repeat them."""
+    model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    stream: bool = True
+    exact_output: bool = True
+    session_header: str | None = None
+    read_timeout_s: float = READ_TIMEOUT_S
+    label: str | None = None
+    """Name of the target in tables and reports."""
+
+    def check(self) -> None:
+        base_url(self.target)
+        if (self.tools is ToolMode.GATEWAY) != (self.gateway is not None):
+            raise LoadgenError("--tools gateway and --gateway URL go together")
+        if not self.read_timeout_s > 0:
+            raise LoadgenError(f"--timeout-s is {self.read_timeout_s}; allowed: more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    out_dir: Path
+    summary: dict[str, Any]
+    is_interrupted: bool
+
+    @property
+    def has_failures(self) -> bool:
+        return bool(self.summary["failed"])
+
+
+async def run_load(settings: RunSettings, workload: Workload, console: Console) -> RunResult:
+    """Runs to the end or to Ctrl-C, and leaves the records, the summary and the report in ``out_dir``."""
+    settings.check()
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(
+            open_http_client(settings.api_key, read_timeout_s=settings.read_timeout_s)
+        )
+        text = TextSource(settings.seed)
+        target = await probe(http, base_url(settings.target), settings.model, text.sample())
+        text.chars_per_token = target.chars_per_token
+        tools = await open_tools(settings, stack)
+        recorder = stack.enter_context(Recorder(settings.out_dir))
+        progress = RunProgress(settings.label or target.url, len(workload.sessions), console)
+        run = LiveRun(settings, workload, target, recorder, progress)
+        sampler = GaugeSampler(http, metric_urls(settings), run.clock, recorder.add_gauges)
+        client = ChatClient(http, f"{target.url}/v1/chat/completions", clock=run.clock, seed=settings.seed)
+        await run.play(client, tools, text, sampler)
+    return finish(run, sampler)
+
+
+async def open_tools(settings: RunSettings, stack: AsyncExitStack) -> Tools:
+    if settings.gateway is None:
+        return SleepTools()
+    # Connections of its own: a slow gateway must not share timeouts or keys with the model server.
+    http = await stack.enter_async_context(open_http_client())
+    return GatewayTools(http, base_url(settings.gateway), run_id=uuid.uuid4().hex[:8])
+
+
+def metric_urls(settings: RunSettings) -> list[str]:
+    urls = (settings.target, settings.engine, settings.gateway)
+    return [base_url(url) for url in urls if url is not None]
+
+
+class LiveRun:
+    """The state of one run: its clock, its cost, whether it was stopped."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        workload: Workload,
+        target: Target,
+        recorder: Recorder,
+        progress: RunProgress,
+    ) -> None:
+        self.settings, self.workload, self.target, self.recorder = settings, workload, target, recorder
+        self.lag = LagMeter()
+        self.is_interrupted = False
+        self.cpu_s = 0.0
+        self.started_at = datetime.now(UTC)
+        self._progress = progress
+        self._start = time.perf_counter()
+
+    def clock(self) -> float:
+        return time.perf_counter() - self._start
+
+    async def play(self, client: ChatClient, tools: Tools, text: TextSource, sampler: GaugeSampler) -> None:
+        stage = Stage(
+            client=client,
+            tools=tools,
+            text=text,
+            options=RequestOptions(self.target.model, self.settings.stream, self.settings.exact_output),
+            lag=self.lag,
+            clock=self.clock,
+            on_turn=self._turn_ended,
+            session_header=self.settings.session_header,
+        )
+        self._progress.start()
+        self._start, cpu_before = time.perf_counter(), time.process_time()
+        try:
+            with no_long_collections():
+                await self._until_done_or_stopped(stage, sampler)
+        finally:
+            self.cpu_s = time.process_time() - cpu_before
+            self._progress.stop()
+
+    async def _until_done_or_stopped(self, stage: Stage, sampler: GaugeSampler) -> None:
+        async with asyncio.TaskGroup() as group:
+            watchers = [group.create_task(self.lag.watch(self.clock)), group.create_task(sampler.watch())]
+            sessions = group.create_task(self._play_sessions(stage))
+
+            def stop() -> None:
+                self.is_interrupted = True
+                sessions.cancel()
+
+            with on_interrupt(stop):
+                await asyncio.wait([sessions])
+            for watcher in watchers:
+                watcher.cancel()
+
+    async def _play_sessions(self, stage: Stage) -> None:
+        async def play(session: Session, arrival_s: float) -> None:
+            agent = Agent(stage, session, arrival_s)
+            self._progress.session_began()
+            try:
+                await agent.play()
+            finally:
+                self.recorder.add_session(agent.record)
+                self._progress.session_ended(agent.record)
+
+        await play_all(self.settings.load, self.workload.sessions, self.settings.seed, play, self.clock)
+
+    def _turn_ended(self, record: TurnRecord) -> None:
+        self.recorder.add_turn(record)
+        self._progress.turn_ended(record)
+
+
+def finish(run: LiveRun, sampler: GaugeSampler) -> RunResult:
+    summary = summarise(run.recorder.turns, run.recorder.sessions, meta(run, sampler))
+    run.recorder.write_summary(summary)
+    write_report([run.recorder.out_dir], run.recorder.out_dir / REPORT_FILE)
+    return RunResult(run.recorder.out_dir, summary, run.is_interrupted)
+
+
+def meta(run: LiveRun, sampler: GaugeSampler) -> dict[str, Any]:
+    """What the records do not say: the settings, the driver's own cost, the server's preemptions."""
+    settings, target = run.settings, run.target
+    return {
+        "driver": "live",
+        "label": settings.label,
+        "target": target.url,
+        "policy": None,
+        "hardware": None,
+        "model": target.model,
+        "workload": run.workload.name,
+        "workload_skipped_lines": run.workload.skipped_lines,
+        "seed": settings.seed,
+        "tools": settings.tools.value,
+        "stream": settings.stream,
+        "chars_per_token": target.chars_per_token,
+        "chars_per_token_is_measured": target.is_calibrated,
+        "started_at": run.started_at.isoformat(),
+        "interrupted": run.is_interrupted,
+        "preemptions": sampler.preemptions,
+        "commit": commit(),
+        "client": client_cost(run),
+        **describe(settings.load),
+    }
+
+
+def describe(load: Load) -> dict[str, Any]:
+    match load:
+        case OpenLoop(rate_per_s, process):
+            return {"arrivals": process.value, "rate": rate_per_s, "concurrency": None}
+        case ClosedLoop(agents):
+            return {"arrivals": "closed", "rate": None, "concurrency": agents}
+        case AsTraced():
+            return {"arrivals": "traced", "rate": None, "concurrency": None}
+
+
+def client_cost(run: LiveRun) -> dict[str, float | int | None]:
+    """Whether the driver itself can be trusted: its CPU per turn, and how late its event loop was."""
+    turns = len(run.recorder.turns)
+    return {
+        "cpu_s": run.cpu_s,
+        "cpu_ms_per_turn": 1000 * run.cpu_s / turns if turns else None,
+        "loop_lag_p50_s": run.lag.quantile_s(0.5),
+        "loop_lag_p99_s": run.lag.quantile_s(0.99),
+        "loop_lag_max_s": run.lag.largest_s,
+    }
+
+
+def commit() -> str | None:
+    """Of the checkout this package runs from; None where it is installed elsewhere."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,91 @@
+"""What a run must know of its target before it starts: the model's name and the size of its tokens."""
+
+from dataclasses import dataclass
+
+import httpx
+import msgspec
+
+from loadgen.errors import LoadgenError
+from loadgen.text import DEFAULT_CHARS_PER_TOKEN
+
+PROBE_TIMEOUT_S = 30.0
+
+
+class Model(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+
+
+class ModelList(msgspec.Struct):
+    data: list[Model]
+
+
+class TokenCount(msgspec.Struct):
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    url: str
+    """Without ``/v1``."""
+    model: str
+    max_model_len: int | None
+    chars_per_token: float
+    is_calibrated: bool
+    """Measured with the target's ``/tokenize``; else the usual four."""
+
+
+def base_url(url: str) -> str:
+    """The server's root, whichever of the two usual forms the user gave."""
+    if not url.startswith(("http://", "https://")):
+        raise LoadgenError(
+            f"target {url!r} is no URL; allowed: http://HOST:PORT or https://..., with or without /v1"
+        )
+    return url.rstrip("/").removesuffix("/v1")
+
+
+async def probe(http: httpx.AsyncClient, url: str, model: str | None, sample: str) -> Target:
+    found = await choose_model(http, url, model)
+    measured = await measure_chars_per_token(http, url, found.id, sample)
+    return Target(
+        url=url,
+        model=found.id,
+        max_model_len=found.max_model_len,
+        chars_per_token=measured or DEFAULT_CHARS_PER_TOKEN,
+        is_calibrated=measured is not None,
+    )
+
+
+async def choose_model(http: httpx.AsyncClient, url: str, wanted: str | None) -> Model:
+    try:
+        response = await http.get(f"{url}/v1/models", timeout=PROBE_TIMEOUT_S)
+        response.raise_for_status()
+        models = msgspec.json.decode(response.content, type=ModelList).data
+    except httpx.HTTPStatusError as exc:
+        if wanted:
+            return Model(wanted)
+        raise LoadgenError(
+            f"{url}/v1/models answers HTTP {exc.response.status_code}; name one with --model"
+        ) from exc
+    except (httpx.HTTPError, OSError, TimeoutError) as exc:
+        raise LoadgenError(f"target {url} does not answer ({type(exc).__name__}); is the server up?") from exc
+    except msgspec.MsgspecError as exc:
+        raise LoadgenError(f"{url}/v1/models is no OpenAI model list; is this the right URL?") from exc
+    by_id = {model.id: model for model in models}
+    if wanted:
+        return by_id.get(wanted, Model(wanted))
+    if not models:
+        raise LoadgenError(f"{url}/v1/models lists no model; name one with --model")
+    return models[0]
+
+
+async def measure_chars_per_token(http: httpx.AsyncClient, url: str, model: str, sample: str) -> float | None:
+    """By vLLM's ``/tokenize``; None from a target that has none."""
+    body = msgspec.json.encode({"model": model, "prompt": sample, "add_special_tokens": False})
+    try:
+        response = await http.post(f"{url}/tokenize", content=body, timeout=PROBE_TIMEOUT_S)
+        response.raise_for_status()
+        count = msgspec.json.decode(response.content, type=TokenCount).count
+    except (httpx.HTTPError, OSError, TimeoutError, msgspec.MsgspecError):
+        return None
+    return len(sample) / count if count > 0 else None

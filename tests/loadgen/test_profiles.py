@@ -1,0 +1,118 @@
+"""The shipped profiles say what their sources say, and a seed is a workload."""
+
+from statistics import mean, median
+
+import pytest
+
+from loadgen.errors import FieldError, LoadgenError
+from loadgen.profiles import Profile, load_profile, profile_names
+from loadgen.profiles.distribution import parse_distribution
+from loadgen.workload import Turn
+
+SESSIONS = 400
+
+
+def drawn(name: str) -> tuple[Profile, list[list[Turn]]]:
+    profile = load_profile(name)
+    return profile, [profile.session(i, seed=7).turns for i in range(SESSIONS)]
+
+
+def test_the_profiles_that_ship() -> None:
+    assert profile_names() == ["autonomous", "demo", "heavy-tail-tools", "interactive"]
+
+
+@pytest.mark.parametrize("name", ["autonomous", "heavy-tail-tools"])
+def test_autonomous_contexts_match_their_source(name: str) -> None:
+    profile, sessions = drawn(name)
+    assert median(map(len, sessions)) == pytest.approx(39, rel=0.1)
+    first = median(turns[0].new_tokens + profile.system_tokens for turns in sessions)
+    assert first == pytest.approx(568, rel=0.1)
+    assert median(turn.new_tokens for turns in sessions for turn in turns[1:]) == pytest.approx(441, rel=0.05)
+    assert median(turn.output_tokens for turns in sessions for turn in turns) == pytest.approx(77, rel=0.05)
+    # Not fitted, so a check of the whole: the published median of final contexts.
+    assert median(final_context(profile, turns) for turns in sessions) == pytest.approx(37_600, rel=0.15)
+
+
+def test_autonomous_tools_take_less_than_a_second() -> None:
+    durations = sorted(tool_times(drawn("autonomous")[1]))
+    assert median(durations) == pytest.approx(0.155, rel=0.03)
+    assert durations[int(0.9 * len(durations))] == pytest.approx(0.395, rel=0.05)
+    assert durations[int(0.99 * len(durations))] == pytest.approx(2.38, rel=0.2)
+
+
+def test_interactive_sessions_match_their_source() -> None:
+    profile, sessions = drawn("interactive")
+    # Sessions that reach the context window end there, which costs the longest their last turns.
+    assert median(map(len, sessions)) == pytest.approx(44, rel=0.15)
+    assert median(tool_times(sessions)) == pytest.approx(9, rel=0.1)
+    pauses = [turn.think_s for turns in sessions for turn in turns if turn.think_s is not None]
+    assert median(pauses) == pytest.approx(122, rel=0.15)
+    gaps = sum(len(turns) - 1 for turns in sessions)
+    assert len(pauses) / gaps == pytest.approx(profile.user_pause_share, rel=0.1)
+    assert median(final_context(profile, turns) for turns in sessions) == pytest.approx(148_000, rel=0.15)
+
+
+def test_the_heavy_tail_holds_nearly_all_tool_time() -> None:
+    durations = tool_times(drawn("heavy-tail-tools")[1])
+    assert median(durations) == pytest.approx(0.3, rel=0.1)
+    assert mean(durations) == pytest.approx(16.8, rel=0.15)
+    long = [duration for duration in durations if duration > 60]
+    assert len(long) / len(durations) == pytest.approx(0.049, rel=0.2)
+    assert 0.75 < sum(long) / sum(durations) < 0.93
+
+
+def test_demo_sessions_are_short() -> None:
+    profile, sessions = drawn("demo")
+    assert {len(turns) for turns in sessions} == {8, 9, 10}
+    assert all(1100 <= turns[0].new_tokens + profile.system_tokens <= 1300 for turns in sessions)
+    assert all(500 <= turn.new_tokens <= 900 for turns in sessions for turn in turns[1:])
+    assert all(60 <= turn.output_tokens <= 100 for turns in sessions for turn in turns)
+    assert all(0.2 <= duration <= 2 for duration in tool_times(sessions))
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_session_depends_on_its_number_and_seed_alone(name: str) -> None:
+    profile = load_profile(name)
+    assert [profile.session(i, 3) for i in (5, 0, 5)] == [
+        load_profile(name).session(5, 3),
+        profile.session(0, 3),
+        profile.session(5, 3),
+    ]
+    assert profile.session(0, 3).turns != profile.session(0, 4).turns
+    assert profile.session(0, 3).turns != profile.session(1, 3).turns
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_sessions_fit_their_context_window_and_end_without_a_gap(name: str) -> None:
+    profile, sessions = drawn(name)
+    assert max(final_context(profile, turns) for turns in sessions) <= profile.max_context_tokens
+    assert all(turns[-1].tool is None and turns[-1].think_s is None for turns in sessions)
+
+
+def test_an_unknown_profile_names_the_known_ones() -> None:
+    with pytest.raises(LoadgenError, match="allowed: autonomous, demo, heavy-tail-tools, interactive"):
+        load_profile("fast")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"median": 3},
+        {"quantiles": [[0, 1]]},
+        {"quantiles": [[0, 1], [50, 0.5], [100, 2]]},
+        {"quantiles": [[0, 1], [90, 2]]},
+        {"uniform": [-1, 1]},
+    ],
+)
+def test_a_bad_distribution_is_refused(table: dict[str, object]) -> None:
+    with pytest.raises(FieldError, match="turns"):
+        parse_distribution("turns", table)
+
+
+def tool_times(sessions: list[list[Turn]]) -> list[float]:
+    return [turn.tool.duration_s for turns in sessions for turn in turns if turn.tool is not None]
+
+
+def final_context(profile: Profile, turns: list[Turn]) -> int:
+    return profile.system_tokens + sum(turn.new_tokens + turn.output_tokens for turn in turns)

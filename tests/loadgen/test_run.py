@@ -1,0 +1,252 @@
+"""``loadgen run`` and ``compare`` as a user starts them: files, exit codes, Ctrl-C, bad input."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from loadgen.records import GaugeSample, SessionRecord, TurnRecord
+from loadgen.trace import write_sessions
+from loadgen.workload import Session, ToolCall, Turn
+from tests.loadgen.upstream import FakeGateway, FakeModel
+
+FEW = ("--workload", "demo", "--sessions", "4", "--max-turns", "2", "--scale-gaps", "0.01")
+TIMEOUT_S = 60
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "loadgen", *args]
+
+
+def loadgen(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+def lines(path: Path, kind: type) -> list[Any]:
+    return [msgspec.json.decode(line, type=kind) for line in path.read_bytes().splitlines()]
+
+
+def summary(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode((out / "summary.json").read_bytes())
+    return found
+
+
+def test_a_run_leaves_records_a_summary_and_a_report(model: FakeModel, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = loadgen("run", "--target", f"{model.url}/v1", *FEW, "--rate", "50", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 sessions completed, 0 failed, 8 turns" in done.stdout
+    turns, sessions = lines(out / "turns.jsonl", TurnRecord), lines(out / "sessions.jsonl", SessionRecord)
+    assert len(turns) == 8
+    assert all(session.is_completed for session in sessions)
+    assert (out / "report.html").is_file()
+    told = summary(out)
+    assert (told["sessions"], told["completed"], told["failed"], told["turns"]) == (4, 4, 0, 8)
+    assert (told["workload"], told["seed"], told["rate"], told["target"]) == ("demo", 0, 50.0, model.url)
+    assert told["jct_s"]["mean"] > 0
+    assert told["client"]["cpu_ms_per_turn"] > 0
+
+
+def test_token_lengths_follow_the_targets_own_tokenizer(model: FakeModel, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    loadgen("run", "--target", model.url, *FEW, "--concurrency", "1", "--out", str(out))
+    told = summary(out)
+    assert told["chars_per_token_is_measured"] is True
+    assert told["chars_per_token"] == pytest.approx(model.chars_per_token, rel=0.01)
+    system, user = model.chats[0]["messages"]
+    assert len(system["content"]) == pytest.approx(700 * model.chars_per_token, rel=0.01)
+    assert 390 * model.chars_per_token <= len(user["content"]) <= 610 * model.chars_per_token
+
+
+def test_gauges_hold_what_the_server_tells(model: FakeModel, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    loadgen("run", "--target", model.url, *FEW, "--concurrency", "2", "--out", str(out))
+    first = lines(out / "gauges.jsonl", GaugeSample)[0]
+    assert (first.kv_used_ratio, first.running, first.held_sessions) == (0.25, 4, 2)
+    assert (first.waiting, first.tools_running) == (None, None)
+    assert summary(out)["preemptions"] == 0
+
+
+def test_the_same_seed_sends_the_same_prompts(model: FakeModel, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        loadgen(
+            "run", "-t", model.url, *FEW, "--max-turns", "1", "--concurrency", "1", "-o", str(tmp_path / name)
+        )
+    assert model.chats[:4] == model.chats[4:]
+
+
+def test_a_failing_server_fails_sessions_and_the_exit_code(model: FakeModel, tmp_path: Path) -> None:
+    model.breaks, model.broken_session = "cut", "demo-0-1"
+    args = ("run", "--target", model.url, *FEW, "--concurrency", "2")
+    done = loadgen(*args, "--out", str(tmp_path / "a"))
+    assert done.returncode == 1
+    told = summary(tmp_path / "a")
+    assert (told["sessions"], told["completed"], told["failed"]) == (4, 3, 1)
+    failed = [one for one in lines(tmp_path / "a" / "sessions.jsonl", SessionRecord) if one.error]
+    assert [(one.session, one.is_completed) for one in failed] == [("demo-0-1", False)]
+    assert loadgen(*args, "--out", str(tmp_path / "b"), "--allow-failures").returncode == 0
+
+
+def test_tools_run_through_the_gateway(model: FakeModel, gateway: FakeGateway, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = loadgen(
+        *("run", "--target", model.url, *FEW, "--concurrency", "2", "--out", str(out)),
+        *("--tools", "gateway", "--gateway", gateway.url),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(gateway.execs) == 4
+    assert gateway.count("DELETE", "/v1/sessions/.*") == 4
+    queued = [turn.tool_queue_s for turn in lines(out / "turns.jsonl", TurnRecord)]
+    assert sorted(queued, key=str) == [0.5] * 4 + [None] * 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_was_measured(
+    model: FakeModel, tmp_path: Path, number: signal.Signals
+) -> None:
+    model.breaks, model.broken_session = "hang", "demo-0-2"
+    out = tmp_path / "run"
+    process = start("run", "--target", model.url, *FEW, "--concurrency", "2", "--out", str(out))
+    wait_until(lambda: (out / "sessions.jsonl").exists() and len(model.chats) >= 6)
+    process.send_signal(number)
+    stdout, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert "interrupted" in stdout
+    told = summary(out)
+    assert told["interrupted"] is True
+    assert (told["completed"], told["failed"]) == (3, 0)
+    hung = [turn for turn in lines(out / "turns.jsonl", TurnRecord) if turn.session == "demo-0-2"]
+    assert [(turn.last_token_s, turn.error) for turn in hung] == [(None, None)]
+    assert (out / "report.html").is_file()
+
+
+def test_a_second_interrupt_ends_it_at_once(model: FakeModel, gateway: FakeGateway, tmp_path: Path) -> None:
+    model.breaks = "hang"
+    gateway.hangs_on_delete = True
+    process = start(
+        *("run", "--target", model.url, *FEW, "--concurrency", "2", "--out", str(tmp_path / "run")),
+        *("--tools", "gateway", "--gateway", gateway.url),
+    )
+    wait_until(lambda: len(model.chats) >= 2)
+    process.send_signal(signal.SIGINT)
+    wait_until(lambda: gateway.count("DELETE", ".*") >= 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_bad_input_is_one_clear_line(model: FakeModel, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "turns.jsonl").touch()
+    broken = tmp_path / "w.jsonl"
+    broken.write_text('{"id": "a", "turns": [{"new_tokens": 0, "output_tokens": 1}]}\n', "utf-8")
+    good = ("-t", model.url, *FEW, "--concurrency", "1")
+    for args, says in [
+        (("-t", "localhost:1", *FEW, "--rate", "1"), "is no URL; allowed: http://HOST:PORT"),
+        (("-t", "http://127.0.0.1:1", *FEW, "--rate", "1", "-o", str(tmp_path / "x")), "does not answer"),
+        (("-t", model.url, *FEW), "--rate or --concurrency is needed"),
+        (("-t", model.url, "-w", "demo", "--rate", "1"), "--sessions is needed"),
+        (("-t", model.url, "-w", str(broken), "--rate", "1"), "w.jsonl:1: field 'turns[0].new_tokens'"),
+        ((*good, "--tools", "gateway"), "--tools gateway and --gateway URL go together"),
+        ((*good, "--out", str(held)), "holds a run already"),
+        ((*good, "--timeout-s", "0"), "--timeout-s is 0.0; allowed: more than 0"),
+    ]:
+        done = loadgen("run", *args)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith("loadgen: ")
+        assert says in done.stderr
+
+
+def test_bad_lines_are_skipped_on_request_and_counted(model: FakeModel, tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    write_sessions(path, [Session("a", [Turn(20, 2, ToolCall("t", 0.01)), Turn(5, 1)], arrival_s=0.0)])
+    with path.open("a", encoding="utf-8") as file:
+        file.write("garbage\n")
+    args = ("run", "-t", model.url, "-w", str(path), "-o", str(tmp_path / "run"))
+    assert loadgen(*args).returncode == 2
+    assert loadgen(*args, "--skip-bad-lines").returncode == 0
+    assert summary(tmp_path / "run")["workload_skipped_lines"] == 1
+    assert summary(tmp_path / "run")["arrivals"] == "traced"
+
+
+def test_compare_alternates_and_gives_both_the_same_load(model: FakeModel, tmp_path: Path) -> None:
+    out = tmp_path / "compare"
+    done = loadgen(
+        *("compare", f"direct={model.url}", f"proxy={model.url}/v1", "--engine", model.url),
+        *("--workload", "demo", "--sessions", "2", "--max-turns", "1", "--concurrency", "1"),
+        *("--repeats", "3", "--seed", "5", "--out", str(out)),
+    )
+    assert done.returncode == 0, done.stderr
+    comparison = msgspec.json.decode((out / "comparison.json").read_bytes())
+    assert comparison["baseline"] == "direct"
+    assert comparison["repeats"] == {"direct": 3, "proxy": 3}
+    assert len(comparison["metrics"]["jct_s.mean"]["proxy"]["values"]) == 3
+    seeds = {name: [summary(out / name / f"r{r}")["seed"] for r in (1, 2, 3)] for name in ("direct", "proxy")}
+    assert seeds == {"direct": [5, 6, 7], "proxy": [5, 6, 7]}
+    started = sorted(
+        (summary(out / name / f"r{r}")["started_at"], name) for name in seeds for r in (1, 2, 3)
+    )
+    assert [name for _, name in started] == ["direct", "proxy", "proxy", "direct", "direct", "proxy"]
+    assert model.count("POST", "/reset_prefix_cache") == 6
+    prompts = [[chat["messages"] for chat in model.chats[i : i + 2]] for i in range(0, 12, 2)]
+    assert prompts[0] == prompts[1]
+    assert prompts[2] == prompts[3]
+    assert prompts[0] != prompts[2]
+    assert "direct" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["http://127.0.0.1:1"], "two targets or more"),
+        (["a=http://127.0.0.1:1", "a=http://127.0.0.1:2"], "target name 'a' is there twice"),
+        (["a/b=http://127.0.0.1:1", "http://127.0.0.1:2"], "target name 'a/b': allowed are letters"),
+    ],
+)
+def test_compare_needs_targets_that_differ_in_name(args: list[str], says: str) -> None:
+    done = loadgen("compare", *args, *FEW, "--rate", "1")
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+@pytest.mark.slow
+def test_a_thousand_sessions_do_not_queue_in_the_driver(model: FakeModel, tmp_path: Path) -> None:
+    args = ("--workload", "demo", "--max-turns", "2", "--scale-tokens", "0.2", "--scale-gaps", "0.5")
+    medians = {}
+    for agents in (20, 1000):
+        out = tmp_path / str(agents)
+        done = loadgen(
+            *("run", "-t", model.url, *args, "-n", str(agents)),
+            *("--concurrency", str(agents), "-o", str(out)),
+        )
+        assert done.returncode == 0, done.stderr
+        turns = lines(out / "turns.jsonl", TurnRecord)
+        assert len(turns) == 2 * agents
+        assert all(math.isfinite(turn.loop_lag_s) for turn in turns)
+        assert any(turn.loop_lag_s > 0 for turn in turns)
+        medians[agents] = summary(out)["client"]["loop_lag_p50_s"]
+        assert summary(out)["client"]["loop_lag_max_s"] >= max(turn.loop_lag_s for turn in turns) * 0.99
+    # Each turn costs what it costs with few agents: the median delay of the loop stays in its order.
+    assert medians[1000] < 0.1
+
+
+def start(*args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+
+
+def wait_until(is_so: Any) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
