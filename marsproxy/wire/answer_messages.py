@@ -52,7 +52,7 @@ class MessagesAnswer:
             case {"type": "content_block_start", "content_block": dict(block)}:
                 self._add_block(event.get("index"), block)
             case {"type": "message_start", "message": dict(message)}:
-                self._add_usage(message.get("usage"))
+                self._add_usage(message.get("usage"), is_zero_unknown=True)
             case {"type": "message_delta"}:
                 self._add_usage(event.get("usage"))
                 self._stop_reason = text(member(event, "delta", "stop_reason")) or self._stop_reason
@@ -105,10 +105,11 @@ class MessagesAnswer:
             completion_tokens=self._usage.get("output_tokens"),
         )
 
-    def _add_usage(self, usage: object) -> None:
-        """The last word counts: vLLM opens its streams with zeros."""
+    def _add_usage(self, usage: object, *, is_zero_unknown: bool = False) -> None:
+        """The last word counts. vLLM opens its streams with zeros for what it will know at the end."""
         for name in _USAGE_FIELDS:
-            if (tokens := count(member(usage, name))) is not None:
+            tokens = count(member(usage, name))
+            if tokens is not None and (tokens or not is_zero_unknown):
                 self._usage[name] = tokens
 
     def _add_block(self, index: object, block: dict[str, Any]) -> None:

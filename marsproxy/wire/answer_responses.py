@@ -75,6 +75,7 @@ class ResponsesAnswer:
     def forget(self) -> None:
         self._is_forgetful = True
         self._items.clear()
+        self._response.pop("output", None)
 
     def parts(self) -> AnswerParts:
         streamed = [self._items[index] for index in sorted(self._items)]

@@ -70,7 +70,7 @@ class UsageStripper:
         return b"".join(out)
 
     def flush(self) -> bytes:
-        """What is left when the stream ends; half an event of ours is not for the client."""
+        """What is left when the stream ends, whole event or not. Half an event of ours is left out."""
         rest = self._taken(len(self._partial))
         is_ours = self._ending is not None and b'"choices":[]' in rest
         return self._released() + (b"" if is_ours else rest)

@@ -323,26 +323,9 @@ JSON = st.recursive(
 )
 MEMBERS = st.sampled_from(
     [
-        "messages",
-        "input",
-        "prompt",
-        "system",
-        "instructions",
-        "tools",
-        "functions",
-        "model",
-        "stream",
-        "stream_options",
-        "vllm_xargs",
-        "n",
-        "max_tokens",
-        "user",
-        "metadata",
-        "client_metadata",
-        "session_id",
-        "conversation",
-        "previous_response_id",
-        "priority",
+        *("messages", "input", "prompt", "system", "instructions", "tools", "functions", "model", "stream"),
+        *("stream_options", "vllm_xargs", "n", "max_tokens", "user", "metadata", "client_metadata"),
+        *("session_id", "conversation", "previous_response_id", "priority"),
     ]
 )
 
