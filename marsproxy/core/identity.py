@@ -13,7 +13,9 @@ Concurrent requests never share a turn unless the client says so, by a retry cou
 Session ids are ours: a digest of tenant and explicit id where there is one (so they survive a restart),
 else of the salt and a counter. Equal calls give equal ids: there is no chance in here.
 
-Size: a session of 40 turns without ids takes about 3 kB whatever its length; see ``IdentityLimits``.
+Size: a session takes 3.7 kB (3.9 kB with an explicit id), measured as resident memory per session with
+100,000 sessions of 40 turns; it does not grow with the turns. Time: 46 µs to resolve a continuation of 120
+messages, 100 µs for a stranger's, 7 µs to take an answer in (Python 3.11, one shared Xeon core).
 """
 
 import hashlib
@@ -43,7 +45,7 @@ class IdentityLimits:
     """Bounds of the tables. Past one, the least recently used entry goes."""
 
     sessions: int = 20_000
-    """About 3 kB each: 60 MB."""
+    """About 4 kB each: 80 MB."""
     turns_in_flight: int = 20_000
     frontiers_per_session: int = 3
     """Turns to go on from: the latest, the one before it (its answer may be dropped or its successor

@@ -9,16 +9,17 @@ most specific first:
    continued already.
 3. The latest echoed tool-call id that one live session alone was given: that session. (An answer in
    between that came word for word from another session wins: a fork copies the ids of its parent.)
-4. The longest leading part that is some session's request with its answer, or request alone (the client
-   dropped or rewrote the answer): CONTINUATION. If several sessions in their gaps share it, nothing in
-   the request tells them apart: it goes to the one that has waited longest. A session whose turn is in
-   flight, or that went on already, is never a candidate.
-5. The same messages as an answered turn that nobody has continued: regenerated, RETRY; unless it was a
+4. The longest leading part that is some session's request with its answer: CONTINUATION. If several
+   sessions in their gaps share it, nothing in the request tells them apart: it goes to the one that has
+   waited longest. A session whose turn is in flight, or that went on already, is never a candidate.
+5. The latest answer of an idle session somewhere in the history, with a second sign (the first two
+   messages are the same, or another message that this session is known by): CONDENSED.
+6. The longest leading part that is some session's request alone, the answer dropped or rewritten by the
+   client: CONTINUATION, among several as in 4.
+7. The same messages as an answered turn that nobody has continued: regenerated, RETRY; unless it was a
    session's first turn: a second sample, NEW. Concurrent ones are samples too: never merged.
-6. The latest answer of an idle session somewhere in the history, with a second sign (the first two
-   messages are the same, or another message that this session alone is known by): CONDENSED.
-7. The prefix belongs to a turn that has been continued: a fork, that is a child session.
-8. A new session.
+8. The prefix belongs to a turn that has been continued: a fork, that is a child session.
+9. A new session.
 """
 
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def _was_taken(key: PrefixKey, tenant: Tenant) -> bool:
 
 
 def _after_response(evidence: TurnEvidence, history: History, tenant: Tenant) -> Placement | None:
-    """Rule 2, and 5 for the responses API."""
+    """Rule 2, and 7 for the responses API."""
     if evidence.previous_response_id is None:
         return None
     frontier = tenant.responses.sole(evidence.previous_response_id)
@@ -73,7 +74,7 @@ def _after_response(evidence: TurnEvidence, history: History, tenant: Tenant) ->
 
 
 def _regenerated(history: History, tenant: Tenant, level: Level) -> Placement | None:
-    """Rule 5."""
+    """Rule 7."""
     frontier = tenant.requests.first(history.request_key, State.WAITING)
     return repeated(frontier, level) if frontier is not None and frontier.turn > 1 else None
 
@@ -141,20 +142,22 @@ def _longest_prefix(history: History, tenant: Tenant) -> _Found | None:
 
 
 def _after_prefix(history: History, tenant: Tenant) -> Placement | None:
-    """Rules 4 to 7."""
+    """Rules 4 to 8."""
     found = _longest_prefix(history, tenant)
+    if found is not None and found.is_open and found.is_verbatim:
+        return continued(found.frontier.session, Level.PREFIX, found.matched)
+    matched = found.matched if found is not None else 0
+    if (session := _rewritten_session(history, tenant, matched)) is not None:
+        return condensed(session, Level.PREFIX, matched)
     if found is not None and found.is_open:
         return continued(found.frontier.session, Level.PREFIX, found.matched)
     if (again := _regenerated(history, tenant, Level.PREFIX)) is not None:
         return again
-    matched = found.matched if found is not None else 0
-    if (session := _rewritten_session(history, tenant, matched)) is not None:
-        return condensed(session, Level.PREFIX, matched)
     return branched(found.frontier.session, Level.PREFIX, matched) if found is not None else None
 
 
 def _rewritten_session(history: History, tenant: Tenant, matched: int) -> Session | None:
-    """Rule 6: the one idle session whose latest answer comes after the ``matched`` messages."""
+    """Rule 5: the one idle session whose latest answer comes after the ``matched`` messages."""
     rest = set(history.digests[matched:])
     sessions: set[Session] = set()
     for digest in rest:

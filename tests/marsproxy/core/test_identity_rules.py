@@ -157,6 +157,28 @@ def test_user_interrupts_and_adds_a_message() -> None:
     assert (more.session_id, more.kind) == (first.session_id, TurnKind.CONTINUATION)
 
 
+def test_rewritten_history_does_not_go_to_a_finished_twin() -> None:
+    """The twin ended after its first turn, and its request is a prefix of the rewritten one."""
+    book = Playbook()
+    twin = book.ask("sys task").answered("z1")
+    first = book.ask("sys task").answered("a1")
+    book.ask("sys task a1 r1").answered("a2")
+    book.ask("sys task a1 r1 a2 r2").answered("a3")
+    condensed = book.ask("sys task summary r2 a3 r3").resolution
+    assert (condensed.session_id, condensed.kind) == (first.session_id, TurnKind.CONDENSED)
+    assert condensed.session_id != twin.session_id
+
+
+def test_retry_does_not_land_on_the_sample_that_took_its_turn() -> None:
+    book = Playbook()
+    lost = book.ask("sys task", retry_count=0).abandoned()
+    taker = book.ask("sys task", retry_count=0)
+    assert taker.resolution.session_id == lost.session_id
+    retry = book.ask("sys task", retry_count=1).answered("b1")
+    taker.answered("a1")
+    assert retry.session_id != lost.session_id
+
+
 def test_forks_of_one_answer_are_children() -> None:
     """The first to come continues the session, whoever it is; the others share its context only."""
     book = Playbook()
