@@ -55,7 +55,7 @@ clean:  ## back to a fresh clone
 	rm -rf $(VENV) $(VENV_VLLM) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A virtual environment that broke half-way has no stamp, and is made again from nothing.
+# Set-up that broke half-way has left no stamp, so it is tried again; `make clean` begins from nothing.
 define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "$(PYTHON) is missing or older than 3.11. On Debian or Ubuntu: apt-get install python3" >&2; \
@@ -63,7 +63,7 @@ define make_venv
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	    echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; \
 	    exit 1; }
-	$(PYTHON) -m venv --clear $(1)
+	$(PYTHON) -m venv $(1)
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) -e '.[dev]'
 	@touch $(1)/.installed
 endef
