@@ -94,8 +94,9 @@ class Budgets:
         return min(self.backends.values(), key=lambda b: self._relative_load(b, loads))
 
     def _relative_load(self, backend: BackendState, loads: dict[str, float]) -> tuple[bool, float]:
+        """Share of the pool that is promised. Where that is unknown, the count: behind any with room."""
         if backend.name in loads and backend.kv_tokens_total:
-            return (not backend.is_reachable, loads[backend.name] / backend.kv_tokens_total)
+            return (False, loads[backend.name] / backend.kv_tokens_total)
         return (not backend.is_reachable, float(len(backend.counted)))
 
     def _known_pool(self, backend: BackendState, now: float) -> int | None:

@@ -192,9 +192,7 @@ def test_compare_alternates_and_gives_both_the_same_load(model: FakeModel, tmp_p
     assert len(comparison["metrics"]["jct_s.mean"]["proxy"]["values"]) == 3
     seeds = {name: [summary(out / name / f"r{r}")["seed"] for r in (1, 2, 3)] for name in ("direct", "proxy")}
     assert seeds == {"direct": [5, 6, 7], "proxy": [5, 6, 7]}
-    started = sorted(
-        (summary(out / name / f"r{r}")["started_at"], name) for name in seeds for r in (1, 2, 3)
-    )
+    started = sorted((summary(out / name / f"r{r}")["started_at"], name) for name in seeds for r in (1, 2, 3))
     assert [name for _, name in started] == ["direct", "proxy", "proxy", "direct", "direct", "proxy"]
     assert model.count("POST", "/reset_prefix_cache") == 6
     prompts = [[chat["messages"] for chat in model.chats[i : i + 2]] for i in range(0, 12, 2)]

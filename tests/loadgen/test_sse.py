@@ -61,7 +61,10 @@ def test_a_broken_stream_is_no_answer(stream: bytes) -> None:
 
 
 def test_a_whole_answer() -> None:
-    body = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 1}}
+    body = {
+        "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1},
+    }
     answer = read_json_answer(msgspec.json.encode(body))
     assert (answer.text, answer.finish_reason) == (["hi"], "stop")
 

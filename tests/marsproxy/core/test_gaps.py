@@ -80,6 +80,15 @@ def test_a_command_that_was_seen_is_not_waited_for_any_more():
     assert over(gaps, 50.0) == ["a"]
 
 
+def test_a_run_that_is_queued_and_then_starts_is_joined_once():
+    gaps = Gaps(idle_gap_s=10.0)
+    gaps.begin(session("a"), ("ls",), 0.0)
+    gaps.begin(session("b"), ("ls",), 1.0)
+    gaps.observe(tool("x1", ToolPhase.QUEUED, command_digest="ls"), 2.0)
+    gaps.observe(tool("x1", STARTED, command_digest="ls"), 3.0)
+    assert over(gaps, 50.0) == ["b"]
+
+
 def test_the_same_run_reported_twice_is_one_run():
     gaps = Gaps(idle_gap_s=10.0)
     gaps.begin(session("a"), (), 0.0)

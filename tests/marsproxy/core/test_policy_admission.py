@@ -13,6 +13,7 @@ from tests.marsproxy.core.playbook import (
     answers,
     arrives,
     calls_tool,
+    fails,
     goes,
     reading,
     side_call,
@@ -138,6 +139,35 @@ def test_a_condensed_session_is_charged_with_its_new_context():
         .at(3, arrives("b1", tokens=50_000), goes("b1"))
         .at(4, arrives("a2", tokens=20_000, kind=TurnKind.CONDENSED), goes("a2", "return"))
     )
+
+
+def test_room_made_by_a_smaller_context_is_used():
+    (
+        Playbook()
+        .at(1, arrives("a1", tokens=80_000), goes("a1"))
+        .at(2, arrives("b1"), waits("b1"))
+        .at(3, calls_tool("a1", context=80_000))
+        .at(4, arrives("a2", tokens=10_000, kind=TurnKind.CONDENSED), goes("a2", "continuation"))
+        .at(5, calls_tool("a2", context=10_000), goes("b1"))
+    )
+
+
+def test_the_prior_is_no_more_than_a_share_of_the_pool():
+    """An eighth of the pool each, so seven fit into nine tenths of it."""
+    book = Playbook(growth_beta=1.0, peak_prior_pool_share=0.125)
+    for name in "abcdefg":
+        book.at(1, arrives(f"{name}1", tokens=100), goes(f"{name}1"))
+    book.at(1, arrives("h1", tokens=100), waits("h1"))
+
+
+def test_a_session_without_a_finished_turn_says_nothing_about_sizes():
+    book = Playbook(growth_beta=1.0, idle_gap_s=30.0)
+    for number in range(30):
+        book.at(50 * number, arrives(f"broken-{number}-1", tokens=100), goes(f"broken-{number}-1"))
+        book.at(50 * number, fails(f"broken-{number}-1"))
+    for name in "abcd":  # 20,000 each
+        book.at(2000, arrives(f"{name}1", tokens=100), goes(f"{name}1"))
+    book.at(2000, arrives("e1", tokens=100), waits("e1"))
 
 
 # -- the order of those who wait ------------------------------------------------------------------
@@ -284,6 +314,16 @@ def test_a_fixed_cap_takes_the_place_of_an_unknown_budget(blindness: str):
     )
 
 
+def test_the_cap_is_tried_as_soon_as_the_budget_is_unknown():
+    (
+        Playbook()
+        .at(1, arrives("a1", tokens=90_000), goes("a1"))
+        .at(2, arrives("b1"), waits("b1"))
+        .at(2, arrives("c1"), waits("c1", position=2))
+        .at(3, BackendUnreachable("gpu"), goes("b1"))
+    )
+
+
 def test_when_telemetry_comes_back_the_budget_counts_again():
     (
         Playbook(pool_tokens=None)
@@ -323,6 +363,31 @@ def test_each_backend_has_its_own_budget():
     for name, backend in zip("abcdefghijkl", ["one", "two"] * 6, strict=True):
         book.at(1, arrives(f"{name}1"), goes(f"{name}1", backend=backend))
     book.at(2, arrives("m1"), waits("m1")).at(3, answers("b1"), goes("m1", backend="two"))
+
+
+def test_a_larger_pool_takes_more_sessions():
+    book = Playbook(backends=["small", "large"], pool_tokens=None)
+    book.at(0, reading(40_000, "small")).at(0, reading(400_000, "large"))
+    backends = ["small", *["large"] * 10, "small"]
+    for name, backend in zip("abcdefghijkl", backends, strict=True):
+        book.at(1, arrives(f"{name}1"), goes(f"{name}1", backend=backend))
+
+
+def test_a_backend_of_which_nothing_is_known_comes_after_one_with_room():
+    book = Playbook(backends=["dark", "seen"], pool_tokens=None).at(0, reading(backend="seen"))
+    for name, backend in zip("abc", ["dark", "seen", "seen"], strict=True):
+        book.at(1, arrives(f"{name}1"), goes(f"{name}1", backend=backend))
+
+
+def test_a_side_call_follows_its_session_or_goes_where_the_fewest_are():
+    (
+        Playbook(backends=["one", "two"])
+        .at(1, arrives("a1"), goes("a1", backend="one"))
+        .at(2, side_call("title1"), goes("title1", "side", backend="two"))
+        .at(3, side_call("a2"), goes("a2", "side", backend="one"))
+        .at(4, BackendUnreachable("two"))
+        .at(5, side_call("title2"), goes("title2", "side", backend="one"))
+    )
 
 
 # -- tools ----------------------------------------------------------------------------------------

@@ -119,6 +119,16 @@ def test_a_dropped_session_gives_its_budget_to_those_who_wait():
     )
 
 
+def test_all_that_a_dropped_session_makes_room_for_go_the_newcomer_too():
+    """It stands behind four others, and is still decided on once."""
+    book = Playbook(sessions=SessionSettings(max_sessions=5))
+    book.at(0, arrives("big1", tokens=90_000), goes("big1")).at(1, calls_tool("big1", context=90_000))
+    for position, name in enumerate("abcd", start=1):
+        book.at(2, arrives(f"{name}1"), waits(f"{name}1", position=position))
+    going = [goes(f"{name}1") for name in "abcde"]
+    book.at(3, arrives("e1"), forgotten("big"), *going)
+
+
 def test_a_quiet_session_is_forgotten():
     (
         Playbook(sessions=SessionSettings(idle_expiry_s=100.0))
