@@ -139,7 +139,15 @@ def agent_session(*turns: dict[str, Any]) -> bytes:
 
 
 def traced(prompt: int, out: int, new: int, **gap: Any) -> dict[str, Any]:
-    return {"in": prompt, "out": out, "new": new, "llm_s": 1.0, "tools": [], "gap_s": None, "gap": "end"} | gap
+    return {
+        "in": prompt,
+        "out": out,
+        "new": new,
+        "llm_s": 1.0,
+        "tools": [],
+        "gap_s": None,
+        "gap": "end",
+    } | gap
 
 
 def test_agent_sessions_grow_as_their_prompts_did(tmp_path: Path) -> None:
@@ -180,9 +188,7 @@ def test_agent_sessions_are_checked(tmp_path: Path, turn: dict[str, Any], field:
 
 
 def request(at_ms: int, length: int, out: int, blocks: list[int]) -> str:
-    return json.dumps(
-        {"timestamp": at_ms, "input_length": length, "output_length": out, "hash_ids": blocks}
-    )
+    return json.dumps({"timestamp": at_ms, "input_length": length, "output_length": out, "hash_ids": blocks})
 
 
 def test_mooncake_requests_join_by_their_longest_prefix(tmp_path: Path) -> None:

@@ -120,7 +120,11 @@ class FakeModel(Fake):
         last: dict[str, Any] = {"content": words[-1]}
         reason = "length"
         if self.calls_tool:
-            call = {"index": 0, "id": f"call-{len(self.chats)}", "function": {"name": "bash", "arguments": "{"}}
+            call = {
+                "index": 0,
+                "id": f"call-{len(self.chats)}",
+                "function": {"name": "bash", "arguments": "{"},
+            }
             await more(send, event({"choices": [{"delta": {"tool_calls": [call]}}]}))
             last["tool_calls"] = [{"index": 0, "function": {"arguments": "}"}}]
             reason = "tool_calls"
