@@ -13,6 +13,7 @@ from rich.console import Console
 
 from loadgen.compare import Comparison, compare_targets, parse_targets
 from loadgen.comparison_table import render_table
+from loadgen.convert import import_command
 from loadgen.errors import LoadgenError
 from loadgen.interrupt import EXIT_INTERRUPTED
 from loadgen.options import ClientOptions, LoadOptions, WorkloadOptions, settings_of
@@ -142,21 +143,27 @@ def build_app() -> App:
     app = App(name="loadgen", help="Replay agent workloads against OpenAI-compatible servers, and compare.")
     app.command(run)
     app.command(compare)
+    app.command(import_command, name="import")
     # By name: drawing and the engine load libraries that a live run does not need.
     app.command("loadgen.report:report_command", name="report")
     app.command("loadgen.engine.cli:engine_app", name="engine")
     return app
 
 
-def main() -> None:
+def run_command(arguments: list[str]) -> int:
+    """The command line without the program's name; returns the exit code."""
     try:
-        code = build_app()(result_action="return_value")
+        code = build_app()(arguments, result_action="return_value")
     except LoadgenError as exc:
         Console(stderr=True).print(f"loadgen: {exc}", markup=False, highlight=False, soft_wrap=True)
-        code = EXIT_BAD_INPUT
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    sys.exit(code if isinstance(code, int) else 0)
+        return EXIT_INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    sys.exit(run_command(sys.argv[1:]))
 
 
 if __name__ == "__main__":

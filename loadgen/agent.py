@@ -32,6 +32,8 @@ class Stage:
     on_turn: Callable[[TurnRecord], None]
     session_header: str | None = None
     """Send the session's id under this name."""
+    overhead_tokens: int = 0
+    """What a first prompt has beside its texts, so that they are shorter by that."""
 
 
 class Agent:
@@ -73,7 +75,8 @@ class Agent:
             self._history.append({"role": "system", "content": content})
 
     async def _play_turn(self, number: int, turn: Turn) -> None:
-        text = self._stage.text.message(self._session.id, number, turn.new_tokens)
+        overhead = self._stage.overhead_tokens if number == 1 else 0
+        text = self._stage.text.message(self._session.id, number, max(1, turn.new_tokens - overhead))
         before = self._session.turns[number - 2] if number > 1 else None
         self._history.add_input(text, is_from_user=before is None or before.tool is None)
         record = TurnRecord(

@@ -22,6 +22,7 @@ from loadgen.gauges import GaugeSampler
 from loadgen.history import RequestOptions
 from loadgen.interrupt import on_interrupt
 from loadgen.lag import LagMeter
+from loadgen.limits import check_open_files, raise_open_file_limit
 from loadgen.pauses import no_long_collections
 from loadgen.progress import RunProgress
 from loadgen.recorder import REPORT_FILE, Recorder
@@ -82,6 +83,8 @@ class RunResult:
 async def run_load(settings: RunSettings, workload: Workload, console: Console) -> RunResult:
     """Runs to the end or to Ctrl-C, and leaves the records, the summary and the report in ``out_dir``."""
     settings.check()
+    connections = 2 if settings.tools is ToolMode.GATEWAY else 1
+    check_open_files(settings.load, len(workload.sessions), raise_open_file_limit(), connections)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(
             open_http_client(settings.api_key, read_timeout_s=settings.read_timeout_s)
@@ -89,6 +92,7 @@ async def run_load(settings: RunSettings, workload: Workload, console: Console) 
         text = TextSource(settings.seed)
         target = await probe(http, base_url(settings.target), settings.model, text.sample())
         text.chars_per_token = target.chars_per_token
+        warn_of_long_sessions(workload, target, console)
         tools = await open_tools(settings, stack)
         recorder = stack.enter_context(Recorder(settings.out_dir))
         progress = RunProgress(settings.label or target.url, len(workload.sessions), console)
@@ -97,6 +101,24 @@ async def run_load(settings: RunSettings, workload: Workload, console: Console) 
         client = ChatClient(http, f"{target.url}/v1/chat/completions", clock=run.clock, seed=settings.seed)
         await run.play(client, tools, text, sampler)
     return finish(run, sampler)
+
+
+def context_tokens(session: Session) -> int:
+    """At its end."""
+    return session.system_tokens + sum(turn.new_tokens + turn.output_tokens for turn in session.turns)
+
+
+def warn_of_long_sessions(workload: Workload, target: Target, console: Console) -> None:
+    if target.max_model_len is None:
+        return
+    too_long = sum(context_tokens(session) > target.max_model_len for session in workload.sessions)
+    if too_long:
+        console.print(
+            f"{too_long} of {len(workload.sessions)} sessions do not fit the model's {target.max_model_len} "
+            f"tokens and will fail; --max-context-tokens ends them before",
+            style="yellow",
+            highlight=False,
+        )
 
 
 async def open_tools(settings: RunSettings, stack: AsyncExitStack) -> Tools:
@@ -144,6 +166,7 @@ class LiveRun:
             clock=self.clock,
             on_turn=self._turn_ended,
             session_header=self.settings.session_header,
+            overhead_tokens=self.target.overhead_tokens,
         )
         self._progress.start()
         self._start, cpu_before = time.perf_counter(), time.process_time()
@@ -209,6 +232,8 @@ def meta(run: LiveRun, sampler: GaugeSampler) -> dict[str, Any]:
         "stream": settings.stream,
         "chars_per_token": target.chars_per_token,
         "chars_per_token_is_measured": target.is_calibrated,
+        "overhead_tokens": target.overhead_tokens,
+        "sessions_planned": len(run.workload.sessions),
         "started_at": run.started_at.isoformat(),
         "interrupted": run.is_interrupted,
         "preemptions": sampler.preemptions,

@@ -1,11 +1,13 @@
 """What a run must know of its target before it starts: the model's name and the size of its tokens."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import msgspec
 
 from loadgen.errors import LoadgenError
+from loadgen.history import TOOLS
 from loadgen.text import DEFAULT_CHARS_PER_TOKEN
 
 PROBE_TIMEOUT_S = 30.0
@@ -33,6 +35,8 @@ class Target:
     chars_per_token: float
     is_calibrated: bool
     """Measured with the target's ``/tokenize``; else the usual four."""
+    overhead_tokens: int
+    """What the chat template and the declared tools add to a first prompt; 0 where it cannot be measured."""
 
 
 def base_url(url: str) -> str:
@@ -46,13 +50,16 @@ def base_url(url: str) -> str:
 
 async def probe(http: httpx.AsyncClient, url: str, model: str | None, sample: str) -> Target:
     found = await choose_model(http, url, model)
-    measured = await measure_chars_per_token(http, url, found.id, sample)
+    plain = await count_tokens(http, url, {"model": found.id, "prompt": sample, "add_special_tokens": False})
+    message = {"role": "user", "content": sample}
+    chat = await count_tokens(http, url, {"model": found.id, "messages": [message], "tools": TOOLS})
     return Target(
         url=url,
         model=found.id,
         max_model_len=found.max_model_len,
-        chars_per_token=measured or DEFAULT_CHARS_PER_TOKEN,
-        is_calibrated=measured is not None,
+        chars_per_token=len(sample) / plain if plain else DEFAULT_CHARS_PER_TOKEN,
+        is_calibrated=plain is not None,
+        overhead_tokens=max(0, chat - plain) if chat and plain else 0,
     )
 
 
@@ -79,13 +86,12 @@ async def choose_model(http: httpx.AsyncClient, url: str, wanted: str | None) ->
     return models[0]
 
 
-async def measure_chars_per_token(http: httpx.AsyncClient, url: str, model: str, sample: str) -> float | None:
-    """By vLLM's ``/tokenize``; None from a target that has none."""
-    body = msgspec.json.encode({"model": model, "prompt": sample, "add_special_tokens": False})
+async def count_tokens(http: httpx.AsyncClient, url: str, request: dict[str, Any]) -> int | None:
+    """By vLLM's ``/tokenize``; None from a target that has none, or not for such a request."""
+    body = msgspec.json.encode(request)
     try:
         response = await http.post(f"{url}/tokenize", content=body, timeout=PROBE_TIMEOUT_S)
         response.raise_for_status()
-        count = msgspec.json.decode(response.content, type=TokenCount).count
+        return msgspec.json.decode(response.content, type=TokenCount).count or None
     except (httpx.HTTPError, OSError, TimeoutError, msgspec.MsgspecError):
         return None
-    return len(sample) / count if count > 0 else None

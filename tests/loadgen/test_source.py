@@ -1,5 +1,6 @@
 """Names, files, modifiers and arrival processes become sessions with times."""
 
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -85,7 +86,7 @@ def test_open_loops_keep_their_rate() -> None:
     sessions = [session(str(i)) for i in range(2000)]
     for process in Arrivals:
         times = arrival_times(OpenLoop(4.0, process), sessions, seed=1)
-        gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(times)]
         assert times[0] == 0
         assert mean(gaps) == pytest.approx(0.25, rel=0.1)
         assert min(gaps) >= 0

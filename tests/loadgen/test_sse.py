@@ -1,5 +1,8 @@
 """Answers are collected whatever the network does to the bytes, and broken ones are not taken for whole."""
 
+from itertools import pairwise
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -7,15 +10,32 @@ from hypothesis import strategies as st
 
 from loadgen.sse import Answer, BrokenAnswerError, SseReader, read_json_answer
 
-STREAM = (
-    b": keep-alive\r\n\r\n"
-    b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\r\n\r\n'
-    b'data:{"choices":[{"delta":{"content":"h\xc3\xa9"}}],"usage":null}\n\n'
-    b"event: ping\n\n"
-    b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c1","function":{"name":"bash","arguments":"{"}}]}}]}\n\n'
-    b'data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"}"}}]},"finish_reason":"tool_calls"}]}\n\n'
-    b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":4}}}\n\n'
-    b"data: [DONE]\n\n"
+
+def event(*choices: dict[str, Any], **fields: Any) -> bytes:
+    return b"data: " + msgspec.json.encode({"choices": choices} | fields) + b"\n\n"
+
+
+def called(**call: Any) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 0} | call]}
+
+
+STREAM = b"".join(
+    [
+        b": keep-alive\r\n\r\n",
+        b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}\r\n\r\n',
+        b'data:{"choices":[{"delta":{"content":"h\xc3\xa9"}}],"usage":null}\n\n',
+        b"event: ping\n\n",
+        event({"delta": called(id="c1", function={"name": "bash", "arguments": "{"})}),
+        event({"delta": called(function={"arguments": "}"}), "finish_reason": "tool_calls"}),
+        event(
+            usage={
+                "prompt_tokens": 9,
+                "completion_tokens": 3,
+                "prompt_tokens_details": {"cached_tokens": 4},
+            }
+        ),
+        b"data: [DONE]\n\n",
+    ]
 )
 
 
@@ -29,7 +49,7 @@ def read(chunks: list[bytes]) -> Answer:
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_a_stream_reads_the_same_however_it_is_split(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
-    answer = read([STREAM[a:b] for a, b in zip(edges, edges[1:], strict=False)])
+    answer = read([STREAM[a:b] for a, b in pairwise(edges)])
     assert "".join(answer.text) == "hé"
     assert [(call.id, call.name, "".join(call.arguments)) for call in answer.tools] == [("c1", "bash", "{}")]
     assert (answer.outputs, answer.is_done, answer.finish_reason) == (3, True, "tool_calls")
