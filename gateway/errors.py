@@ -3,7 +3,7 @@
 from gateway.protocol import ErrorBody, ErrorDetail
 
 
-class Refusal(Exception):  # noqa: N818 - said to the caller, not a fault of ours
+class Refusal(Exception):
     def __init__(
         self,
         status: int,
