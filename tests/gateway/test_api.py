@@ -432,7 +432,7 @@ async def test_closing_ends_everything(open_rig: OpenRig, processes_of: Processe
         await rig.session()
         for command in ("sleep 300", "setsid sleep 300 & sleep 300", "true"):
             await rig.run(command, wait=0)
-        while len(processes_of("ex-")) < 3:
+        while len(processes_of(str(tmp_path))) < 3:
             await asyncio.sleep(0.02)
-    assert processes_of("ex-") == []
+    assert processes_of(str(tmp_path)) == []
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["lock"]
