@@ -192,12 +192,13 @@ def test_modules_say_what_they_own(source: Path) -> None:
 
 @every_source
 def test_sources_have_tests(source: Path) -> None:
-    """``a/b.py`` is tested in ``tests/a/test_b.py``, or in several ``tests/a/test_b_*.py``."""
+    """``a/b.py`` has ``tests/a/test_b.py``, or is used by name in another test of ``tests/a``."""
     if source.name == "__init__.py" or source.as_posix() in WITHOUT_OWN_TEST:
         return
-    stem = f"test_{source.stem.strip('_')}"
-    beside = {path.stem for path in (ROOT / "tests" / source.parent).glob("test_*.py")}
-    assert [each for each in beside if each == stem or each.startswith(stem + "_")]
+    beside = sorted((ROOT / "tests" / source.parent).glob("test_*.py"))
+    if f"test_{source.stem.strip('_')}" not in {path.stem for path in beside}:
+        uses = (each for path in beside for each in imported(parse(path.relative_to(ROOT))))
+        assert any(is_within(each, module_name(source)) for each in uses)
 
 
 def test_exceptions_are_about_files_that_exist() -> None:
