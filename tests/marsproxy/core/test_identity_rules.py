@@ -179,6 +179,16 @@ def test_retry_does_not_land_on_the_sample_that_took_its_turn() -> None:
     assert retry.session_id != lost.session_id
 
 
+def test_two_samples_that_shared_a_lost_turn_come_back_as_two() -> None:
+    book = Playbook()
+    book.ask("sys task", retry_count=0).abandoned()
+    book.ask("sys task", retry_count=0).abandoned()
+    one = book.ask("sys task", retry_count=1).resolution
+    two = book.ask("sys task", retry_count=1).resolution
+    assert (one.kind, two.kind) == (TurnKind.RETRY, TurnKind.FIRST)
+    assert one.session_id != two.session_id
+
+
 def test_forks_of_one_answer_are_children() -> None:
     """The first to come continues the session, whoever it is; the others share its context only."""
     book = Playbook()
