@@ -162,7 +162,7 @@ def _rewritten_session(history: History, tenant: Tenant, matched: int) -> Sessio
     sessions: set[Session] = set()
     for digest in rest:
         owners = tenant.answers.few(digest, _MAX_SHARERS)
-        sessions |= {f.session for f in owners if f.state is State.WAITING and not f.session.is_busy}
+        sessions |= {f.session for f in owners if f.state is State.WAITING}
     signs = {session: _signs(session, history, rest) for session in sessions}
     best = max(signs.values(), default=0)
     winners = [session for session, count in signs.items() if count == best]

@@ -103,6 +103,15 @@ def test_forgetting_a_named_session_ends_its_branches() -> None:
     assert (again.session_id, again.kind) == (main.session_id, TurnKind.FIRST)
 
 
+def test_branch_keeps_its_main_line_alive() -> None:
+    book = limited(idle_s=100.0)
+    main = book.ask("sys task", id="mine").answered("a1", "c1")
+    book.now += 90.0
+    branch = book.ask("sub-sys sub-task", id="mine").answered("b1")
+    assert book.index.expire(book.now + 50.0) == []
+    assert book.index.expire(book.now + 100.0) == [branch.session_id, main.session_id]
+
+
 def test_branches_under_one_id_are_bounded() -> None:
     book = limited(lines_per_id=4)
     main = book.ask("sys task", id="mine").answered("a1", "c1")
