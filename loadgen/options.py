@@ -61,6 +61,10 @@ class ClientOptions:
     """What runs between turns: nothing but time, or real commands through the gateway."""
     gateway: str | None = None
     """URL of the tool-execution gateway."""
+    gateway_token: Annotated[str | None, Parameter(env_var="MARS_GATEWAY_TOKEN", show_default=False)] = field(
+        default=None, repr=False
+    )
+    """Sent to the gateway as a bearer token."""
     engine: str | None = None
     """URL of the model server behind a proxy: its metrics are sampled too; compare clears its prefix cache
     before each run."""
@@ -90,6 +94,7 @@ def settings_of(
         out_dir=out,
         tools=client.tools,
         gateway=client.gateway,
+        gateway_token=client.gateway_token,
         engine=client.engine,
         model=client.model,
         api_key=client.api_key,

@@ -50,6 +50,7 @@ class RunSettings:
     out_dir: Path
     tools: ToolMode = ToolMode.SLEEP
     gateway: str | None = None
+    gateway_token: str | None = field(default=None, repr=False)
     engine: str | None = None
     """Also read this server's metrics, where the target is a proxy that does not repeat them."""
     model: str | None = None
@@ -125,7 +126,7 @@ async def open_tools(settings: RunSettings, stack: AsyncExitStack) -> Tools:
     if settings.gateway is None:
         return SleepTools()
     # Connections of its own: a slow gateway must not share timeouts or keys with the model server.
-    http = await stack.enter_async_context(open_http_client())
+    http = await stack.enter_async_context(open_http_client(settings.gateway_token))
     return GatewayTools(http, base_url(settings.gateway), run_id=uuid.uuid4().hex[:8])
 
 
