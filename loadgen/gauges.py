@@ -55,9 +55,10 @@ def parse_metrics(text: str) -> dict[str, list[float]]:
         if name in NAMES:
             after_labels = line.rpartition("}")[2] if "}" in line else line[len(name) :]
             try:
-                values.setdefault(name, []).append(float(after_labels.split()[0]))
+                value = float(after_labels.split()[0])
             except (ValueError, IndexError):
                 continue
+            values.setdefault(name, []).append(value)
     return values
 
 
