@@ -10,6 +10,7 @@ from loadgen.arrivals import Arrivals, choose_load
 from loadgen.client import READ_TIMEOUT_S
 from loadgen.modifiers import Modifiers
 from loadgen.run import RunSettings, ToolMode
+from loadgen.scripted import AnswerMode
 from loadgen.source import Workload, open_workload
 
 
@@ -78,6 +79,8 @@ class ClientOptions:
     """Ask for server-sent events, or for one JSON answer."""
     exact_output: bool = True
     """Force the traced answer lengths with vLLM's ignore_eos and min_tokens."""
+    answers: AnswerMode = AnswerMode.MODEL
+    """What the model says, or (embedded engine only) tool calls where the workload has them."""
     session_header: str | None = None
     """Send each session's id under this header. Default: no id, as most frameworks."""
     timeout_s: float = READ_TIMEOUT_S
@@ -100,6 +103,7 @@ def settings_of(
         api_key=client.api_key,
         stream=client.stream,
         exact_output=client.exact_output,
+        answers=client.answers,
         session_header=client.session_header,
         read_timeout_s=client.timeout_s,
     )

@@ -58,6 +58,7 @@ class FakeModel(Fake):
     chars_per_token: float = 5.0
     template_tokens: int = 40
     extra_headers: dict[str, str] = field(default_factory=dict)
+    comment: bytes = b": held\n\n"
     chats: list[dict[str, Any]] = field(default_factory=list)
     chat_headers: list[dict[str, str]] = field(default_factory=list)
 
@@ -105,7 +106,7 @@ class FakeModel(Fake):
 
     async def stream(self, words: list[str], usage: dict[str, Any], breaks: str | None, send: Any) -> None:
         await begin(send, 200, {"content-type": "text/event-stream"} | self.extra_headers)
-        await more(send, b": held\n\n")
+        await more(send, self.comment)
         await more(send, event({"choices": [{"delta": {"role": "assistant", "content": ""}}]}))
         for word in words[:-1]:
             await more(send, event({"choices": [{"delta": {"content": word}}]}))
