@@ -159,6 +159,7 @@ class Tenant:
 
     def drop(self, frontier: Frontier) -> None:
         frontier.session.frontiers.remove(frontier)
+        frontier.superseded = ()  # else one keeps the one before it alive, and so on back to the first
         self.requests.drop(frontier.request_key, frontier)
         for key in frontier.answer_keys:
             self.replies.drop(key, frontier)

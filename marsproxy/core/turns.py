@@ -53,8 +53,6 @@ def settle(tenant: Tenant, frontier: Frontier) -> None:
     session = frontier.session
     if frontier not in session.frontiers:
         return
-    if frontier.is_answered:
-        frontier.superseded = ()
     if frontier.attempts or frontier.state is not State.RUNNING:
         return
     tenant.move(frontier, _resting_state(frontier))

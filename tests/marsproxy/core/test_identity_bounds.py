@@ -176,6 +176,22 @@ def test_tables_hold_what_live_sessions_claim_and_nothing_else() -> None:
     assert not index._in_flight
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_no_frontier_keeps_older_ones_alive(is_lost: bool) -> None:
+    book = Playbook()
+    history = "sys task"
+    for n in range(30):
+        turn = book.ask(history)
+        turn.abandoned() if is_lost else turn.answered(f"a{n}")
+        history += f" more-{n}" if is_lost else f" a{n} r{n}"
+    (session,) = book.index._sessions.values()
+    reached = set(session.frontiers)
+    while new := {older for f in reached for older in f.superseded} - reached:
+        reached |= new
+    held = len(reached)  # apart from the assertion, which would print them all
+    assert held <= 2 * IdentityLimits().frontiers_per_session
+
+
 @pytest.mark.parametrize("name", ["sessions", "frontiers_per_session", "idle_s"])
 def test_limits_must_be_positive(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be more than 0, not 0"):
