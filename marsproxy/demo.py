@@ -15,8 +15,8 @@ from rich.console import Console
 
 from marsproxy.children import Child, ChildFailed
 
-KV_TOKENS = 40_000
-"""The default sessions grow to about 9,000 tokens each: thirty of them want seven times the pool."""
+KV_TOKENS = 48_000
+"""The default sessions grow to about 10,000 tokens each: thirty of them want six times the pool."""
 TOOL_SLOTS = 64
 """The demonstration's commands mostly sleep; the gateway's queue is not what it shows."""
 ARRIVALS_PER_S = 2.0
