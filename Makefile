@@ -45,7 +45,7 @@ fmt: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)  ## what the proxy's own parts cost, in microseconds
-	$(BIN)/python bench/parts.py
+	$(BIN)/python tests/bench/parts.py
 
 venv: $(STAMP)  ## only the set-up
 
