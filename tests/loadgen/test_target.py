@@ -18,7 +18,7 @@ async def probed(url: str, model: str | None = None) -> Target:
 
 async def test_a_target_names_its_model_and_measures_its_tokens(model: FakeModel) -> None:
     target = await probed(model.url)
-    assert (target.model, target.max_model_len) == ("fake-model", 4096)
+    assert (target.model, target.max_model_len) == ("fake-model", 8192)
     assert (target.chars_per_token, target.is_calibrated) == (model.chars_per_token, True)
     assert target.overhead_tokens == model.template_tokens
 

@@ -68,7 +68,7 @@ class FakeModel(Fake):
                 await self.chat(headers, body, send)
             case "GET", "/v1/models":
                 await reply(
-                    send, 200, {"object": "list", "data": [{"id": "fake-model", "max_model_len": 4096}]}
+                    send, 200, {"object": "list", "data": [{"id": "fake-model", "max_model_len": 8192}]}
                 )
             case "POST", "/tokenize" if self.has_tokenize:
                 asked = msgspec.json.decode(body)
