@@ -12,6 +12,7 @@ from marsproxy.wire.answer_parts import (
     AnswerParts,
     ToolCall,
     Usage,
+    add_each,
     count,
     items,
     member,
@@ -67,7 +68,20 @@ class ChatAnswer:
         self._has_error = False
         self._is_forgetful = False
 
-    def add_event(self, payload: bytes) -> None:
+    def add_events(self, events: bytes) -> bool:
+        lines = sse.plain_lines(events)
+        if lines is None:
+            return add_each(events, self._add_event)
+        answers = lines.removesuffix(sse.DONE)
+        try:
+            for answer in _DECODER.decode_lines(answers):
+                self._add_answer(answer)
+        except UNREADABLE:
+            return add_each(events, self._add_event)
+        self._is_done |= len(answers) < len(lines)
+        return True
+
+    def _add_event(self, payload: bytes) -> None:
         if payload == sse.DONE:
             self._is_done = True
         else:
@@ -108,13 +122,16 @@ class ChatAnswer:
             answer = _DECODER.decode(payload)
         except UNREADABLE:
             return False
+        self._add_answer(answer)
+        return True
+
+    def _add_answer(self, answer: _Answer) -> None:
         if answer.error is not None or answer.object == "error":
             self._has_error = True
         if answer.usage is not None:
             self._usage = answer.usage
         for choice in answer.choices or ():
             self._add_choice(choice)
-        return True
 
     def _add_choice(self, choice: _Choice) -> None:
         index = choice.index if type(choice.index) is int else 0

@@ -7,6 +7,7 @@ from marsproxy.wire.answer_parts import (
     MAX_CALLS,
     AnswerParts,
     Usage,
+    add_each,
     count,
     items,
     member,
@@ -45,7 +46,10 @@ class MessagesAnswer:
         self._has_error = False
         self._is_forgetful = False
 
-    def add_event(self, payload: bytes) -> None:
+    def add_events(self, events: bytes) -> bool:
+        return add_each(events, self._add_event)
+
+    def _add_event(self, payload: bytes) -> None:
         match event := _object(payload):
             case {"type": "content_block_delta", "delta": dict(delta)}:
                 self._add_delta(event.get("index"), delta)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from marsproxy.core.evidence import Digest
 from marsproxy.wire.normal import UNREADABLE, NormalForm, read_json
+from marsproxy.wire.sse import payloads
 
 MAX_CALLS = 128
 """Tool calls or blocks of one answer that are kept apart; a backend that sends more is out of order."""
@@ -48,10 +49,10 @@ class AnswerParts:
 
 
 class AnswerParser(Protocol):
-    """Reads one answer of one API. Neither method raises on JSON of an unexpected shape."""
+    """Reads one answer of one API. No method raises on JSON of an unexpected shape."""
 
-    def add_event(self, payload: bytes) -> None:
-        """The data of one server-sent event."""
+    def add_events(self, events: bytes) -> bool:
+        """Complete server-sent events; whether there was one with data among them."""
 
     def add_body(self, body: bytes) -> None:
         """The whole answer, when it was not streamed."""
@@ -60,6 +61,15 @@ class AnswerParser(Protocol):
         """Keep no text from here on: the answer is too large to be digested."""
 
     def parts(self) -> AnswerParts: ...
+
+
+def add_each(events: bytes, add_event: Callable[[bytes], None]) -> bool:
+    """``add_events`` for a parser that takes them one by one."""
+    has_data = False
+    for payload in payloads(events):
+        has_data = True
+        add_event(payload)
+    return has_data
 
 
 def tool_call(call_id: object, name: object, arguments: object) -> ToolCall:

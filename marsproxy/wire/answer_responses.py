@@ -15,6 +15,7 @@ from marsproxy.wire.answer_parts import (
     AnswerParts,
     ToolCall,
     Usage,
+    add_each,
     count,
     items,
     member,
@@ -50,7 +51,10 @@ class ResponsesAnswer:
         self._has_error = False
         self._is_forgetful = False
 
-    def add_event(self, payload: bytes) -> None:
+    def add_events(self, events: bytes) -> bool:
+        return add_each(events, self._add_event)
+
+    def _add_event(self, payload: bytes) -> None:
         try:
             event = _DECODER.decode(payload)
         except UNREADABLE:

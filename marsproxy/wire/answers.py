@@ -170,9 +170,7 @@ class AnswerReader:
             self._rest = self._rest if self._is_streaming and len(self._rest) <= most_rest else b""
 
     def _add_events(self, events: bytes) -> None:
-        for payload in sse.payloads(events):
-            self._has_events = True
-            self._answer.add_event(payload)
+        self._has_events |= self._answer.add_events(events)
 
     def _decoded(self, data: bytes) -> bytes:
         if self._inflate is None or not data or not self._is_readable:
