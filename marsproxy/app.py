@@ -4,6 +4,7 @@ The relay is reached without routing or middleware in between; only the proxy's 
 FastAPI.
 """
 
+import asyncio
 import hmac
 import time
 from collections import Counter
@@ -48,7 +49,15 @@ class App:
         if scope["type"] != "http" or is_own(scope["path"]):
             await self._own(scope, receive, send)
         else:
-            await self._relay.handle(Client(scope, receive, send))
+            await self._relayed(Client(scope, receive, send))
+
+    async def _relayed(self, client: Client) -> None:
+        try:
+            await self._relay.handle(client)
+        except asyncio.CancelledError:
+            # The root of the request's task, and a stopping server that has waited long enough: what
+            # went further would only be logged, with a traceback for each open request.
+            client.cut()
 
 
 def is_own(path: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from marsproxy.http_limits import CUT
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import RawHeaders
 
@@ -12,6 +13,11 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+BODYLESS = frozenset((204, 304))
+"""Statuses whose Content-Length describes another answer (RFC 9110, section 8.6). uvicorn (0.54) would
+wait for that many bytes."""
 
 
 class ClientGone(Exception):
@@ -35,6 +41,7 @@ class Client:
         """Still percent-encoded: it goes out as it came in."""
         self.query: str = scope["query_string"].decode("latin-1")
         self.headers: RawHeaders = scope["headers"]
+        self._scope = scope
         self._receive = receive
         self._send = send
         self.is_answering = False
@@ -124,11 +131,18 @@ class Client:
             self.is_only_held = False
             return
         self.is_answering = True
+        if status in BODYLESS:
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, chunk: bytes) -> None:
         """Pass on bytes; waits while the client reads too slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    def cut(self) -> None:
+        """End the connection without ending the answer: nobody must take the part for the whole."""
+        self._is_answered = True
+        self._scope["extensions"][CUT]()
 
     async def finish(self, chunk: bytes = b"") -> None:
         # Set first: the server reports a disconnect as soon as the answer is complete.

@@ -1,8 +1,9 @@
 """Bounds on what a client may do before there is a request: uvicorn's HTTP protocol with limits.
 
 Owns three bounds that uvicorn (0.54) does not have with httptools: the bytes of request line and
-headers (431), the time in which they must be complete (408), and the number of open connections (503).
-Whatever comes after the headers is the application's business. It must not know what is served.
+headers (431), the time in which they must be complete (408), and the number of open connections (503);
+and a way for the application to cut an answer that it cannot complete. Whatever comes after the headers
+is the application's business. It must not know what is served.
 
 Theory of operation. A connection is *between* requests, in a *head*, or past it. The parser says when a
 head begins and ends (``on_message_begin``, ``on_headers_complete``). Almost every head begins and ends
@@ -19,14 +20,17 @@ with a reset, which can overtake our answer. It is shut for writing, drained for
 import asyncio
 from typing import Any
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marsproxy import errors
 from marsproxy.config import Listen
 from marsproxy.errors import Refusal
 
+CUT = "marsproxy.cut"
+"""ASGI extension: a function in the request's scope that ends the connection in the middle of an answer."""
 LINGER_S = 1.0
 """Long enough for an answer to cross the world and the client to stop, short for a flood."""
 
@@ -62,6 +66,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._uncounted_bytes = 0
         """Of the present read, if a head that begins in it would have to count them."""
         self._head_timer: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
+        """The request that is being answered; ``cycle`` is the latest that was read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -73,6 +79,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        if self._answering is not None and self._answering is not self.cycle:
+            # uvicorn tells only the latest of several pipelined requests.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +110,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > self.max_header_bytes and self._exact_head_bytes() > self.max_header_bytes:
             self._answer_instead_of_app()
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        cycle.scope["extensions"] = {CUT: self.cut}
+        super()._start_asgi_task(cycle, app)
+
+    def cut(self) -> None:
+        """End the connection after the bytes that were sent: the client sees that an end is missing."""
+        if self._answering is not None:
+            # uvicorn then takes the missing end for the client's doing, and does not report it.
+            self._answering.disconnected = True
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what is no HTTP, in our shape."""

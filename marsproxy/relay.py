@@ -6,6 +6,7 @@ is not understood passes through untouched: refusing it is the backend's busines
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ from marsproxy.wire.answers import AnswerRead, AnswerReader
 from marsproxy.wire.forms import NormalForms
 from marsproxy.wire.requests import read_request, split_session_url, tracked_schema
 from marsproxy.wire.splice import UsageStripper, ask_usage
+
+log = logging.getLogger(__name__)
 
 SMALL_BODY_BYTES = 1 << 20
 """Untracked bodies up to this are read whole, so that a stale connection can be retried."""
@@ -78,12 +81,7 @@ class Relay:
         self._api_key = None if key is None else key.reveal()
 
     async def handle(self, client: Client) -> None:
-        """Answer one request.
-
-        Raises:
-            UpstreamError: the answer had begun and cannot be completed; the server must cut the
-                connection, so that nobody takes the part for the whole.
-        """
+        """Answer one request."""
         url_session, path = split_session_url(client.path)
         schema = tracked_schema(client.method, path)
         target = f"{path}?{client.query}" if client.query else path
@@ -101,8 +99,10 @@ class Relay:
         except UpstreamError as exc:
             self._metrics.backend(exc.backend).failed(_upstream_refusal(exc).code)
             if client.is_answering and not client.is_only_held:
-                raise
-            await _refuse(client, schema, _upstream_refusal(exc))
+                log.warning("%s; the client's connection is cut", exc)
+                client.cut()
+            else:
+                await _refuse(client, schema, _upstream_refusal(exc))
 
     # -- what belongs to no session ---------------------------------------------------------------
 

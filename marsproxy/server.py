@@ -85,7 +85,8 @@ class Server(uvicorn.Server):
         self.url = "http://{}:{}".format(*self._socket.getsockname()[:2])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().serve([self._socket])
+        with self._socket:
+            await super().serve([self._socket])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

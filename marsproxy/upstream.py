@@ -7,7 +7,8 @@ which client it is.
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,9 @@ LARGE_BODY_BYTES = 1 << 20
 STALE_WINDOW_S = 1.0
 """A connection that had been closed while idle fails within a round trip; a failure later than this may
 be a request that the backend had begun to work on, and is not repeated."""
+
+CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Not allowed in the value of a header (RFC 9110, section 5.5)."""
 
 HOP_BY_HOP = frozenset(
     (
@@ -72,9 +76,13 @@ class _Attempt:
 class UpstreamAnswer:
     """A backend's answer whose body is still to come. Close it, whatever happens."""
 
-    def __init__(self, backend: str, response: aiohttp.ClientResponse) -> None:
+    def __init__(
+        self, backend: str, response: aiohttp.ClientResponse, on_close: Callable[[], None]
+    ) -> None:
         self._backend = backend
         self._response = response
+        self._on_close = on_close
+        self._is_open = True
         self.status = response.status
 
     @property
@@ -99,6 +107,9 @@ class UpstreamAnswer:
     def close(self) -> None:
         """Return the connection if the answer was read to its end; else close it: vLLM aborts then."""
         self._response.close()
+        if self._is_open:
+            self._is_open = False
+            self._on_close()
 
 
 class Upstream:
@@ -130,6 +141,8 @@ class Upstream:
         self._keepalive_s = keepalive_s
         self._session: aiohttp.ClientSession | None = None
         self.retries_total = 0
+        self.open_answers = 0
+        """Requests between their sending and the closing of their answers."""
 
     async def open(self) -> None:
         trace = aiohttp.TraceConfig()
@@ -164,6 +177,24 @@ class Upstream:
         Raises:
             UpstreamUnreachable, UpstreamTimeout: no head of an answer came.
         """
+        self.open_answers += 1
+        try:
+            response = await self._send(method, target, headers, body)
+        except BaseException:
+            self._answer_closed()
+            raise
+        return UpstreamAnswer(self.name, response, self._answer_closed)
+
+    def _answer_closed(self) -> None:
+        self.open_answers -= 1
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> aiohttp.ClientResponse:
         loop = asyncio.get_running_loop()
         while True:
             attempt, started_s = _Attempt(), loop.time()
@@ -188,7 +219,7 @@ class Upstream:
         target: str,
         headers: Iterable[tuple[bytes, bytes]],
         body: bytes | AsyncIterator[bytes] | None,
-    ) -> UpstreamAnswer:
+    ) -> aiohttp.ClientResponse:
         assert self._session is not None, "open() comes before send()"
         is_large = isinstance(body, bytes) and len(body) > LARGE_BODY_BYTES
         response = await self._session.request(
@@ -200,11 +231,20 @@ class Upstream:
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             trace_request_ctx=attempt,
         )
-        return UpstreamAnswer(self.name, response)
+        if not _can_be_passed_on(response):
+            response.close()
+            raise UpstreamUnreachable(self.name, "does not answer in HTTP")
+        return response
 
 
 async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
     context.trace_request_ctx.was_reused = True
+
+
+def _can_be_passed_on(response: aiohttp.ClientResponse) -> bool:
+    """aiohttp reads more than HTTP allows, and more than a server may write."""
+    values = (value for _, value in response.raw_headers)
+    return 200 <= response.status < 600 and not any(map(CONTROL_CHARACTER.search, values))
 
 
 def _text(raw: bytes) -> str:
