@@ -113,7 +113,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
-        cycle.scope["extensions"] = {CUT: self.cut}
+        extensions: Any = {CUT: self.cut}
+        cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
     def cut(self) -> None:

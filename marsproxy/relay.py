@@ -17,6 +17,7 @@ from marsproxy.core.commands import ForwardTurn
 from marsproxy.core.events import Ending
 from marsproxy.core.evidence import Schema
 from marsproxy.dispatcher import Dispatcher, Refused, Turn
+from marsproxy.http_limits import LINGER_S
 from marsproxy.metrics import Metrics
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import (
@@ -93,26 +94,23 @@ class Relay:
         except ClientGone:
             pass
         except BodyTooLarge:
-            await _refuse(client, schema, errors.body_too_large(self._config.listen.max_body_bytes))
+            await refuse(client, schema, errors.body_too_large(self._config.listen.max_body_bytes))
         except BodyTooSlow:
-            await _refuse(client, schema, errors.body_too_slow(self._config.listen.body_timeout_s))
+            await refuse(client, schema, errors.body_too_slow(self._config.listen.body_timeout_s))
         except UpstreamError as exc:
             self._metrics.backend(exc.backend).failed(_upstream_refusal(exc).code)
             if client.is_answering and not client.is_only_held:
                 log.warning("%s; the client's connection is cut", exc)
                 client.cut()
             else:
-                await _refuse(client, schema, _upstream_refusal(exc))
+                await refuse(client, schema, _upstream_refusal(exc))
 
     # -- what belongs to no session ---------------------------------------------------------------
 
     async def _pass_through(self, client: Client, target: str) -> None:
         """Models, embeddings, health, adapters, and whatever the backend learns to serve next."""
         body = await self._untracked_body(client)
-        if isinstance(body, bytes | None):
-            async with client.watched(self._tasks):
-                await self._exchange(client, target, body)
-        else:
+        async with client.watched(self._tasks):
             await self._exchange(client, target, body)
 
     async def _untracked_body(self, client: Client) -> bytes | AsyncIterator[bytes] | None:
@@ -167,7 +165,7 @@ class Relay:
         except Refused as exc:
             outcome.ending = Ending.FAILED
             refusal = errors.rejected(exc.reason, exc.retry_after_s)
-            await _refuse(client, schema, refusal, _mars_headers(turn))
+            await refuse(client, schema, refusal, _mars_headers(turn))
         finally:
             self._end(turn, outcome)
 
@@ -261,7 +259,7 @@ def _upstream_refusal(failure: UpstreamError) -> errors.Refusal:
     return errors.backend_unreachable(failure.backend)
 
 
-async def _refuse(
+async def refuse(
     client: Client, schema: Schema | None, refusal: errors.Refusal, extra: RawHeaders | None = None
 ) -> None:
     """An answer of ours instead of the backend's, in the form that the client can still read."""
@@ -270,4 +268,7 @@ async def _refuse(
         return
     answer = errors.as_answer(refusal, schema)
     await client.start(answer.status, [*answer.headers, *(extra or [])])
-    await client.finish(answer.body)
+    await client.write(answer.body)
+    if refusal.closes_connection:
+        await client.discard_body(LINGER_S)
+    await client.finish()

@@ -122,14 +122,15 @@ class Proxy:
         )
         normal_forms = NormalForms(seed=secrets.randbits(63))
         relay = Relay(config, self.upstreams, self.dispatcher, normal_forms, self.metrics, self.tasks)
-        self.app = App(own_routes(config, self.dispatcher, self.metrics, self._lifespan), relay)
+        own = own_routes(config, self.dispatcher, self.metrics, self._lifespan)
+        self.app = App(own, relay, body_timeout_s=config.listen.body_timeout_s)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         timeout_s = self._config.backend.telemetry_timeout_s
         async with (
             AsyncExitStack() as stack,
-            httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s) as client,
+            httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s, trust_env=False) as client,
         ):
             stack.callback(self._close_event_log)
             for upstream in self.upstreams.values():

@@ -71,19 +71,22 @@ class _Attempt:
     """Filled in by the trace hooks of one request."""
 
     was_reused: bool = False
+    body_failure: Exception | None = None
+    """Raised by the stream of the request's body; aiohttp turns it into an error of its own."""
 
 
 class UpstreamAnswer:
     """A backend's answer whose body is still to come. Close it, whatever happens."""
 
-    def __init__(
-        self, backend: str, response: aiohttp.ClientResponse, on_close: Callable[[], None]
-    ) -> None:
+    def __init__(self, backend: str, response: aiohttp.ClientResponse, on_close: Callable[[], None]) -> None:
         self._backend = backend
         self._response = response
         self._on_close = on_close
         self._is_open = True
         self.status = response.status
+        self._connection_lost = _connection_lost(response)
+        if self._connection_lost is not None:
+            self._connection_lost.add_done_callback(self._check_whole)
 
     @property
     def headers(self) -> RawHeaders:
@@ -107,9 +110,18 @@ class UpstreamAnswer:
     def close(self) -> None:
         """Return the connection if the answer was read to its end; else close it: vLLM aborts then."""
         self._response.close()
+        if self._connection_lost is not None:
+            self._connection_lost.remove_done_callback(self._check_whole)
         if self._is_open:
             self._is_open = False
             self._on_close()
+
+    def _check_whole(self, _: asyncio.Future[None]) -> None:
+        """aiohttp (3.14) closes a connection whose chunks make no sense without telling the reader, who
+        would wait for ever."""
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("malformed framing"))
 
 
 class Upstream:
@@ -176,6 +188,7 @@ class Upstream:
 
         Raises:
             UpstreamUnreachable, UpstreamTimeout: no head of an answer came.
+            Exception: whatever the stream of the body raised.
         """
         self.open_answers += 1
         try:
@@ -205,6 +218,8 @@ class Upstream:
             except TimeoutError as exc:
                 raise UpstreamTimeout(self.name, "does not answer in time") from exc
             except (aiohttp.ClientError, OSError) as exc:
+                if attempt.body_failure is not None:
+                    raise attempt.body_failure from exc
                 is_stale = attempt.was_reused and loop.time() - started_s < STALE_WINDOW_S
                 if not is_stale or not isinstance(body, bytes | None):
                     what = f"cannot be reached ({type(exc).__name__})"
@@ -221,12 +236,11 @@ class Upstream:
         body: bytes | AsyncIterator[bytes] | None,
     ) -> aiohttp.ClientResponse:
         assert self._session is not None, "open() comes before send()"
-        is_large = isinstance(body, bytes) and len(body) > LARGE_BODY_BYTES
         response = await self._session.request(
             method,
             URL(self._base + target, encoded=True),
             headers=CIMultiDict((_text(name), _text(value)) for name, value in headers),
-            data=io.BytesIO(body) if is_large and isinstance(body, bytes) else body,
+            data=_as_data(body, attempt),
             allow_redirects=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             trace_request_ctx=attempt,
@@ -235,6 +249,38 @@ class Upstream:
             response.close()
             raise UpstreamUnreachable(self.name, "does not answer in HTTP")
         return response
+
+
+def _as_data(body: bytes | AsyncIterator[bytes] | None, attempt: _Attempt) -> Any:
+    if isinstance(body, bytes):
+        return io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
+    return None if body is None else _noting_failure(body, attempt)
+
+
+async def _noting_failure(body: AsyncIterator[bytes], attempt: _Attempt) -> AsyncIterator[bytes]:
+    try:
+        async for part in body:
+            yield part
+    except Exception as exc:
+        attempt.body_failure = exc
+        raise
+
+
+def _connection_lost(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """Done when the answer's connection ends; None if the answer is complete already."""
+    connection = response.connection
+    protocol = None if connection is None else connection.protocol
+    lost = None if protocol is None else protocol.closed
+    if lost is not None:
+        # It outlives the answer, and may end with an exception that nobody else asks for.
+        lost.remove_done_callback(_retrieve)
+        lost.add_done_callback(_retrieve)
+    return lost
+
+
+def _retrieve(lost: asyncio.Future[None]) -> None:
+    if not lost.cancelled():
+        lost.exception()
 
 
 async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:

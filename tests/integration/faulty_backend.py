@@ -8,7 +8,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,16 +97,12 @@ class FaultyBackend:
             working.add_done_callback(lambda _: watching.cancel())
 
     async def _behave(self, exchange: Exchange) -> None:
-        try:
+        with suppress(ConnectionError):
             await self.behaviour(exchange)
-        except ConnectionError:
-            pass
 
     async def _watch(self, exchange: Exchange, working: asyncio.Task[None]) -> None:
-        try:
+        with suppress(ConnectionError):
             await exchange.reader.read(1)
-        except ConnectionError:
-            pass
         self.lost += 1
         exchange.writer.close()
         working.cancel()
@@ -117,7 +113,7 @@ async def faulty_backend(behaviour: Behaviour, *, reads_body: bool = True) -> As
     backend = FaultyBackend(behaviour, reads_body)
     server = await asyncio.start_server(backend.serve, "127.0.0.1", 0, limit=1 << 20)
     async with server:
-        backend.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        backend.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield backend
         finally:
@@ -155,9 +151,7 @@ WHOLE_STREAM = (delta("one "), delta("two", "stop"), USAGE, DONE)
 UNARY = json.dumps(
     {
         "object": "chat.completion",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
-        ],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 5, "completion_tokens": 2},
     }
 ).encode()

@@ -241,7 +241,7 @@ async def test_the_cut_is_told_once_in_the_log(caplog: pytest.LogCaptureFixture)
 async def test_refused_connections() -> None:
     """502 in OpenAI's shape, naming the backend."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
-        url = "http://127.0.0.1:{}".format(gone.getsockname()[1])
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
     async with running_proxy(url) as proxy, client_of(proxy.url) as client:
         for path in ("/v1/chat/completions", "/v1/embeddings"):
             seen = await ask(client, "POST", path, json={"messages": []})
