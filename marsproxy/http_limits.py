@@ -171,8 +171,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         self._unset_keepalive_if_required()
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()  # pipelined behind an answer under way: ours would land inside it
-            return
+            is_reading = self.cycle is self._answering and self.cycle.more_body
+            if self.cycle.response_started or not is_reading:
+                self.transport.close()  # ours would land inside the answer that is under way, or before it
+                return
+            # The body that is being read breaks off: the application need not wait for the rest of it.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         answer = errors.as_answer(refusal)
         lines = [name + b": " + value + b"\r\n" for name, value in answer.headers]
         self.transport.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body]))

@@ -87,7 +87,9 @@ class Relay:
         schema = tracked_schema(client.method, path)
         target = f"{path}?{client.query}" if client.query else path
         try:
-            if schema is None:
+            if not target.startswith("/"):  # OPTIONS * means the server itself, so it ends here
+                await refuse(client, schema, errors.bad_request("bad_target", "the target is no path"))
+            elif schema is None:
                 await self._pass_through(client, target)
             else:
                 await self._relay_turn(client, schema, target, url_session)

@@ -39,7 +39,7 @@ async def fronted(
     """A proxy before such a backend; at the end it must still serve, and nothing may be left."""
     async with (
         faulty.faulty_backend(behaviour, reads_body=reads_body) as backend,
-        running_proxy(backend.url, backend=Backend(kv_tokens=100_000, **settings)) as proxy,
+        running_proxy(backend.url, backend=Backend(kv_tokens=10**9, **settings)) as proxy,
         client_of(proxy.url) as client,
     ):
         yield client, backend, proxy
