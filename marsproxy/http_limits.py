@@ -31,6 +31,9 @@ from marsproxy.errors import Refusal
 
 CUT = "marsproxy.cut"
 """ASGI extension: a function in the request's scope that ends the connection in the middle of an answer."""
+MAX_PIPELINED = 8
+"""Requests read ahead of their turn; with more, a connection is no longer watched for its end. No client
+library of the field pipelines at all."""
 LINGER_S = 1.0
 """Long enough for an answer to cross the world and the client to stop, short for a flood."""
 
@@ -110,6 +113,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > self.max_header_bytes and self._exact_head_bytes() > self.max_header_bytes:
             self._answer_instead_of_app()
         super().on_headers_complete()
+        if 0 < len(self.pipeline) <= MAX_PIPELINED:
+            # uvicorn stops reading here, and would not see that the client goes away.
+            self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
