@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import secrets
 import socket
 import time
@@ -43,7 +44,14 @@ BACKLOG = 4096
 
 def serve(config: Config) -> None:
     """Run the proxy until it is told to stop."""
+    _allow_open_files()
     uvloop.run(_serve(config))
+
+
+def _allow_open_files() -> None:
+    """Every client and every request to a backend is one; many systems allow 1,024 unless asked for more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: Config) -> None:
