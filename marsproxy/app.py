@@ -29,6 +29,7 @@ from marsproxy.metrics import Metrics
 from marsproxy.outbound import tenant_of
 from marsproxy.relay import Relay, refuse
 from marsproxy.wire.normal import UNREADABLE
+from marsproxy.wire.session_ids import valid_id
 
 T = TypeVar("T")
 
@@ -172,9 +173,9 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
     async def end_named_session(request: Request) -> dict[str, bool]:
         """The same by the client's own id, the way clients of other agent-aware routers say it."""
         said = _decoded(await request.body(), EndOfSession)
-        name = said.session_id or said.program_id
-        if not name:
-            raise Refuse(errors.bad_request("bad_body", "session_id or program_id: a string is needed"))
+        name = valid_id(said.session_id) or valid_id(said.program_id)
+        if name is None:
+            raise Refuse(errors.bad_request("bad_body", "session_id or program_id: a session's id is needed"))
         return {"released": dispatcher.end_session(named_session_id(tenant_of(request.headers.raw), name))}
 
     @api.post("/mars/v1/tools", status_code=204, dependencies=[from_gateway])

@@ -129,7 +129,8 @@ class Upstream:
 
     Args:
         name: what it is called in metrics, logs and errors.
-        url: scheme, host and port, perhaps with a path to put before every request's path.
+        url: scheme, host and port, perhaps with a path to put before every request's path, and with
+            credentials that take the place of the client's.
         connect_timeout_s: for a new connection.
         read_timeout_s: longest silence while waiting for an answer or inside one; None waits for ever.
         keepalive_s: idle connections are dropped after this; it must be below the backend's own limit
@@ -147,6 +148,7 @@ class Upstream:
     ) -> None:
         self.name = name
         self._base = url.rstrip("/")
+        self._has_credentials = URL(url).user is not None
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s
         )
@@ -227,6 +229,11 @@ class Upstream:
                 # Each round uses up one pooled connection, so this ends with a new one.
                 self.retries_total += 1
 
+    def _headers(self, headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+        if self._has_credentials:
+            headers = ((name, value) for name, value in headers if name != b"authorization")
+        return CIMultiDict((_text(name), _text(value)) for name, value in headers)
+
     async def _send_once(
         self,
         attempt: _Attempt,
@@ -239,7 +246,7 @@ class Upstream:
         response = await self._session.request(
             method,
             URL(self._base + target, encoded=True),
-            headers=CIMultiDict((_text(name), _text(value)) for name, value in headers),
+            headers=self._headers(headers),
             data=_as_data(body, attempt),
             allow_redirects=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
