@@ -31,11 +31,14 @@ def test_own_paths(path: str, own: bool) -> None:
 
 async def test_gauges_show_the_policys_state() -> None:
     """When somebody looks."""
-    async with faulty.faulty_backend(faulty.answers_well) as backend:
-        async with running_proxy(backend.url) as proxy, client_of(proxy.url) as client:
-            await ask_chat(client)
-            page = (await client.get("/metrics")).text
-            ready = (await client.get("/readyz")).json()
+    async with (
+        faulty.faulty_backend(faulty.answers_well) as backend,
+        running_proxy(backend.url) as proxy,
+        client_of(proxy.url) as client,
+    ):
+        await ask_chat(client)
+        page = (await client.get("/metrics")).text
+        ready = (await client.get("/readyz")).json()
     assert 'mars_sessions{phase="tool_gap"} 1.0' in page
     assert "mars_fallback_cap_active 1.0" in page
     assert f'mars_telemetry_fresh{{backend="{backend.url}"}} 1.0' in page
@@ -67,11 +70,14 @@ async def test_a_gateway_shows_its_token(headers: Any, status: int) -> None:
 async def test_what_the_gateway_saw_reaches_the_policy() -> None:
     """Its hosts' headroom."""
     headroom = {"cores": 4.0, "running": 3, "queued": 1}
-    async with faulty.faulty_backend(faulty.answers_well) as backend:
-        async with running_proxy(backend.url) as proxy, client_of(proxy.url) as client:
-            assert (await client.post("/mars/v1/tools", json={"headroom": headroom})).status_code == 204
-            last = proxy.proxy.dispatcher.policy.tool_hosts.last
-            assert last is not None
-            assert (last.cores, last.running, last.queued) == (4.0, 3, 1)
-            assert "mars_tools_running 3.0" in (await client.get("/metrics")).text
+    async with (
+        faulty.faulty_backend(faulty.answers_well) as backend,
+        running_proxy(backend.url) as proxy,
+        client_of(proxy.url) as client,
+    ):
+        assert (await client.post("/mars/v1/tools", json={"headroom": headroom})).status_code == 204
+        last = proxy.proxy.dispatcher.policy.tool_hosts.last
+        assert last is not None
+        assert (last.cores, last.running, last.queued) == (4.0, 3, 1)
+        assert "mars_tools_running 3.0" in (await client.get("/metrics")).text
     assert Config().gateway.token is None

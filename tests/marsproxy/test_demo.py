@@ -20,9 +20,9 @@ async def test_a_small_demonstration(tmp_path: Path) -> None:
     async with asyncio.timeout(110):
         said = (await demo.communicate())[0].decode()
     assert demo.returncode == 0, said
-    assert (out / "report.html").exists(), said
+    assert await asyncio.to_thread(lambda: list(out.rglob("report.html"))), said
     for line in said.splitlines():
         what, _, url = line.partition(": http://127.0.0.1:")
         if url and what in ("proxy", "tool gateway"):
-            with pytest.raises(OSError, match="refused|Connect call failed"):
+            with pytest.raises(OSError, match="Connect call failed"):
                 await asyncio.open_connection("127.0.0.1", int(url.split("/")[0]))

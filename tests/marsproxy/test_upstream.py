@@ -182,6 +182,19 @@ async def test_large_bodies() -> None:
         assert sizes == [2 << 20] * 2
 
 
+async def test_credentials_in_the_url_replace_the_clients() -> None:
+    """One request cannot have both."""
+    async with faulty.faulty_backend(faulty.answers_well) as backend:
+        url = backend.url.replace("http://", "http://user:secret@")
+        upstream = Upstream("gpu", url, connect_timeout_s=1.0, read_timeout_s=5.0, keepalive_s=4.0)
+        await upstream.open()
+        answer = await upstream.send("GET", "/", [(b"authorization", b"Bearer mine")], None)
+        answer.close()
+        await upstream.close()
+        assert b"authorization: basic dxnlcjpzzwnyzxq=" in backend.requests[0].lower()
+        assert b"Bearer mine" not in backend.requests[0]
+
+
 async def test_a_stream_is_not_sent_twice() -> None:
     """A stale connection may have taken some of it."""
 
