@@ -16,7 +16,7 @@ WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
 VLLM_TESTS := $(wildcard tests/vllm/test_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-vllm test-fast check fmt bench venv venv-vllm clean
+.PHONY: packages help demo test test-unit test-vllm test-fast check fmt bench venv venv-vllm clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 14
@@ -26,7 +26,7 @@ demo: $(STAMP)  ## agent sessions through the proxy and without it, on this mach
 
 test: test-unit $(if $(VLLM_TESTS),test-vllm)  ## all tests, those with a real vLLM included
 
-test-unit: $(STAMP)  ## the tests that need no vLLM
+test-unit: $(STAMP) packages  ## the tests that need no vLLM
 	$(PYTEST) -n auto $(WITHOUT_VLLM)
 
 test-vllm: $(STAMP_VLLM)  ## the tests that need a real vLLM, without a GPU
@@ -45,7 +45,10 @@ fmt: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)  ## what the proxy's own parts cost, in microseconds
-	$(BIN)/python bench/parts.py
+	$(BIN)/python tests/bench/parts.py
+
+packages:
+	@.ci/packages
 
 venv: $(STAMP)  ## only the set-up
 

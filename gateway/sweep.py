@@ -12,9 +12,9 @@ import select
 import signal
 import time
 from collections.abc import Iterator, Set
-from pathlib import Path
 
 MARKER = "MARS_EXEC_ID"
+_MARKER_BYTES = MARKER.encode()
 
 _MAX_PASSES = 20
 """Something that forks faster than it is found is given up after so many walks."""
@@ -93,7 +93,8 @@ def _wait_gone(handles: list[int]) -> None:
 
 def _is_marked(pid: int, marks: Set[bytes]) -> bool:
     try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path's
+            environ = file.read()
     except OSError:  # Gone, another user's, or a kernel thread.
         return False
-    return MARKER.encode() in environ and not marks.isdisjoint(environ.split(b"\0"))
+    return _MARKER_BYTES in environ and not marks.isdisjoint(environ.split(b"\0"))

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadgen.client import ChatClient, Exchange, TurnError
+from loadgen.client import ChatClient, Exchange, TurnError, seconds
 from loadgen.history import History, RequestOptions
 from loadgen.lag import LagMeter
 from loadgen.records import SessionRecord, TurnRecord
@@ -97,7 +97,7 @@ class Agent:
 
     async def _ask(self, record: TurnRecord, turn: Turn) -> Exchange:
         exchange = Exchange(sent_s=record.sent_s)
-        body = self._history.body(turn.output_tokens)
+        body = self._history.body(turn, label=f"{record.session}/{record.turn}")
         try:
             answer = await self._stage.client.complete(
                 body, stream=self._stage.options.stream, headers=self._headers, exchange=exchange
@@ -151,10 +151,19 @@ def note(record: TurnRecord, exchange: Exchange) -> None:
     record.first_token_s, record.last_token_s = exchange.first_token_s, exchange.last_token_s
     record.mars_session = exchange.headers.get("x-mars-session")
     record.decision = exchange.headers.get("x-mars-decision")
-    held_ms = exchange.headers.get("x-mars-held-ms")
-    record.held_s = float(held_ms) / 1000 if held_ms and held_ms.replace(".", "", 1).isdigit() else None
+    record.held_s = held_s(exchange)
     usage = exchange.answer.usage if exchange.answer else None
     if usage is not None:
         record.prompt_tokens, record.output_tokens = usage.prompt_tokens, usage.completion_tokens
         details = usage.prompt_tokens_details
         record.cached_tokens = details.cached_tokens if details else None
+
+
+def held_s(exchange: Exchange) -> float | None:
+    """A stream that opened while its turn was held says the time later, in a comment; its header cannot."""
+    if exchange.answer is not None and exchange.answer.held_ms is not None:
+        return exchange.answer.held_ms / 1000
+    held_ms = seconds(exchange.headers.get("x-mars-held-ms"))
+    if held_ms is None or (held_ms == 0 and exchange.headers.get("x-mars-decision") == "held"):
+        return None
+    return held_ms / 1000

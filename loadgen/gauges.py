@@ -5,6 +5,7 @@ missing, and a server that does not answer, leave None. Never fails a run.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,9 +20,10 @@ RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"
 PREEMPTIONS = "vllm:num_preemptions_total"
 HELD = "mars_held_turns"
-TOOLS_RUNNING = "mars_gateway_execs_running"
-TOOLS_QUEUED = "mars_gateway_execs_queued"
-NAMES = frozenset({KV_USED, RUNNING, WAITING, PREEMPTIONS, HELD, TOOLS_RUNNING, TOOLS_QUEUED})
+TOOLS_RUNNING = ("mars_gateway_execs_running", "mars_tools_running")
+TOOLS_QUEUED = ("mars_gateway_execs_queued", "mars_tools_queued")
+"""The gateway's own word first; the proxy repeats what the gateway told it."""
+NAMES = frozenset({KV_USED, RUNNING, WAITING, PREEMPTIONS, HELD, *TOOLS_RUNNING, *TOOLS_QUEUED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,17 @@ class Reading:
 
     values: dict[str, list[float]]
 
-    def total(self, name: str) -> int | None:
-        found = self.values.get(name)
-        return None if found is None else round(sum(found))
+    def total(self, *names: str) -> int | None:
+        """Over all label sets, of the first name that is there and known."""
+        for name in names:
+            found = self.values.get(name)
+            if found is not None and math.isfinite(sum(found)):
+                return round(sum(found))
+        return None
 
     def mean(self, name: str) -> float | None:
         found = self.values.get(name)
-        return None if found is None else sum(found) / len(found)
+        return None if found is None or not math.isfinite(sum(found)) else sum(found) / len(found)
 
 
 def parse_metrics(text: str) -> dict[str, list[float]]:
@@ -49,9 +55,10 @@ def parse_metrics(text: str) -> dict[str, list[float]]:
         if name in NAMES:
             after_labels = line.rpartition("}")[2] if "}" in line else line[len(name) :]
             try:
-                values.setdefault(name, []).append(float(after_labels.split()[0]))
+                value = float(after_labels.split()[0])
             except (ValueError, IndexError):
                 continue
+            values.setdefault(name, []).append(value)
     return values
 
 
@@ -96,8 +103,8 @@ class GaugeSampler:
                 running=reading.total(RUNNING),
                 waiting=reading.total(WAITING),
                 held_sessions=reading.total(HELD),
-                tools_running=reading.total(TOOLS_RUNNING),
-                tools_queued=reading.total(TOOLS_QUEUED),
+                tools_running=reading.total(*TOOLS_RUNNING),
+                tools_queued=reading.total(*TOOLS_QUEUED),
             )
         )
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
+from loadgen.scripted import AnswerMode, scripted_answer
 from loadgen.sse import Answer
+from loadgen.workload import Turn
 
 TOOLS = [
     {
@@ -34,11 +36,14 @@ class RequestOptions:
     stream: bool = True
     exact_output: bool = True
     """Ask for the traced number of tokens exactly (``ignore_eos``, ``min_tokens``: vLLM's fields)."""
+    answers: AnswerMode = AnswerMode.MODEL
 
-    def fields(self, output_tokens: int) -> dict[str, Any]:
-        fields: dict[str, Any] = {"model": self.model, "max_tokens": output_tokens, "temperature": 0}
+    def fields(self, turn: Turn, label: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {"model": self.model, "max_tokens": turn.output_tokens, "temperature": 0}
         if self.exact_output:
-            fields |= {"min_tokens": output_tokens, "ignore_eos": True}
+            fields |= {"min_tokens": turn.output_tokens, "ignore_eos": True}
+        if self.answers is AnswerMode.CALLS:
+            fields["vllm_xargs"] = {"mars_answer": scripted_answer(turn, label)}
         if self.stream:
             fields |= {"stream": True, "stream_options": {"include_usage": True}}
         return fields | {"tools": TOOLS}
@@ -55,8 +60,9 @@ class History:
             self._messages += b","
         self._messages += msgspec.json.encode(message)
 
-    def body(self, output_tokens: int) -> bytes:
-        fields = msgspec.json.encode(self._options.fields(output_tokens))
+    def body(self, turn: Turn, label: str) -> bytes:
+        """The request for ``turn``; ``label`` names it where an answer is scripted."""
+        fields = msgspec.json.encode(self._options.fields(turn, label))
         return bytes(self._messages + b"]," + fields[1:])
 
     def add_answer(self, answer: Answer) -> None:

@@ -10,6 +10,7 @@ from loadgen.arrivals import Arrivals, choose_load
 from loadgen.client import READ_TIMEOUT_S
 from loadgen.modifiers import Modifiers
 from loadgen.run import RunSettings, ToolMode
+from loadgen.scripted import AnswerMode
 from loadgen.source import Workload, open_workload
 
 
@@ -61,6 +62,10 @@ class ClientOptions:
     """What runs between turns: nothing but time, or real commands through the gateway."""
     gateway: str | None = None
     """URL of the tool-execution gateway."""
+    gateway_token: Annotated[str | None, Parameter(env_var="MARS_GATEWAY_TOKEN", show_default=False)] = field(
+        default=None, repr=False
+    )
+    """Sent to the gateway as a bearer token."""
     engine: str | None = None
     """URL of the model server behind a proxy: its metrics are sampled too; compare clears its prefix cache
     before each run."""
@@ -74,6 +79,8 @@ class ClientOptions:
     """Ask for server-sent events, or for one JSON answer."""
     exact_output: bool = True
     """Force the traced answer lengths with vLLM's ignore_eos and min_tokens."""
+    answers: AnswerMode = AnswerMode.MODEL
+    """What the model says, or (embedded engine only) tool calls where the workload has them."""
     session_header: str | None = None
     """Send each session's id under this header. Default: no id, as most frameworks."""
     timeout_s: float = READ_TIMEOUT_S
@@ -90,11 +97,13 @@ def settings_of(
         out_dir=out,
         tools=client.tools,
         gateway=client.gateway,
+        gateway_token=client.gateway_token,
         engine=client.engine,
         model=client.model,
         api_key=client.api_key,
         stream=client.stream,
         exact_output=client.exact_output,
+        answers=client.answers,
         session_header=client.session_header,
         read_timeout_s=client.timeout_s,
     )

@@ -29,6 +29,7 @@ from loadgen.recorder import REPORT_FILE, Recorder
 from loadgen.records import TurnRecord
 from loadgen.report import write_report
 from loadgen.schedule import play_all
+from loadgen.scripted import AnswerMode
 from loadgen.source import Workload
 from loadgen.summary import summarise
 from loadgen.target import Target, base_url, probe
@@ -50,12 +51,14 @@ class RunSettings:
     out_dir: Path
     tools: ToolMode = ToolMode.SLEEP
     gateway: str | None = None
+    gateway_token: str | None = field(default=None, repr=False)
     engine: str | None = None
     """Also read this server's metrics, where the target is a proxy that does not repeat them."""
     model: str | None = None
     api_key: str | None = field(default=None, repr=False)
     stream: bool = True
     exact_output: bool = True
+    answers: AnswerMode = AnswerMode.MODEL
     session_header: str | None = None
     read_timeout_s: float = READ_TIMEOUT_S
     label: str | None = None
@@ -125,7 +128,7 @@ async def open_tools(settings: RunSettings, stack: AsyncExitStack) -> Tools:
     if settings.gateway is None:
         return SleepTools()
     # Connections of its own: a slow gateway must not share timeouts or keys with the model server.
-    http = await stack.enter_async_context(open_http_client())
+    http = await stack.enter_async_context(open_http_client(settings.gateway_token))
     return GatewayTools(http, base_url(settings.gateway), run_id=uuid.uuid4().hex[:8])
 
 
@@ -161,7 +164,12 @@ class LiveRun:
             client=client,
             tools=tools,
             text=text,
-            options=RequestOptions(self.target.model, self.settings.stream, self.settings.exact_output),
+            options=RequestOptions(
+                model=self.target.model,
+                stream=self.settings.stream,
+                exact_output=self.settings.exact_output,
+                answers=self.settings.answers,
+            ),
             lag=self.lag,
             clock=self.clock,
             on_turn=self._turn_ended,
@@ -230,6 +238,7 @@ def meta(run: LiveRun, sampler: GaugeSampler) -> dict[str, Any]:
         "seed": settings.seed,
         "tools": settings.tools.value,
         "stream": settings.stream,
+        "answers": settings.answers.value,
         "chars_per_token": target.chars_per_token,
         "chars_per_token_is_measured": target.is_calibrated,
         "overhead_tokens": target.overhead_tokens,

@@ -4,12 +4,15 @@ Pure: bytes in, facts out. Decodes only the fields it needs; comments and unknow
 Text is kept because the next prompt repeats it; no token is ever a record of its own.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from loadgen.errors import LoadgenError
+
+HELD_COMMENT = b": held_ms="
 
 
 class FunctionPart(msgspec.Struct):
@@ -73,6 +76,8 @@ class Answer:
     """``[DONE]`` was seen."""
     outputs: int = 0
     """Events with anything that the model generated; when it rises, a token has come."""
+    held_ms: float | None = None
+    """From the proxy's comment ``: held_ms=N``."""
 
     def add(self, chunk: Chunk) -> None:
         if chunk.error is not None:
@@ -118,6 +123,8 @@ class SseReader:
         for line in lines:
             if line.startswith(b"data:"):
                 self._event(line[5:].strip())
+            elif line.startswith(HELD_COMMENT):
+                self._held(line[len(HELD_COMMENT) :])
 
     def finish(self) -> Answer:
         """The stream is over: whole, or ``BrokenAnswerError``."""
@@ -125,6 +132,10 @@ class SseReader:
         if self.answer.finish_reason is None:
             raise BrokenAnswerError("the stream ended before a finish_reason")
         return self.answer
+
+    def _held(self, number: bytes) -> None:
+        with suppress(ValueError):
+            self.answer.held_ms = float(number)
 
     def _event(self, payload: bytes) -> None:
         if payload == b"[DONE]":

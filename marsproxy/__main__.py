@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it failed, 2 the configuration or the command line is wron
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +72,7 @@ def demo(
     sessions: Annotated[int, Parameter(validator=Number(gte=1, lte=10_000))] = 30,
     seed: int = 1,
     repeats: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 1,
-    out: Path = Path("out/demo"),
+    out: Path | None = None,
 ) -> int:
     """Show on this machine, without a GPU, what the proxy changes.
 
@@ -79,11 +80,11 @@ def demo(
         sessions: Agent sessions to run against each of the two targets.
         seed: Of the workload; the same seed gives the same sessions.
         repeats: Runs of each target, alternating; the table shows their medians.
-        out: Directory for records and report.
+        out: Directory for records and report. Default: a new one below out/demo/.
     """
     from marsproxy.demo import run_demo
 
-    return run_demo(sessions=sessions, seed=seed, repeats=repeats, out=out)
+    return run_demo(sessions=sessions, seed=seed, repeats=repeats, out=out or _new_directory())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,6 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _new_directory() -> Path:
+    return Path("out/demo") / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
 
 
 def _explain(message: str) -> None:

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from marsproxy.children import Child, ChildFailed
 
-KV_TOKENS = 40_000
-"""The default sessions grow to about 9,000 tokens each: thirty of them want seven times the pool."""
+KV_TOKENS = 56_000
+"""The default sessions grow to about 12,000 tokens each: thirty of them want six times the pool."""
 TOOL_SLOTS = 64
 """The demonstration's commands mostly sleep; the gateway's queue is not what it shows."""
 ARRIVALS_PER_S = 2.0
@@ -45,10 +45,13 @@ async def _demo(sessions: int, seed: int, repeats: int, out: Path) -> int:
             *("--tools", "gateway", "--gateway", gateway, "--engine", engine, "--answers", "calls"),
         )
         try:
-            return await compare.wait()
+            code = await compare.wait()
         except asyncio.CancelledError:
             # Ctrl-C reached it too: it stops cleanly and keeps what was measured.
-            return await compare.wait()
+            code = await compare.wait()
+    if (report := out / "report.html").exists():
+        console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
+    return code
 
 
 async def _start_servers(stack: AsyncExitStack, console: Console) -> tuple[str, str, str]:

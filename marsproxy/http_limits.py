@@ -18,6 +18,8 @@ with a reset, which can overtake our answer. It is shut for writing, drained for
 """
 
 import asyncio
+import weakref
+from functools import partial
 from typing import Any
 
 from uvicorn._types import ASGI3Application
@@ -69,6 +71,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._uncounted_bytes = 0
         """Of the present read, if a head that begins in it would have to count them."""
         self._head_timer: asyncio.TimerHandle | None = None
+        # Weak, or each connection would leave a cycle behind.
+        self._extensions: Any = {CUT: partial(_cut, weakref.ref(self))}
         self._answering: RequestResponseCycle | None = None
         """The request that is being answered; ``cycle`` is the latest that was read."""
 
@@ -119,8 +123,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
-        extensions: Any = {CUT: self.cut}
-        cycle.scope["extensions"] = extensions
+        cycle.scope["extensions"] = self._extensions
         super()._start_asgi_task(cycle, app)
 
     def cut(self) -> None:
@@ -190,3 +193,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._head_timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+
+def _cut(connection: "weakref.ref[LimitedHttpProtocol]") -> None:
+    if (protocol := connection()) is not None:
+        protocol.cut()

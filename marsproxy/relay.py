@@ -196,7 +196,11 @@ class Relay:
             await asyncio.wait((turn.verdict,), timeout=self._config.hold.sse_comment_interval_s)
             if not turn.verdict.done():
                 await client.show_life([*EVENT_STREAM_HEAD, *_mars_headers(turn)], HOLD_COMMENT)
-        return await turn.verdict
+        forward = await turn.verdict
+        if client.is_only_held:
+            # The header that says so has gone out already, with what was known then.
+            await client.write(b": held_ms=%d\n\n" % turn.held_ms)
+        return forward
 
     async def _pass_back(
         self, client: Client, turn: Turn, answer: UpstreamAnswer, outcome: Outcome, *, strips_usage: bool

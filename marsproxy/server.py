@@ -1,6 +1,7 @@
 """Puts the parts together and serves: the only place that knows all of them."""
 
 import asyncio
+import gc
 import logging
 import resource
 import secrets
@@ -42,9 +43,15 @@ BACKLOG = 4096
 """Connections the kernel keeps waiting: a fleet of agents that starts at once."""
 
 
+GC_THRESHOLDS = (20_000, 50, 100)
+"""Python's own (700, 10, 10) walk the session tables over and over: a fifth of the CPU of a short turn
+(384 against 484 us, CPython 3.11). Nothing on the path of a request makes cycles that grow."""
+
+
 def serve(config: Config) -> None:
     """Run the proxy until it is told to stop."""
     _allow_open_files()
+    gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(_serve(config))
 
 

@@ -6,6 +6,7 @@ first, so that a rule that catches nothing does not pass for one that is kept.
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ WITHOUT_OWN_TEST = {
     "marsproxy/core/commands.py": "vocabulary without behaviour; the event log's tests build every type",
     "marsproxy/core/events.py": "vocabulary without behaviour; the event log's tests build every type",
     "marsproxy/core/evidence.py": "vocabulary without behaviour",
+    "loadgen/engine/__main__.py": "run as a command in tests/loadgen/engine/test_command.py",
+    "loadgen/engine/cli.py": "run as a command in tests/loadgen/engine/test_command.py",
     "loadgen/records.py": "fields of a file; the driver's tests write them, the report's read them",
     "loadgen/workload.py": "fields of a file; the readers' tests read them",
 }
@@ -192,12 +195,32 @@ def test_modules_say_what_they_own(source: Path) -> None:
 
 @every_source
 def test_sources_have_tests(source: Path) -> None:
-    """``a/b.py`` is tested in ``tests/a/test_b.py``, or in several ``tests/a/test_b_*.py``."""
+    """The tests of its folder, or of the folder above, reach every source: ``a/b.py`` has
+    ``tests/a/test_b.py``, or a test there imports it, by itself or through other sources of ``a``."""
     if source.name == "__init__.py" or source.as_posix() in WITHOUT_OWN_TEST:
         return
-    stem = f"test_{source.stem.strip('_')}"
-    beside = {path.stem for path in (ROOT / "tests" / source.parent).glob("test_*.py")}
-    assert [each for each in beside if each == stem or each.startswith(stem + "_")]
+    assert any(source in reached_from_tests_of(folder) for folder in source.parents if folder.name)
+
+
+@cache
+def reached_from_tests_of(folder: Path) -> frozenset[Path]:
+    """Sources in ``folder`` and below that its tests import, directly or through each other."""
+    tests = sorted((ROOT / "tests" / folder).glob("*.py"))
+    stems = {test.stem for test in tests}
+    reached = {s for s in SOURCES if s.parent == folder and f"test_{s.stem.strip('_')}" in stems}
+    modules = [*(test.relative_to(ROOT) for test in tests), *reached]
+    names = {name for module in modules for name in imported(parse(module))}
+    while names:
+        found = {
+            source
+            for source in SOURCES
+            if source.is_relative_to(folder)
+            and source not in reached
+            and any(is_within(name, module_name(source)) for name in names)
+        }
+        reached |= found
+        names = {name for source in found for name in imported(parse(source))}
+    return frozenset(reached)
 
 
 def test_exceptions_are_about_files_that_exist() -> None:

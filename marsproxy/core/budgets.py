@@ -30,10 +30,20 @@ class Budgets:
     def loads(self, now: float) -> dict[str, float]:
         """Tokens reserved on each backend whose budget is known. Linear in counted sessions."""
         return {
-            name: sum(self.footprint(session, session.context_tokens, pool) for session in b.counted.values())
-            for name, b in self.backends.items()
-            if (pool := self._known_pool(b, now)) is not None
+            name: self._reserved_tokens(backend, pool)
+            for name, backend in self.backends.items()
+            if (pool := self._known_pool(backend, now)) is not None
         }
+
+    def _reserved_tokens(self, backend: BackendState, pool: int) -> float:
+        beta = self._settings.growth_beta
+        peaks: dict[str, float] = {}
+        total = 0.0
+        for session in backend.counted.values():
+            if (peak := peaks.get(session.family)) is None:
+                peak = peaks[session.family] = self.expected_peak_tokens(session.family, pool)
+            total += footprint(session.context_tokens, peak, beta)
+        return total
 
     def choose(
         self, session: SessionState, turn_class: TurnClass, context: int, loads: dict[str, float], now: float

@@ -72,18 +72,20 @@ class ReturnRate:
     """How often a session goes on by itself after an answer that calls no tool, per family.
 
     Agents that act through plain text never make a tool call, so the answer alone does not tell a
-    final answer from a step. The rate starts from what the request says (no tools declared: a step).
+    final answer from a step. A family is taken to be done until it has shown otherwise: most requests
+    without tools are a single question, and waiting for each of them to come back would hold its budget
+    for nothing.
     """
 
     def __init__(self) -> None:
         self._rates: OrderedDict[str, float] = OrderedDict()
 
-    def learn(self, family: str, *, has_returned: bool, prior: float) -> None:
-        rate = self._rates.setdefault(family, prior)
+    def learn(self, family: str, *, has_returned: bool) -> None:
+        rate = self._rates.setdefault(family, 0.0)
         self._rates[family] = rate + RATIO_GAIN * (float(has_returned) - rate)
         self._rates.move_to_end(family)
         if len(self._rates) > MAX_FAMILIES:
             self._rates.popitem(last=False)
 
-    def is_return_likely(self, family: str, *, prior: float) -> bool:
-        return self._rates.get(family, prior) > 0.5
+    def is_return_likely(self, family: str) -> bool:
+        return self._rates.get(family, 0.0) > 0.5

@@ -54,7 +54,7 @@ class TurnEvidence:
     message_digests: tuple[Digest, ...]
     """One per message in order, system prompt or ``instructions`` included; () if there are none."""
     body_digest: Digest
-    """Of the whole body: equal bodies are a retry or a sample of best-of-n, never a new turn."""
+    """Of the whole body, in place of messages where none were understood; else it may be empty."""
     has_tools: bool
     explicit_id: str | None = None
     explicit_level: Level | None = None

@@ -48,10 +48,10 @@ class Frontier:
     attempts: int = 0
     """In flight now."""
     superseded: "tuple[Frontier, ...]" = ()
-    """Closed by this turn while it has no answer; open again if it is lost."""
+    """Closed by this turn; open again if it is lost."""
     is_contested: bool = False
-    """Lost, and then taken up by a request that does not call itself a retry: if one comes that does, it
-    may be the real one, and this another sample of the same."""
+    """It was lost once and taken up by a request that does not call itself a retry: two samples may have
+    made attempts at it, and a stated retry by one must not join what the other has in flight."""
     is_answered: bool = False
     answer_keys: tuple[PrefixKey, ...] = ()
     answers: tuple[Digest, ...] = ()

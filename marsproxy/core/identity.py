@@ -15,7 +15,7 @@ else of the salt and a counter. Equal calls give equal ids: there is no chance i
 
 Size: a session takes 3.7 kB (3.9 kB with an explicit id), measured as resident memory per session with
 100,000 sessions of 40 turns; it does not grow with the turns. Time: 46 µs to resolve a continuation of 120
-messages, 100 µs for a stranger's, 7 µs to take an answer in (Python 3.11, one shared Xeon core).
+messages, 100 µs for a stranger's, 7 µs to take an answer in (Python 3.11, one shared EPYC core).
 """
 
 import hashlib
@@ -195,7 +195,7 @@ class SessionIndex:
 
     def _touch(self, session: Session, now: float) -> None:
         """A line that runs keeps the main line under its id alive."""
-        for used in {session, self._lines(session)[0]}:
+        for used in (session, self._lines(session)[0]):
             used.last_seen = now
             self._sessions.move_to_end(used.session_id)
 

@@ -127,10 +127,11 @@ def _longest_prefix(history: History, tenant: Tenant) -> _Found | None:
 
     A request with nothing after it is no continuation: the last key is looked up among replies only.
     """
+    replies, requests = tenant.replies.keys(), tenant.requests.keys()
     for length in range(len(history), 0, -1):
         key = history.keys[length]
-        in_replies = key in tenant.replies
-        in_requests = length < len(history) and key in tenant.requests
+        in_replies = key in replies
+        in_requests = key in requests and length < len(history)
         if not in_replies and not in_requests:
             continue
         for state in (State.WAITING, State.LOST, State.CLOSED, State.RUNNING):
@@ -160,9 +161,9 @@ def _rewritten_session(history: History, tenant: Tenant, matched: int) -> Sessio
     """Rule 5: the one idle session whose latest answer comes after the ``matched`` messages."""
     rest = set(history.digests[matched:])
     sessions: set[Session] = set()
-    for digest in rest:
+    for digest in rest & tenant.answers.keys():
         owners = tenant.answers.few(digest, _MAX_SHARERS)
-        sessions |= {f.session for f in owners if f.state is State.WAITING and not f.session.is_busy}
+        sessions |= {f.session for f in owners if f.state is State.WAITING}
     signs = {session: _signs(session, history, rest) for session in sessions}
     best = max(signs.values(), default=0)
     winners = [session for session, count in signs.items() if count == best]

@@ -12,7 +12,7 @@ the first that applies:
    parallel with the main turn and here a moment before it (opencode). This is the FIRST turn.
 5. No tools: SIDE if the session has them, or is busy, or starts otherwise; else CONDENSED. Raw completions
    have no messages to compare and no tools: CONTINUATION unless the session is busy.
-6. Tools, and it carries the latest answer of an idle line, or rewinds one: CONDENSED.
+6. Tools, and it carries the latest answer of a line in its gap, or rewinds one: CONDENSED.
 7. Tools, and the main line is idle: CONDENSED if it starts with the same message, or if no tool results
    are due. If they are, an agent with another system prompt is a sub-agent at work: a branch.
 8. The line is busy: a branch. A branch is a session of its own with the main line as parent.
@@ -91,7 +91,7 @@ def _rewritten(
     main = lines[0]
     matched = fit.matched if fit is not None else 0
     for candidate in lines:
-        if not candidate.is_busy and _carries_latest_answer(candidate, evidence):
+        if _carries_latest_answer(candidate, evidence):
             return condensed(candidate, level, matched if candidate is line else 0)
     if fit is not None:
         return branched(main, level, matched) if line.is_busy else condensed(line, level, matched)

@@ -281,7 +281,6 @@ class Policy:
         session = turn.session
         session.gap_signature = event.tool_signature
         session.is_after_text = event.ending is Ending.FINISHED and event.tool_calls == 0
-        session.declares_tools = turn.arrival.has_tools
         if not self._may_come_back(session, event.ending):
             self._uncount(session)
             return
@@ -300,14 +299,14 @@ class Policy:
         return ending is Ending.FINISHED
 
     def _expects_return(self, session: SessionState) -> bool:
-        return self._returns.is_return_likely(session.family, prior=float(not session.declares_tools))
+        return session.goes_on_after_text or self._returns.is_return_likely(session.family)
 
     def _learn_return(self, session: SessionState, *, has_returned: bool) -> None:
         """Did the agent go on by itself after an answer that called no tool?"""
         if session.is_after_text:
             session.is_after_text = False
-            prior = float(not session.declares_tools)
-            self._returns.learn(session.family, has_returned=has_returned, prior=prior)
+            session.goes_on_after_text = has_returned
+            self._returns.learn(session.family, has_returned=has_returned)
 
     def _rest(self, session: SessionState) -> None:
         """Nothing more is expected: the session's size is known, and its budget is free."""

@@ -5,7 +5,7 @@ which session a request belongs to.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, KeysView
 from itertools import chain, islice
 from typing import Generic, Protocol, TypeVar
 
@@ -58,6 +58,10 @@ class Owners(Generic[K]):
         elif owner is frontier:
             del self._owners[key]
 
+    def keys(self) -> KeysView[K]:
+        """For asking about many keys without a call for each."""
+        return self._owners.keys()
+
     def few(self, key: K, most: int) -> tuple[Frontier, ...]:
         """All of them, or none if they are more than ``most``: then the evidence is a common phrase."""
         owner = self._owners.get(key)
@@ -93,8 +97,9 @@ class Prefixes:
     def __iter__(self) -> Iterator[PrefixKey]:
         return iter(self._owners)
 
-    def __contains__(self, key: PrefixKey) -> bool:
-        return key in self._owners
+    def keys(self) -> KeysView[PrefixKey]:
+        """For asking about many keys without a call for each."""
+        return self._owners.keys()
 
     def add(self, key: PrefixKey, frontier: Frontier) -> None:
         owner = self._owners.setdefault(key, frontier)
@@ -154,6 +159,7 @@ class Tenant:
 
     def drop(self, frontier: Frontier) -> None:
         frontier.session.frontiers.remove(frontier)
+        frontier.superseded = ()  # else one keeps the one before it alive, and so on back to the first
         self.requests.drop(frontier.request_key, frontier)
         for key in frontier.answer_keys:
             self.replies.drop(key, frontier)

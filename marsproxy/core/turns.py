@@ -31,7 +31,8 @@ def open_turn(
         case TurnKind.RETRY:
             assert placement.again is not None, "a retry names the turn that it repeats"
             frontier = placement.again
-            frontier.is_contested = frontier.state is State.LOST and not evidence.is_stated_retry
+            if frontier.state is State.LOST and not evidence.is_stated_retry:
+                frontier.is_contested = True
         case TurnKind.FIRST:
             _clear(tenant, session)
             frontier = _append(tenant, session, evidence, history, ())
@@ -52,8 +53,6 @@ def settle(tenant: Tenant, frontier: Frontier) -> None:
     session = frontier.session
     if frontier not in session.frontiers:
         return
-    if frontier.is_answered:
-        frontier.superseded = ()
     if frontier.attempts or frontier.state is not State.RUNNING:
         return
     tenant.move(frontier, _resting_state(frontier))

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from gateway.app import make_app
 from gateway.gateway import Gateway, open_gateway
 from gateway.limits import Limits
 from gateway.spool_directory import spool_directory
-from gateway.sweep import MARKER
 from gateway.tenants import Tenants
 
 
@@ -68,6 +67,7 @@ async def _open_rig(
         app = make_app(lambda: open_gateway(limits, Tenants(tokens or {}), directory=directory, **options))
         async with app.router.lifespan_context(app), _client(app, token) as http:
             yield Rig(http, app.state.gateway)
+        assert _marked(str(directory)) == [], "each command's HOME is in here"
 
 
 def _client(app: FastAPI, token: str | None) -> httpx.AsyncClient:
@@ -87,30 +87,21 @@ async def rig() -> AsyncIterator[Rig]:
         yield rig
 
 
-def _marked(exec_id: str) -> list[int]:
+def _marked(text: str) -> list[int]:
     found = []
     for entry in os.scandir("/proc"):
         with contextlib.suppress(OSError):
-            if (
-                entry.name.isdigit()
-                and f"{MARKER}={exec_id}".encode() in Path(entry.path, "environ").read_bytes()
-            ):
+            if entry.name.isdigit() and text.encode() in Path(entry.path, "environ").read_bytes():
                 found.append(int(entry.name))
     return found
 
 
 @pytest.fixture
 def processes_of() -> Callable[[str], list[int]]:
-    """Pids of the processes that carry the marker of an exec (or the beginning of several)."""
+    """Pids of the processes that have a text, such as an exec's id or a workspace, in their environment."""
     return _marked
 
 
 @pytest.fixture
 def open_fds() -> Callable[[], int]:
     return lambda: sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-@pytest.fixture(autouse=True)
-def no_leaked_processes() -> Iterator[None]:
-    yield
-    assert _marked("ex-") == []

@@ -333,6 +333,20 @@ async def test_delete_session_kills_and_removes(rig: Rig, processes_of: Processe
     assert error_of(await rig.post("true"))[0] == 404
 
 
+async def test_deleting_goes_on_without_its_caller(rig: Rig) -> None:
+    await rig.run("trap '' TERM; sleep 0.5 & wait; wait", wait=0, kill_grace_s=0.2)
+    task = asyncio.get_running_loop().create_task(rig.http.delete("/v1/sessions/s"))
+    while not rig.gateway.sessions.get("", "s").is_ending:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert error_of(await rig.post("true")) == (409, "session_ending", "sid")
+    assert error_of(await rig.http.put("/v1/sessions/s", json={})) == (409, "session_ending", "sid")
+    await rig.http.delete("/v1/sessions/s")
+    assert (await rig.http.get("/v1/sessions/s")).status_code == 404
+
+
 async def test_sessions_are_bounded(open_rig: OpenRig) -> None:
     async with open_rig(limits=Limits(slots=1, max_sessions=1)) as rig:
         await rig.session("a")
@@ -418,7 +432,7 @@ async def test_closing_ends_everything(open_rig: OpenRig, processes_of: Processe
         await rig.session()
         for command in ("sleep 300", "setsid sleep 300 & sleep 300", "true"):
             await rig.run(command, wait=0)
-        while len(processes_of("ex-")) < 3:
+        while len(processes_of(str(tmp_path))) < 3:
             await asyncio.sleep(0.02)
-    assert processes_of("ex-") == []
+    assert processes_of(str(tmp_path)) == []
     assert [path.name for path in (tmp_path / "spool").iterdir()] == ["lock"]

@@ -143,6 +143,23 @@ async def test_what_the_proxy_says_is_recorded(model: FakeModel) -> None:
     assert (turns[0].tool_queue_s, turns[0].tool_run_s) == (0.25, 0.75)
 
 
+@pytest.mark.parametrize(
+    ("headers", "comment", "held_s"),
+    [
+        ({"x-mars-decision": "held", "x-mars-held-ms": "0"}, b": held\n\n", None),
+        ({"x-mars-decision": "held", "x-mars-held-ms": "0"}, b": held_ms=12500\n\n", 12.5),
+        ({"x-mars-decision": "forward", "x-mars-held-ms": "0"}, b"", 0.0),
+        ({"x-mars-held-ms": "soon"}, b"", None),
+    ],
+)
+async def test_a_hold_whose_length_was_not_known_in_time_is_not_zero(
+    model: FakeModel, headers: dict[str, str], comment: bytes, held_s: float | None
+) -> None:
+    model.extra_headers, model.comment = headers, comment
+    _, turns = await play(model, session(turns=1))
+    assert turns[0].held_s == held_s
+
+
 async def test_without_a_proxy_its_facts_are_unknown(model: FakeModel) -> None:
     _, turns = await play(model, session(turns=1))
     assert (turns[0].mars_session, turns[0].decision, turns[0].held_s) == (None, None, None)

@@ -3,21 +3,26 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.history import History, RequestOptions
+from loadgen.scripted import AnswerMode
 from loadgen.sse import Answer, CalledTool
 from loadgen.text import TextSource
+from loadgen.workload import ToolCall, Turn
+
+CALL = Turn(1, 90, ToolCall("edit", 1.0))
 
 
-def decoded(history: History, output_tokens: int = 9) -> dict[str, Any]:
-    body: dict[str, Any] = msgspec.json.decode(history.body(output_tokens))
+def decoded(history: History, turn: Turn = Turn(1, 9)) -> dict[str, Any]:  # noqa: B008
+    body: dict[str, Any] = msgspec.json.decode(history.body(turn, label="s/1"))
     return body
 
 
 def test_a_body_asks_for_the_exact_length() -> None:
-    body = decoded(History(RequestOptions("m")), 9)
+    body = decoded(History(RequestOptions("m")))
     assert body["model"] == "m"
     assert (body["max_tokens"], body["min_tokens"], body["ignore_eos"]) == (9, 9, True)
     assert body["stream_options"] == {"include_usage": True}
@@ -25,9 +30,25 @@ def test_a_body_asks_for_the_exact_length() -> None:
 
 
 def test_a_body_for_servers_that_know_only_openai_fields() -> None:
-    body = decoded(History(RequestOptions("m", stream=False, exact_output=False)), 9)
+    body = decoded(History(RequestOptions("m", stream=False, exact_output=False)))
     assert body["max_tokens"] == 9
     assert not {"min_tokens", "ignore_eos", "stream", "stream_options"} & set(body)
+
+
+@pytest.mark.parametrize(
+    ("turn", "answer"),
+    [
+        (CALL, {"output_tokens": 90, "tool": "edit", "args": {"command": "s/1"}}),
+        (Turn(1, 90, ToolCall("b", 1.0, command="ls")), {"tool": "b", "args": {"command": "ls"}}),
+        (Turn(1, 30, ToolCall("b", 1.0, command="x" * 99)), {"tool": "b", "args": {"command": "s/1"}}),
+        (Turn(1, 90, think_s=5.0), {"output_tokens": 90}),
+    ],
+)
+def test_scripted_answers_call_the_tool_that_follows(turn: Turn, answer: dict[str, Any]) -> None:
+    options = RequestOptions("m", answers=AnswerMode.CALLS)
+    written = msgspec.json.decode(decoded(History(options), turn)["vllm_xargs"]["mars_answer"])
+    assert written == answer | {"output_tokens": turn.output_tokens}
+    assert "vllm_xargs" not in decoded(History(RequestOptions("m")), turn)
 
 
 @given(st.lists(st.text(), max_size=6))

@@ -17,7 +17,7 @@ import pytest
 
 from loadgen.__main__ import run_command
 from loadgen.records import GaugeSample, SessionRecord, TurnRecord
-from loadgen.trace import write_sessions
+from loadgen.trace import read_sessions, write_sessions
 from loadgen.workload import Session, ToolCall, Turn
 from tests.loadgen.upstream import FakeGateway, FakeModel
 
@@ -73,7 +73,8 @@ def test_token_lengths_follow_the_targets_own_tokenizer(model: FakeModel, tmp_pa
     assert told["chars_per_token"] == pytest.approx(model.chars_per_token, rel=0.01)
     system, user = model.chats[0]["messages"]
     assert len(system["content"]) == pytest.approx(700 * model.chars_per_token, rel=0.01)
-    assert 390 * model.chars_per_token <= len(user["content"]) <= 610 * model.chars_per_token
+    least, most = (2800 - model.template_tokens, 3800 - model.template_tokens)
+    assert least * model.chars_per_token <= len(user["content"]) <= most * model.chars_per_token
 
 
 def test_gauges_hold_what_the_server_tells(model: FakeModel, tmp_path: Path) -> None:
@@ -85,12 +86,13 @@ def test_gauges_hold_what_the_server_tells(model: FakeModel, tmp_path: Path) -> 
     assert summary(out)["preemptions"] == 0
 
 
-def test_the_same_seed_sends_the_same_prompts(model: FakeModel, tmp_path: Path) -> None:
+def test_the_same_seed_sends_the_same_first_prompts(model: FakeModel, tmp_path: Path) -> None:
+    args = ("run", "-t", model.url, "-w", "demo", "-n", "4", "--max-turns", "1", "--concurrency", "1")
     for name in ("a", "b"):
-        loadgen(
-            "run", "-t", model.url, *FEW, "--max-turns", "1", "--concurrency", "1", "-o", str(tmp_path / name)
-        )
+        assert loadgen(*args, "-o", str(tmp_path / name)).returncode == 0
+    assert len(model.chats) == 8
     assert model.chats[:4] == model.chats[4:]
+    assert len({str(chat["messages"]) for chat in model.chats}) == 4
 
 
 def test_a_failing_server_fails_sessions_and_the_exit_code(model: FakeModel, tmp_path: Path) -> None:
@@ -225,6 +227,29 @@ def test_compare_needs_targets_that_differ_in_name(args: list[str], says: str) -
     done = loadgen("compare", *args, *FEW, "--rate", "1")
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_sessions_that_do_not_fit_the_model_are_warned_of(model: FakeModel, tmp_path: Path) -> None:
+    args = ("run", "-t", model.url, "-w", "demo", "-n", "3", "--scale-gaps", "0", "--concurrency", "3")
+    assert (
+        "3 of 3 sessions do not fit the model's 8192 tokens"
+        in loadgen(*args, "-o", str(tmp_path / "a")).stderr
+    )
+    cut = loadgen(*args, "--max-context-tokens", "8192", "-o", str(tmp_path / "b"))
+    assert (cut.returncode, cut.stderr) == (0, "")
+
+
+def test_import_joins_traces_into_one_file(tmp_path: Path) -> None:
+    first, second, out = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "all.jsonl.gz"
+    sessions = [Session(name, [Turn(5, 5)]) for name in "abc"]
+    write_sessions(first, sessions[:2])
+    write_sessions(second, sessions[2:])
+    done = loadgen("import", "auto", str(first), str(second), "--out", str(out))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(read_sessions(out)) == sessions
+    twice = loadgen("import", "own", str(first), str(first), "--out", str(out))
+    assert twice.returncode == 2
+    assert "both have a session 'a'" in twice.stderr
 
 
 @pytest.mark.slow

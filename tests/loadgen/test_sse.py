@@ -89,6 +89,13 @@ def test_a_whole_answer() -> None:
     assert (answer.text, answer.finish_reason) == (["hi"], "stop")
 
 
+@pytest.mark.parametrize(
+    ("comment", "held_ms"), [(b": held_ms=1250.5", 1250.5), (b": held", None), (b": held_ms=soon", None)]
+)
+def test_a_held_stream_says_how_long(comment: bytes, held_ms: float | None) -> None:
+    assert read([comment + b"\n\n", STREAM]).held_ms == held_ms
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"error":{}}', b'{"choices":[{"message":{}}]}'])
 def test_a_broken_body_is_no_answer(body: bytes) -> None:
     with pytest.raises(BrokenAnswerError):

@@ -56,7 +56,9 @@ class FakeModel(Fake):
     calls_tool: bool = False
     has_tokenize: bool = True
     chars_per_token: float = 5.0
+    template_tokens: int = 40
     extra_headers: dict[str, str] = field(default_factory=dict)
+    comment: bytes = b": held\n\n"
     chats: list[dict[str, Any]] = field(default_factory=list)
     chat_headers: list[dict[str, str]] = field(default_factory=list)
 
@@ -65,10 +67,15 @@ class FakeModel(Fake):
             case "POST", "/v1/chat/completions":
                 await self.chat(headers, body, send)
             case "GET", "/v1/models":
-                await reply(send, 200, {"object": "list", "data": [{"id": "fake-model"}]})
+                await reply(
+                    send, 200, {"object": "list", "data": [{"id": "fake-model", "max_model_len": 8192}]}
+                )
             case "POST", "/tokenize" if self.has_tokenize:
-                prompt = msgspec.json.decode(body)["prompt"]
-                await reply(send, 200, {"count": round(len(prompt) / self.chars_per_token)})
+                asked = msgspec.json.decode(body)
+                is_chat = "messages" in asked
+                text = asked["messages"][0]["content"] if is_chat else asked["prompt"]
+                count = round(len(text) / self.chars_per_token) + self.template_tokens * is_chat
+                await reply(send, 200, {"count": count})
             case "GET", "/metrics":
                 await reply(send, 200, METRICS, {"content-type": "text/plain"})
             case "POST", "/reset_prefix_cache":
@@ -99,7 +106,7 @@ class FakeModel(Fake):
 
     async def stream(self, words: list[str], usage: dict[str, Any], breaks: str | None, send: Any) -> None:
         await begin(send, 200, {"content-type": "text/event-stream"} | self.extra_headers)
-        await more(send, b": held\n\n")
+        await more(send, self.comment)
         await more(send, event({"choices": [{"delta": {"role": "assistant", "content": ""}}]}))
         for word in words[:-1]:
             await more(send, event({"choices": [{"delta": {"content": word}}]}))

@@ -39,14 +39,14 @@ async def test_gauges_show_the_policys_state() -> None:
         await ask_chat(client)
         page = (await client.get("/metrics")).text
         ready = (await client.get("/readyz")).json()
-    assert 'mars_sessions{phase="tool_gap"} 1.0' in page
+    assert 'mars_sessions{phase="idle"} 1.0' in page
     assert "mars_fallback_cap_active 1.0" in page
     assert f'mars_telemetry_fresh{{backend="{backend.url}"}} 1.0' in page
     assert f'mars_kv_tokens{{backend="{backend.url}",what="pool"}} NaN' in page
     assert ready["backends"][backend.url] == {
         "reachable": True,
         "kv_tokens_total": None,
-        "counted_sessions": 1,
+        "counted_sessions": 0,
     }
 
 

@@ -29,7 +29,7 @@ def write(directory: Path, records: Iterable[tuple[float, Event | Command]], max
     return written
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.floats(0, 1e9), entries), max_size=20))
 def test_every_event_and_command_survives(
     tmp_path: Path, records: list[tuple[float, Event | Command]]

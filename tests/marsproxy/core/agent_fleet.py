@@ -121,6 +121,8 @@ class Agent:
 
     def answer(self, nonce: str = "") -> Message:
         """What a model would say to the latest request; ``nonce`` tells samples apart."""
+        if self._asked is not None and self._asked.is_side:
+            return Message("assistant", "A title.")
         calls = self.shape.parallel_calls if self.shape.has_call_ids and self.shape.has_tools else 0
         ids = tuple(f"call_{digest(self.shape.name, self.turn, nonce, i).hex()}" for i in range(calls))
         return Message("assistant", f"{self.shape.voice or self.shape.name}: step {self.turn} {nonce}", ids)

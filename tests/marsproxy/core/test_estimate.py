@@ -64,20 +64,19 @@ def test_nothing_is_learned_from_a_turn_without_tokens():
     assert ratio.corrected(1_000) == 1_000
 
 
-def test_the_return_rate_starts_from_the_prior_and_turns_round_after_some_answers():
+def test_a_family_is_taken_to_be_done_until_seven_of_its_text_answers_were_followed_up():
     rate = ReturnRate()
-    assert rate.is_return_likely("family", prior=1.0)
-    assert not rate.is_return_likely("family", prior=0.0)
+    assert not rate.is_return_likely("family")
     for _ in range(7):
-        rate.learn("family", has_returned=True, prior=0.0)
-    assert rate.is_return_likely("family", prior=0.0)
-    assert not rate.is_return_likely("other", prior=0.0)
+        rate.learn("family", has_returned=True)
+    assert rate.is_return_likely("family")
+    assert not rate.is_return_likely("other")
 
 
 def test_return_rates_are_bounded():
     rate = ReturnRate()
     for _ in range(7):
-        rate.learn("first", has_returned=True, prior=0.0)
+        rate.learn("first", has_returned=True)
     for number in range(MAX_FAMILIES):
-        rate.learn(f"family-{number}", has_returned=False, prior=0.0)
-    assert not rate.is_return_likely("first", prior=0.0)
+        rate.learn(f"family-{number}", has_returned=False)
+    assert not rate.is_return_likely("first")

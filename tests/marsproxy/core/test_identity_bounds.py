@@ -103,6 +103,15 @@ def test_forgetting_a_named_session_ends_its_branches() -> None:
     assert (again.session_id, again.kind) == (main.session_id, TurnKind.FIRST)
 
 
+def test_branch_keeps_its_main_line_alive() -> None:
+    book = limited(idle_s=100.0)
+    main = book.ask("sys task", id="mine").answered("a1", "c1")
+    book.now += 90.0
+    branch = book.ask("sub-sys sub-task", id="mine").answered("b1")
+    assert book.index.expire(book.now + 50.0) == []
+    assert book.index.expire(book.now + 100.0) == [branch.session_id, main.session_id]
+
+
 def test_branches_under_one_id_are_bounded() -> None:
     book = limited(lines_per_id=4)
     main = book.ask("sys task", id="mine").answered("a1", "c1")
@@ -165,6 +174,22 @@ def test_tables_hold_what_live_sessions_claim_and_nothing_else() -> None:
     assert len(index.expire(1e9)) == 8
     assert not index._tenants
     assert not index._in_flight
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_no_frontier_keeps_older_ones_alive(is_lost: bool) -> None:
+    book = Playbook()
+    history = "sys task"
+    for n in range(30):
+        turn = book.ask(history)
+        turn.abandoned() if is_lost else turn.answered(f"a{n}")
+        history += f" more-{n}" if is_lost else f" a{n} r{n}"
+    (session,) = book.index._sessions.values()
+    reached = set(session.frontiers)
+    while new := {older for f in reached for older in f.superseded} - reached:
+        reached |= new
+    held = len(reached)  # apart from the assertion, which would print them all
+    assert held <= 2 * IdentityLimits().frontiers_per_session
 
 
 @pytest.mark.parametrize("name", ["sessions", "frontiers_per_session", "idle_s"])

@@ -105,6 +105,7 @@ def shapes(draw: st.DrawFn, number: int) -> Shape:
         keep_first=draw(st.integers(1, 3)),
         keep_last=draw(st.integers(2 if has_call_ids else 3, 6)),
         drop_answers_at=drops,
+        side_calls_at=draw(st.frozensets(st.integers(1, 6), max_size=2)),
     )
 
 

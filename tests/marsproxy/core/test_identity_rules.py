@@ -179,6 +179,16 @@ def test_retry_does_not_land_on_the_sample_that_took_its_turn() -> None:
     assert retry.session_id != lost.session_id
 
 
+def test_two_samples_that_shared_a_lost_turn_come_back_as_two() -> None:
+    book = Playbook()
+    book.ask("sys task", retry_count=0).abandoned()
+    book.ask("sys task", retry_count=0).abandoned()
+    one = book.ask("sys task", retry_count=1).resolution
+    two = book.ask("sys task", retry_count=1).resolution
+    assert (one.kind, two.kind) == (TurnKind.RETRY, TurnKind.FIRST)
+    assert one.session_id != two.session_id
+
+
 def test_forks_of_one_answer_are_children() -> None:
     """The first to come continues the session, whoever it is; the others share its context only."""
     book = Playbook()
@@ -202,6 +212,82 @@ def test_forks_with_call_ids_go_on_as_themselves() -> None:
     assert one_more.session_id == one.resolution.session_id == parent.session_id
     assert two_more.session_id == two.resolution.session_id != parent.session_id
     assert two_more.level is Level.PREFIX, "its parent's call id is older evidence than its own answer"
+
+
+def test_fork_with_call_ids_after_the_session_went_on() -> None:
+    book = Playbook()
+    parent = book.ask("sys task").answered("a1", "c1")
+    book.ask("sys task a1 r1 x", echoed_call_ids=("c1",)).answered("x1", "cx")
+    fork = book.ask("sys task a1 r1 y", echoed_call_ids=("c1",)).resolution
+    assert (fork.kind, fork.parent_session_id) == (TurnKind.FIRST, parent.session_id)
+
+
+def test_rewritten_history_with_call_ids_of_a_busy_session_is_a_child() -> None:
+    book = Playbook()
+    parent = book.ask("sys task").answered("a1", "c1")
+    book.ask("sys task a1 r1", echoed_call_ids=("c1",))
+    beside = book.ask("sub-sys excerpt r1", echoed_call_ids=("c1",)).resolution
+    assert (beside.kind, beside.parent_session_id) == (TurnKind.FIRST, parent.session_id)
+
+
+def test_later_request_with_call_ids_again_is_regenerated() -> None:
+    book = Playbook()
+    first = book.ask("sys task").answered("a1", "c1")
+    book.ask("sys task a1 r1", echoed_call_ids=("c1",)).answered("a2")
+    again = book.ask("sys task a1 r1", echoed_call_ids=("c1",)).resolution
+    assert (again.session_id, again.kind, again.turn) == (first.session_id, TurnKind.RETRY, 2)
+
+
+def test_turn_lives_while_one_attempt_at_it_does() -> None:
+    book = Playbook()
+    first = book.ask("sys task", retry_count=0)
+    book.ask("sys task", retry_count=1)
+    first.abandoned()
+    sample = book.ask("sys task", retry_count=0).resolution
+    assert sample.session_id != first.resolution.session_id
+
+
+def test_lost_regeneration_opens_nothing_again() -> None:
+    """The turn has an answer still, so the turn before it is not to be continued."""
+    book = Playbook()
+    first = book.ask("sys task").answered("a1")
+    book.ask("sys task a1 r1").answered("a2")
+    book.ask("sys task a1 r1").abandoned()
+    fork = book.ask("sys task a1 other").resolution
+    after = book.ask("sys task a1 r1 a2 r2").resolution
+    assert (fork.kind, fork.parent_session_id) == (TurnKind.FIRST, first.session_id)
+    assert (after.kind, after.session_id) == (TurnKind.CONTINUATION, first.session_id)
+
+
+def test_call_without_tools_that_ends_late_is_no_point_to_go_on_from() -> None:
+    book = Playbook()
+    first = book.ask("sys task").answered("a1")
+    aside = book.ask("sys task a1 sum-up", has_tools=False)
+    book.ask("sys task a1 r1").answered("a2")
+    aside.answered("summary")
+    late = book.ask("sys task a1 sum-up summary more").resolution
+    after = book.ask("sys task a1 r1 a2 r2").resolution
+    assert (late.kind, late.parent_session_id) == (TurnKind.FIRST, first.session_id)
+    assert (after.kind, after.session_id) == (TurnKind.CONTINUATION, first.session_id)
+
+
+def test_many_calls_without_tools_do_not_push_the_session_out() -> None:
+    book = Playbook()
+    first = book.ask("sys task").answered("a1")
+    for n in range(10):
+        book.ask(f"sys task a1 suggest-{n}", has_tools=False).answered(f"s{n}")
+    second = book.ask("sys task a1 r1").resolution
+    assert (second.session_id, second.kind) == (first.session_id, TurnKind.CONTINUATION)
+
+
+def test_rewritten_history_that_fits_two_sessions_is_neither() -> None:
+    book = Playbook()
+    twins = [book.ask("sys task") for _ in range(2)]
+    for n, twin in enumerate(twins):
+        twin.answered(f"a{n}")
+        book.ask(f"sys task a{n} r{n}").answered("submit")
+    stranger = book.ask("sys task summary submit r").resolution
+    assert stranger.session_id not in {twin.resolution.session_id for twin in twins}
 
 
 def test_forks_of_a_stored_response_are_children() -> None:
@@ -289,6 +375,7 @@ def test_extension_of_a_request_in_flight_is_a_branch_even_under_an_id() -> None
     assert beside.resolution.parent_session_id == first.resolution.session_id
     assert after.session_id == first.resolution.session_id
     assert (beside_after.session_id, beside_after.turn) == (beside.resolution.session_id, 2)
+    assert (beside_after.kind, beside_after.matched_messages) == (TurnKind.CONTINUATION, 4)
 
 
 def test_same_id_same_body_is_one_turn() -> None:
@@ -326,6 +413,32 @@ def test_fresh_start_under_an_id_that_awaits_nothing() -> None:
     first = book.ask("sys task", id="mine").answered("done")
     cleared = book.ask("new-sys new-task", id="mine").resolution
     assert (cleared.session_id, cleared.kind) == (first.session_id, TurnKind.CONDENSED)
+
+
+def test_rewind_to_an_earlier_request_under_an_id_and_back() -> None:
+    book = Playbook()
+    first = book.ask("sys task", id="mine").answered("a1")
+    book.ask("sys task a1 r1", id="mine").answered("a2")
+    rewound = book.ask("sys task", id="mine").answered("b1")
+    back = book.ask("sys task a1 r1 a2 r2", id="mine").resolution
+    assert [(r.session_id, r.kind) for r in (rewound, back)] == [(first.session_id, TurnKind.CONDENSED)] * 2
+    assert [r.turn for r in (rewound, back)] == [3, 4]
+    assert back.matched_messages == 5
+
+
+def test_title_of_the_same_words_is_still_no_turn() -> None:
+    book = Playbook()
+    book.ask("sys task", id="mine", has_tools=False)
+    main = book.ask("sys task", id="mine").resolution
+    assert (main.kind, main.turn) == (TurnKind.FIRST, 1)
+
+
+def test_call_taken_for_a_title_that_is_continued_was_the_session() -> None:
+    book = Playbook()
+    opener = book.ask("sys task", id="mine", has_tools=False).answered("a1")
+    book.ask("helper-sys task", id="mine").answered("h1")
+    second = book.ask("sys task a1 r1", id="mine", has_tools=False).resolution
+    assert (second.session_id, second.kind) == (opener.session_id, TurnKind.CONTINUATION)
 
 
 def test_rewind_under_an_id_is_the_same_session() -> None:

@@ -195,43 +195,58 @@ def test_a_final_answer_frees_the_budget_at_once():
     one_place().at(10, answers("a1"), goes("b1"))
 
 
-def test_a_text_answer_of_an_agent_without_tools_is_a_step():
-    """It acts through plain text: nothing in the request could have been a tool call."""
-    book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+def test_a_single_question_gives_its_budget_back_with_its_answer():
+    """Most requests without tools are not an agent's: nobody waits for them to come back."""
     (
-        book.at(0, arrives("a1", has_tools=False), goes("a1"))
-        .at(1, arrives("b1"), waits("b1"))
+        Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+        .at(0, arrives("a1", has_tools=False), goes("a1"))
+        .at(1, arrives("b1", has_tools=False), waits("b1"))
+        .at(10, answers("a1"), goes("b1"))
+    )
+
+
+def test_a_session_that_went_on_after_text_is_expected_to_do_it_again():
+    """It acts through plain text: its second answer keeps the budget, until the gap grows long."""
+    (
+        Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+        .at(0, arrives("a1", has_tools=False), goes("a1"))
         .at(10, answers("a1"))
-        .at(15, arrives("a2", has_tools=False), goes("a2", "continuation"))
+        .at(15, arrives("a2", has_tools=False), goes("a2", "return"))
+        .at(16, arrives("b1"), waits("b1"))
         .at(20, answers("a2"))
         .fires(50, goes("b1"))
     )
 
 
 def test_a_family_that_goes_on_after_text_is_learned():
-    """Tools are declared but the agent acts through text: after seven steps its budget is kept."""
+    """After nine steps of one session the next session of the family keeps its budget from the start."""
     book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
-    for step in range(1, 9):
-        book.at(10 * step, arrives(f"a{step}"), goes(f"a{step}", "new" if step == 1 else "return"))
+    for step in range(1, 10):
+        decision = {1: "new", 2: "return"}.get(step, "continuation")
+        book.at(10 * step, arrives(f"a{step}"), goes(f"a{step}", decision))
         book.at(10 * step + 5, answers(f"a{step}"))
     (
-        book.at(90, arrives("a9"), goes("a9", "continuation"))
-        .at(91, arrives("b1"), waits("b1"))
-        .at(95, answers("a9"))
-        .fires(125, goes("b1"))
+        book.fires(125)
+        .at(130, arrives("b1"), goes("b1"))
+        .at(131, arrives("c1"), waits("c1"))
+        .at(135, answers("b1"))
+        .fires(165, goes("c1"))
     )
 
 
-def test_a_family_without_tools_that_never_comes_back_is_learned_when_the_gap_is_over():
-    """People chatting: after a few answers that nobody followed up, budgets are freed at once."""
-    book = Playbook(pool_tokens=20_000, idle_gap_s=30.0)
-    for number in range(8):
-        turn_id = f"chat-{number}-1"
-        book.at(100 * number, arrives(turn_id, has_tools=False), goes(turn_id))
-        book.at(100 * number + 10, answers(turn_id))
-    book.at(900, arrives("a1", has_tools=False), goes("a1"))
-    book.at(901, arrives("b1", has_tools=False), waits("b1"))
-    book.at(910, answers("a1"), goes("b1"))
+def test_a_session_that_did_not_go_on_is_not_waited_for_again():
+    """It came back late, as people do: its next answer frees the budget at once."""
+    (
+        Playbook(pool_tokens=20_000, idle_gap_s=30.0)
+        .at(0, arrives("a1"), goes("a1"))
+        .at(10, answers("a1"))
+        .at(15, arrives("a2"), goes("a2", "return"))
+        .at(20, answers("a2"))
+        .fires(50)
+        .at(100, arrives("a3"), goes("a3", "return"))
+        .at(101, arrives("b1"), waits("b1"))
+        .at(105, answers("a3"), goes("b1"))
+    )
 
 
 def test_a_side_call_after_the_final_answer_is_no_return():

@@ -185,9 +185,9 @@ def test_no_tools(empty: object) -> None:
     assert not read({**CHAT, "tools": empty}).evidence.has_tools
 
 
-def test_equal_bodies_have_equal_digests() -> None:
-    forms = NormalForms(seed=5)
-    one, same, other = (read(body, forms=forms) for body in (CHAT, CHAT, {**CHAT, "seed": 1}))
+def test_a_body_without_messages_is_known_by_the_whole_of_it() -> None:
+    forms, bare = NormalForms(seed=5), {**CHAT, "messages": []}
+    one, same, other = (read(body, forms=forms) for body in (bare, bare, {**bare, "seed": 1}))
     assert one.evidence == same.evidence
     assert one.evidence.body_digest != other.evidence.body_digest
 
