@@ -4,30 +4,43 @@ The relay is reached without routing or middleware in between; only the proxy's 
 FastAPI.
 """
 
+import asyncio
 import hmac
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import Body, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
-from marsproxy.client import Client, Receive, Scope, Send
+from marsproxy import errors
+from marsproxy.client import BodyTooLarge, BodyTooSlow, Client, ClientGone, Message, Receive, Scope, Send
 from marsproxy.config import Config
 from marsproxy.core.events import ToolHostsObserved, ToolObserved
 from marsproxy.core.identity import named_session_id
 from marsproxy.core.policy import Policy
 from marsproxy.core.sessions import SessionState
 from marsproxy.dispatcher import Dispatcher
+from marsproxy.errors import Refusal
 from marsproxy.metrics import Metrics
 from marsproxy.outbound import tenant_of
-from marsproxy.relay import Relay
+from marsproxy.relay import Relay, refuse
+from marsproxy.wire.normal import UNREADABLE
+from marsproxy.wire.session_ids import valid_id
+
+T = TypeVar("T")
 
 OWN_PATHS = frozenset(("/metrics", "/healthz", "/readyz", "/finish_session", "/programs/release"))
 OWN_PREFIX = "/mars/"
 MAX_TOOL_EVENTS = 10_000
 """In one report of a gateway."""
+MAX_OWN_BODY_BYTES = 8 << 20
+"""For the proxy's own routes: the largest report at 800 bytes an event."""
+MAX_LISTED_SESSIONS = 10_000
+"""In one answer: about 2 MB, encoded in some 50 ms."""
 
 
 class ToolReport(msgspec.Struct):
@@ -37,22 +50,71 @@ class ToolReport(msgspec.Struct):
     headroom: ToolHostsObserved | None = None
 
 
+class EndOfSession(msgspec.Struct):
+    """What clients post to ``/finish_session`` or ``/programs/release``."""
+
+    session_id: str | None = None
+    program_id: str | None = None
+
+
+class Refuse(Exception):
+    """One of the proxy's own routes says no."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
 class App:
     """Sends a request to the proxy's own routes or to the relay."""
 
-    def __init__(self, own: FastAPI, relay: Relay) -> None:
+    def __init__(self, own: FastAPI, relay: Relay, *, body_timeout_s: float) -> None:
         self._own = own
         self._relay = relay
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_own(scope["path"]):
+        if scope["type"] != "http":
             await self._own(scope, receive, send)
+        elif is_own(scope["path"]):
+            await self._answer_own(scope, receive, send)
         else:
-            await self._relay.handle(Client(scope, receive, send))
+            await self._relayed(Client(scope, receive, send))
+
+    async def _answer_own(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI would wait for a body however long it takes, and keep it however large it is."""
+        client = Client(scope, receive, send)
+        try:
+            body = await client.read_body(MAX_OWN_BODY_BYTES, self._body_timeout_s)
+        except ClientGone:
+            return
+        except BodyTooLarge:
+            await refuse(client, None, errors.body_too_large(MAX_OWN_BODY_BYTES))
+        except BodyTooSlow:
+            await refuse(client, None, errors.body_too_slow(self._body_timeout_s))
+        else:
+            await self._own(scope, _replaying(body, receive), send)
+
+    async def _relayed(self, client: Client) -> None:
+        try:
+            await self._relay.handle(client)
+        except asyncio.CancelledError:
+            # The root of the request's task, and a stopping server that has waited long enough: what
+            # went further would only be logged, with a traceback for each open request.
+            client.cut()
 
 
 def is_own(path: str) -> bool:
     return path in OWN_PATHS or path.startswith(OWN_PREFIX)
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return first.pop() if first else await receive()
+
+    return receive_again
 
 
 def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespan: Any) -> FastAPI:
@@ -62,6 +124,7 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
     """
     api = FastAPI(title="MARS proxy", docs_url=None, redoc_url=None, openapi_url="/mars/v1/openapi.json")
     api.router.lifespan_context = lifespan
+    _answer_in_our_shape(api)
     policy = dispatcher.policy
     from_gateway = Depends(_bearer(config))
 
@@ -85,7 +148,9 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
         return Response(page, headers={"content-type": content_type})
 
     @api.get("/mars/v1/sessions")
-    async def sessions(limit: int = 1000) -> dict[str, Any]:
+    async def sessions(
+        limit: Annotated[int, Query(ge=1, le=MAX_LISTED_SESSIONS)] = 1000,
+    ) -> dict[str, Any]:
         """The most recently active sessions."""
         known = list(policy.sessions)
         return {"total": len(known), "sessions": [_session_view(s) for s in reversed(known[-limit:])]}
@@ -94,7 +159,7 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
     async def session(session_id: str) -> dict[str, Any]:
         known = policy.sessions.get(session_id)
         if known is None:
-            raise HTTPException(404, f"no session {session_id!r} is known; it may have expired")
+            raise Refuse(errors.not_found("session; it may have expired"))
         return _session_view(known)
 
     @api.delete("/mars/v1/sessions/{session_id}", status_code=204)
@@ -105,22 +170,20 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
 
     @api.post("/finish_session")
     @api.post("/programs/release")
-    async def end_named_session(request: Request, body: Annotated[dict[str, Any], Body()]) -> dict[str, bool]:
+    async def end_named_session(request: Request) -> dict[str, bool]:
         """The same by the client's own id, the way clients of other agent-aware routers say it."""
-        name = body.get("session_id") or body.get("program_id")
-        if not isinstance(name, str):
-            raise HTTPException(422, "session_id or program_id: a string is needed")
+        said = _decoded(await request.body(), EndOfSession)
+        name = valid_id(said.session_id) or valid_id(said.program_id)
+        if name is None:
+            raise Refuse(errors.bad_request("bad_body", "session_id or program_id: a session's id is needed"))
         return {"released": dispatcher.end_session(named_session_id(tenant_of(request.headers.raw), name))}
 
     @api.post("/mars/v1/tools", status_code=204, dependencies=[from_gateway])
     async def tools(request: Request) -> Response:
         """What a gateway saw its hosts do."""
-        try:
-            report = msgspec.json.decode(await request.body(), type=ToolReport)
-        except msgspec.MsgspecError as exc:
-            raise HTTPException(422, str(exc)) from exc
+        report = _decoded(await request.body(), ToolReport)
         if len(report.events) > MAX_TOOL_EVENTS:
-            raise HTTPException(413, f"events: at most {MAX_TOOL_EVENTS} in one report")
+            raise Refuse(errors.bad_request("bad_body", f"events: at most {MAX_TOOL_EVENTS} in one report"))
         for event in report.events:
             dispatcher.tell(event)
         if report.headroom is not None:
@@ -157,9 +220,43 @@ def _bearer(config: Config) -> Callable[[Request], Awaitable[None]]:
         wanted = f"Bearer {config.gateway.token.reveal()}".encode()
         given = request.headers.get("authorization", "").encode()
         if not hmac.compare_digest(wanted, given):
-            raise HTTPException(401, "authorization: the gateway's bearer token is needed")
+            raise Refuse(errors.unauthorized("authorization: the gateway's bearer token is needed"))
 
     return check
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as exc:  # says what is wrong where, and quotes nothing
+        raise Refuse(errors.bad_request("bad_body", str(exc))) from exc
+    except UNREADABLE as exc:
+        raise Refuse(errors.bad_request("bad_body", "the body is not JSON")) from exc
+
+
+def _answer_in_our_shape(api: FastAPI) -> None:
+    """What FastAPI itself refuses gets the shape of every other refusal."""
+
+    @api.exception_handler(Refuse)
+    async def refused(_: Request, exc: Refuse) -> Response:
+        return _refusal(exc.refusal)
+
+    @api.exception_handler(HTTPException)
+    async def not_routed(_: Request, exc: HTTPException) -> Response:
+        if exc.status_code == 405:
+            return _refusal(errors.method_not_allowed((exc.headers or {}).get("Allow", "")))
+        return _refusal(errors.not_found("path"))
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(_: Request, exc: RequestValidationError) -> Response:
+        wrong = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
+        return _refusal(errors.bad_request("bad_parameter", wrong))
+
+
+def _refusal(refusal: Refusal) -> Response:
+    answer = errors.as_answer(refusal)
+    headers = {name.decode(): value.decode() for name, value in answer.headers}
+    return Response(answer.body, answer.status, headers)
 
 
 def _backend_view(policy: Policy, name: str) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The client's side of one request: its body, its patience, its going away."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from marsproxy.http_limits import CUT
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import RawHeaders
 
@@ -12,6 +14,11 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+BODYLESS = frozenset((204, 304))
+"""Statuses whose Content-Length describes another answer (RFC 9110, section 8.6). uvicorn (0.54) would
+wait for that many bytes."""
 
 
 class ClientGone(Exception):
@@ -23,7 +30,7 @@ class BodyTooLarge(Exception):
 
 
 class BodyTooSlow(Exception):
-    """The client stopped sending in the middle of its body."""
+    """The client took too long to send its body."""
 
 
 class Client:
@@ -35,6 +42,7 @@ class Client:
         """Still percent-encoded: it goes out as it came in."""
         self.query: str = scope["query_string"].decode("latin-1")
         self.headers: RawHeaders = scope["headers"]
+        self._scope = scope
         self._receive = receive
         self._send = send
         self.is_answering = False
@@ -42,6 +50,8 @@ class Client:
         self.is_only_held = False
         """All that the client has seen is an open event stream with comments in it."""
         self._is_answered = False
+        self._body_taken: asyncio.Event | None = None
+        """Of a body that is read as a stream: set when nobody reads it any more."""
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.headers if key == name), None)
@@ -56,26 +66,48 @@ class Client:
         """The whole body.
 
         Raises:
-            BodyTooLarge, BodyTooSlow (no byte for ``timeout_s``), ClientGone
+            BodyTooLarge, BodyTooSlow, ClientGone
         """
         if (self.content_length or 0) > max_bytes:
             raise BodyTooLarge
         parts: list[bytes] = []
         size = 0
-        async for part in self.stream_body(timeout_s):
+        async for part in self._body_parts(timeout_s):
             parts.append(part)
             size += len(part)
             if size > max_bytes:
                 raise BodyTooLarge
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def stream_body(self, timeout_s: float) -> AsyncIterator[bytes]:
+    def stream_body(self, timeout_s: float) -> AsyncIterator[bytes]:
+        """The body piece by piece, for somebody else to read. It may be left before its end.
+
+        Args:
+            timeout_s: for the client's part of it; the time in which nobody asks for more is not counted.
+
+        Raises:
+            BodyTooSlow, ClientGone: out of the iterator.
+        """
+        self._body_taken = asyncio.Event()
+        return self._taking_body(timeout_s, self._body_taken)
+
+    async def _taking_body(self, timeout_s: float, taken: asyncio.Event) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._body_parts(timeout_s):
+                yield part
+        finally:
+            taken.set()
+
+    async def _body_parts(self, timeout_s: float) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
         while True:
+            started_s = loop.time()
             try:
                 async with asyncio.timeout(timeout_s):
                     message = await self._receive()
             except TimeoutError as exc:
                 raise BodyTooSlow from exc
+            timeout_s -= loop.time() - started_s
             if message["type"] == "http.disconnect":
                 raise ClientGone
             if body := message.get("body"):
@@ -85,7 +117,8 @@ class Client:
 
     @asynccontextmanager
     async def watched(self, owner: TaskOwner) -> AsyncIterator[None]:
-        """Interrupt the block as soon as the client goes away. The body must have been read.
+        """Interrupt the block as soon as the client goes away. What is left of the body is dropped, unless
+        it is being read as a stream.
 
         Raises:
             ClientGone: out of whatever the block was waiting for.
@@ -106,6 +139,8 @@ class Client:
             raise
 
     async def _watch(self, deadline: asyncio.Timeout, loop: asyncio.AbstractEventLoop) -> None:
+        if self._body_taken is not None:
+            await self._body_taken.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self._is_answered:
@@ -124,11 +159,26 @@ class Client:
             self.is_only_held = False
             return
         self.is_answering = True
+        if status in BODYLESS:
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, chunk: bytes) -> None:
         """Pass on bytes; waits while the client reads too slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def discard_body(self, timeout_s: float) -> None:
+        """Read and forget what the client still sends: closing the connection over unread bytes would
+        answer them with a reset, which can overtake our answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while (await self._receive()).get("more_body"):
+                    pass
+
+    def cut(self) -> None:
+        """End the connection without ending the answer: nobody must take the part for the whole."""
+        self._is_answered = True
+        self._scope["extensions"][CUT]()
 
     async def finish(self, chunk: bytes = b"") -> None:
         # Set first: the server reports a disconnect as soon as the answer is complete.

@@ -127,6 +127,14 @@ def not_found(what: str) -> Refusal:
     return Refusal(404, "not_found", f"no such {what}")
 
 
+def method_not_allowed(allowed: str) -> Refusal:
+    return Refusal(405, "method_not_allowed", f"this path takes another method; allowed: {allowed}")
+
+
+def unauthorized(what: str) -> Refusal:
+    return Refusal(401, "unauthorized", what)
+
+
 def as_answer(refusal: Refusal, schema: Schema | None = None) -> Answer:
     """The whole HTTP answer. ``None`` is a path that no schema belongs to."""
     body = msgspec.json.encode(_error_body(refusal, schema))

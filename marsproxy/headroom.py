@@ -110,5 +110,5 @@ class TelemetryPoller:
                 return BackendObserved(self._backend, kv_tokens_total=self._kv_tokens)
             answer.raise_for_status()
             return read_metrics(self._backend, answer.text, self._kv_tokens)
-        except (httpx.HTTPError, ValueError):
+        except (httpx.HTTPError, ValueError, OverflowError):
             return BackendUnreachable(self._backend)

@@ -1,8 +1,9 @@
 """Bounds on what a client may do before there is a request: uvicorn's HTTP protocol with limits.
 
 Owns three bounds that uvicorn (0.54) does not have with httptools: the bytes of request line and
-headers (431), the time in which they must be complete (408), and the number of open connections (503).
-Whatever comes after the headers is the application's business. It must not know what is served.
+headers (431), the time in which they must be complete (408), and the number of open connections (503);
+and a way for the application to cut an answer that it cannot complete. Whatever comes after the headers
+is the application's business. It must not know what is served.
 
 Theory of operation. A connection is *between* requests, in a *head*, or past it. The parser says when a
 head begins and ends (``on_message_begin``, ``on_headers_complete``). Almost every head begins and ends
@@ -17,16 +18,24 @@ with a reset, which can overtake our answer. It is shut for writing, drained for
 """
 
 import asyncio
+import weakref
+from functools import partial
 from typing import Any
 
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from marsproxy import errors
 from marsproxy.config import Listen
 from marsproxy.errors import Refusal
 
+CUT = "marsproxy.cut"
+"""ASGI extension: a function in the request's scope that ends the connection in the middle of an answer."""
+MAX_PIPELINED = 8
+"""Requests read ahead of their turn; with more, a connection is no longer watched for its end. No client
+library of the field pipelines at all."""
 LINGER_S = 1.0
 """Long enough for an answer to cross the world and the client to stop, short for a flood."""
 
@@ -62,6 +71,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._uncounted_bytes = 0
         """Of the present read, if a head that begins in it would have to count them."""
         self._head_timer: asyncio.TimerHandle | None = None
+        # Weak, or each connection would leave a cycle behind.
+        self._extensions: Any = {CUT: partial(_cut, weakref.ref(self))}
+        self._answering: RequestResponseCycle | None = None
+        """The request that is being answered; ``cycle`` is the latest that was read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -73,6 +86,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        if self._answering is not None and self._answering is not self.cycle:
+            # uvicorn tells only the latest of several pipelined requests.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +117,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > self.max_header_bytes and self._exact_head_bytes() > self.max_header_bytes:
             self._answer_instead_of_app()
         super().on_headers_complete()
+        if 0 < len(self.pipeline) <= MAX_PIPELINED:
+            # uvicorn stops reading here, and would not see that the client goes away.
+            self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        cycle.scope["extensions"] = self._extensions
+        super()._start_asgi_task(cycle, app)
+
+    def cut(self) -> None:
+        """End the connection after the bytes that were sent: the client sees that an end is missing."""
+        if self._answering is not None:
+            # uvicorn then takes the missing end for the client's doing, and does not report it.
+            self._answering.disconnected = True
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what is no HTTP, in our shape."""
@@ -148,11 +180,21 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         self._unset_keepalive_if_required()
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()  # pipelined behind an answer under way: ours would land inside it
-            return
+            is_reading = self.cycle is self._answering and self.cycle.more_body
+            if self.cycle.response_started or not is_reading:
+                self.transport.close()  # ours would land inside the answer that is under way, or before it
+                return
+            # The body that is being read breaks off: the application need not wait for the rest of it.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         answer = errors.as_answer(refusal)
         lines = [name + b": " + value + b"\r\n" for name, value in answer.headers]
         self.transport.write(b"".join([STATUS_LINE[answer.status], *lines, b"\r\n", answer.body]))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._head_timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+
+def _cut(connection: "weakref.ref[LimitedHttpProtocol]") -> None:
+    if (protocol := connection()) is not None:
+        protocol.cut()

@@ -6,6 +6,7 @@ is not understood passes through untouched: refusing it is the backend's busines
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from marsproxy.core.commands import ForwardTurn
 from marsproxy.core.events import Ending
 from marsproxy.core.evidence import Schema
 from marsproxy.dispatcher import Dispatcher, Refused, Turn
+from marsproxy.http_limits import LINGER_S
 from marsproxy.metrics import Metrics
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import (
@@ -30,6 +32,8 @@ from marsproxy.wire.answers import AnswerRead, AnswerReader
 from marsproxy.wire.forms import NormalForms
 from marsproxy.wire.requests import read_request, split_session_url, tracked_schema
 from marsproxy.wire.splice import UsageStripper, ask_usage
+
+log = logging.getLogger(__name__)
 
 SMALL_BODY_BYTES = 1 << 20
 """Untracked bodies up to this are read whole, so that a stale connection can be retried."""
@@ -78,41 +82,37 @@ class Relay:
         self._api_key = None if key is None else key.reveal()
 
     async def handle(self, client: Client) -> None:
-        """Answer one request.
-
-        Raises:
-            UpstreamError: the answer had begun and cannot be completed; the server must cut the
-                connection, so that nobody takes the part for the whole.
-        """
+        """Answer one request."""
         url_session, path = split_session_url(client.path)
         schema = tracked_schema(client.method, path)
         target = f"{path}?{client.query}" if client.query else path
         try:
-            if schema is None:
+            if not target.startswith("/"):  # OPTIONS * means the server itself, so it ends here
+                await refuse(client, schema, errors.bad_request("bad_target", "the target is no path"))
+            elif schema is None:
                 await self._pass_through(client, target)
             else:
                 await self._relay_turn(client, schema, target, url_session)
         except ClientGone:
             pass
         except BodyTooLarge:
-            await _refuse(client, schema, errors.body_too_large(self._config.listen.max_body_bytes))
+            await refuse(client, schema, errors.body_too_large(self._config.listen.max_body_bytes))
         except BodyTooSlow:
-            await _refuse(client, schema, errors.body_too_slow(self._config.listen.body_timeout_s))
+            await refuse(client, schema, errors.body_too_slow(self._config.listen.body_timeout_s))
         except UpstreamError as exc:
             self._metrics.backend(exc.backend).failed(_upstream_refusal(exc).code)
             if client.is_answering and not client.is_only_held:
-                raise
-            await _refuse(client, schema, _upstream_refusal(exc))
+                log.warning("%s; the client's connection is cut", exc)
+                client.cut()
+            else:
+                await refuse(client, schema, _upstream_refusal(exc))
 
     # -- what belongs to no session ---------------------------------------------------------------
 
     async def _pass_through(self, client: Client, target: str) -> None:
         """Models, embeddings, health, adapters, and whatever the backend learns to serve next."""
         body = await self._untracked_body(client)
-        if isinstance(body, bytes | None):
-            async with client.watched(self._tasks):
-                await self._exchange(client, target, body)
-        else:
+        async with client.watched(self._tasks):
             await self._exchange(client, target, body)
 
     async def _untracked_body(self, client: Client) -> bytes | AsyncIterator[bytes] | None:
@@ -167,7 +167,7 @@ class Relay:
         except Refused as exc:
             outcome.ending = Ending.FAILED
             refusal = errors.rejected(exc.reason, exc.retry_after_s)
-            await _refuse(client, schema, refusal, _mars_headers(turn))
+            await refuse(client, schema, refusal, _mars_headers(turn))
         finally:
             self._end(turn, outcome)
 
@@ -265,7 +265,7 @@ def _upstream_refusal(failure: UpstreamError) -> errors.Refusal:
     return errors.backend_unreachable(failure.backend)
 
 
-async def _refuse(
+async def refuse(
     client: Client, schema: Schema | None, refusal: errors.Refusal, extra: RawHeaders | None = None
 ) -> None:
     """An answer of ours instead of the backend's, in the form that the client can still read."""
@@ -274,4 +274,7 @@ async def _refuse(
         return
     answer = errors.as_answer(refusal, schema)
     await client.start(answer.status, [*answer.headers, *(extra or [])])
-    await client.finish(answer.body)
+    await client.write(answer.body)
+    if refusal.closes_connection:
+        await client.discard_body(LINGER_S)
+    await client.finish()

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import resource
 import secrets
 import socket
 import time
@@ -49,8 +50,15 @@ GC_THRESHOLDS = (20_000, 50, 100)
 
 def serve(config: Config) -> None:
     """Run the proxy until it is told to stop."""
+    _allow_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(_serve(config))
+
+
+def _allow_open_files() -> None:
+    """Every client and every request to a backend is one; many systems allow 1,024 unless asked for more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: Config) -> None:
@@ -92,7 +100,8 @@ class Server(uvicorn.Server):
         self.url = "http://{}:{}".format(*self._socket.getsockname()[:2])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().serve([self._socket])
+        with self._socket:
+            await super().serve([self._socket])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -128,14 +137,15 @@ class Proxy:
         )
         normal_forms = NormalForms(seed=secrets.randbits(63))
         relay = Relay(config, self.upstreams, self.dispatcher, normal_forms, self.metrics, self.tasks)
-        self.app = App(own_routes(config, self.dispatcher, self.metrics, self._lifespan), relay)
+        own = own_routes(config, self.dispatcher, self.metrics, self._lifespan)
+        self.app = App(own, relay, body_timeout_s=config.listen.body_timeout_s)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         timeout_s = self._config.backend.telemetry_timeout_s
         async with (
             AsyncExitStack() as stack,
-            httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s) as client,
+            httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s, trust_env=False) as client,
         ):
             stack.callback(self._close_event_log)
             for upstream in self.upstreams.values():

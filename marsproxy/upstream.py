@@ -7,7 +7,8 @@ which client it is.
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterable
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,9 @@ LARGE_BODY_BYTES = 1 << 20
 STALE_WINDOW_S = 1.0
 """A connection that had been closed while idle fails within a round trip; a failure later than this may
 be a request that the backend had begun to work on, and is not repeated."""
+
+CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Not allowed in the value of a header (RFC 9110, section 5.5)."""
 
 HOP_BY_HOP = frozenset(
     (
@@ -67,15 +71,22 @@ class _Attempt:
     """Filled in by the trace hooks of one request."""
 
     was_reused: bool = False
+    body_failure: Exception | None = None
+    """Raised by the stream of the request's body; aiohttp turns it into an error of its own."""
 
 
 class UpstreamAnswer:
     """A backend's answer whose body is still to come. Close it, whatever happens."""
 
-    def __init__(self, backend: str, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, backend: str, response: aiohttp.ClientResponse, on_close: Callable[[], None]) -> None:
         self._backend = backend
         self._response = response
+        self._on_close = on_close
+        self._is_open = True
         self.status = response.status
+        self._connection_lost = _connection_lost(response)
+        if self._connection_lost is not None:
+            self._connection_lost.add_done_callback(self._check_whole)
 
     @property
     def headers(self) -> RawHeaders:
@@ -99,6 +110,18 @@ class UpstreamAnswer:
     def close(self) -> None:
         """Return the connection if the answer was read to its end; else close it: vLLM aborts then."""
         self._response.close()
+        if self._connection_lost is not None:
+            self._connection_lost.remove_done_callback(self._check_whole)
+        if self._is_open:
+            self._is_open = False
+            self._on_close()
+
+    def _check_whole(self, _: asyncio.Future[None]) -> None:
+        """aiohttp (3.14) closes a connection whose chunks make no sense without telling the reader, who
+        would wait for ever."""
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("malformed framing"))
 
 
 class Upstream:
@@ -106,7 +129,8 @@ class Upstream:
 
     Args:
         name: what it is called in metrics, logs and errors.
-        url: scheme, host and port, perhaps with a path to put before every request's path.
+        url: scheme, host and port, perhaps with a path to put before every request's path, and with
+            credentials that take the place of the client's.
         connect_timeout_s: for a new connection.
         read_timeout_s: longest silence while waiting for an answer or inside one; None waits for ever.
         keepalive_s: idle connections are dropped after this; it must be below the backend's own limit
@@ -124,12 +148,15 @@ class Upstream:
     ) -> None:
         self.name = name
         self._base = url.rstrip("/")
+        self._has_credentials = URL(url).user is not None
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s
         )
         self._keepalive_s = keepalive_s
         self._session: aiohttp.ClientSession | None = None
         self.retries_total = 0
+        self.open_answers = 0
+        """Requests between their sending and the closing of their answers."""
 
     async def open(self) -> None:
         trace = aiohttp.TraceConfig()
@@ -163,7 +190,26 @@ class Upstream:
 
         Raises:
             UpstreamUnreachable, UpstreamTimeout: no head of an answer came.
+            Exception: whatever the stream of the body raised.
         """
+        self.open_answers += 1
+        try:
+            response = await self._send(method, target, headers, body)
+        except BaseException:
+            self._answer_closed()
+            raise
+        return UpstreamAnswer(self.name, response, self._answer_closed)
+
+    def _answer_closed(self) -> None:
+        self.open_answers -= 1
+
+    async def _send(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> aiohttp.ClientResponse:
         loop = asyncio.get_running_loop()
         while True:
             attempt, started_s = _Attempt(), loop.time()
@@ -174,12 +220,19 @@ class Upstream:
             except TimeoutError as exc:
                 raise UpstreamTimeout(self.name, "does not answer in time") from exc
             except (aiohttp.ClientError, OSError) as exc:
+                if attempt.body_failure is not None:
+                    raise attempt.body_failure from exc
                 is_stale = attempt.was_reused and loop.time() - started_s < STALE_WINDOW_S
                 if not is_stale or not isinstance(body, bytes | None):
                     what = f"cannot be reached ({type(exc).__name__})"
                     raise UpstreamUnreachable(self.name, what) from exc
                 # Each round uses up one pooled connection, so this ends with a new one.
                 self.retries_total += 1
+
+    def _headers(self, headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+        if self._has_credentials:
+            headers = ((name, value) for name, value in headers if name != b"authorization")
+        return CIMultiDict((_text(name), _text(value)) for name, value in headers)
 
     async def _send_once(
         self,
@@ -188,23 +241,63 @@ class Upstream:
         target: str,
         headers: Iterable[tuple[bytes, bytes]],
         body: bytes | AsyncIterator[bytes] | None,
-    ) -> UpstreamAnswer:
+    ) -> aiohttp.ClientResponse:
         assert self._session is not None, "open() comes before send()"
-        is_large = isinstance(body, bytes) and len(body) > LARGE_BODY_BYTES
         response = await self._session.request(
             method,
             URL(self._base + target, encoded=True),
-            headers=CIMultiDict((_text(name), _text(value)) for name, value in headers),
-            data=io.BytesIO(body) if is_large and isinstance(body, bytes) else body,
+            headers=self._headers(headers),
+            data=_as_data(body, attempt),
             allow_redirects=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             trace_request_ctx=attempt,
         )
-        return UpstreamAnswer(self.name, response)
+        if not _can_be_passed_on(response):
+            response.close()
+            raise UpstreamUnreachable(self.name, "does not answer in HTTP")
+        return response
+
+
+def _as_data(body: bytes | AsyncIterator[bytes] | None, attempt: _Attempt) -> Any:
+    if isinstance(body, bytes):
+        return io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body
+    return None if body is None else _noting_failure(body, attempt)
+
+
+async def _noting_failure(body: AsyncIterator[bytes], attempt: _Attempt) -> AsyncIterator[bytes]:
+    try:
+        async for part in body:
+            yield part
+    except Exception as exc:
+        attempt.body_failure = exc
+        raise
+
+
+def _connection_lost(response: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """Done when the answer's connection ends; None if the answer is complete already."""
+    connection = response.connection
+    protocol = None if connection is None else connection.protocol
+    lost = None if protocol is None else protocol.closed
+    if lost is not None:
+        # It outlives the answer, and may end with an exception that nobody else asks for.
+        lost.remove_done_callback(_retrieve)
+        lost.add_done_callback(_retrieve)
+    return lost
+
+
+def _retrieve(lost: asyncio.Future[None]) -> None:
+    if not lost.cancelled():
+        lost.exception()
 
 
 async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
     context.trace_request_ctx.was_reused = True
+
+
+def _can_be_passed_on(response: aiohttp.ClientResponse) -> bool:
+    """aiohttp reads more than HTTP allows, and more than a server may write."""
+    values = (value for _, value in response.raw_headers)
+    return 200 <= response.status < 600 and not any(map(CONTROL_CHARACTER.search, values))
 
 
 def _text(raw: bytes) -> str:

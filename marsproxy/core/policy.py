@@ -281,7 +281,7 @@ class Policy:
         session = turn.session
         session.gap_signature = event.tool_signature
         session.is_after_text = event.ending is Ending.FINISHED and event.tool_calls == 0
-        if event.ending is Ending.ABORTED:
+        if not self._may_come_back(session, event.ending):
             self._uncount(session)
             return
         self._gaps.begin(session, event.command_digests, now)
@@ -289,6 +289,14 @@ class Policy:
             self._rest(session)
         else:
             session.phase = Phase.TOOL_GAP
+
+    @staticmethod
+    def _may_come_back(session: SessionState, ending: Ending) -> bool:
+        """A failure is retried by an agent that was at work; a first turn that fails has nothing cached
+        to come back to, and may well be a request that can never succeed."""
+        if ending is Ending.FAILED:
+            return session.turns > 0
+        return ending is Ending.FINISHED
 
     def _expects_return(self, session: SessionState) -> bool:
         return session.goes_on_after_text or self._returns.is_return_likely(session.family)

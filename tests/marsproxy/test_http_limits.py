@@ -212,7 +212,7 @@ async def test_what_is_no_http(garbage: bytes) -> None:
 
 async def test_many_refused_connections() -> None:
     """Each gets its answer, and the server goes down with none left."""
-    async with serving(header_timeout_s=0.05) as port:
+    async with serving(header_timeout_s=0.5) as port:
         clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
         for _, writer in clients:
             writer.write(b"GET / HT")

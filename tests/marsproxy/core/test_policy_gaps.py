@@ -128,10 +128,34 @@ def test_an_aborted_turn_teaches_nothing():
 def test_a_failed_turn_keeps_its_session_counted_for_the_retry():
     (
         one_place(idle_gap_s=30.0)
-        .at(10, fails("a1"))
+        .at(10, calls_tool("a1"))
         .at(20, arrives("a2"), goes("a2", "continuation"))
         .at(30, fails("a2"))
-        .fires(60, goes("b1"))
+        .at(40, arrives("a3"), goes("a3", "continuation"))
+        .at(50, fails("a3"))
+        .fires(80, goes("b1"))
+    )
+
+
+def test_a_session_whose_first_turn_fails_gives_its_budget_back_at_once():
+    """A request for an unknown model must not keep others out."""
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, fails("a1"), goes("b1"))
+        .at(11, arrives("a2"), waits("a2"))
+        .at(12, fails("b1"), goes("a2"))
+        .at(13, fails("a2"))
+        .at(14, arrives("b2"), goes("b2"))
+    )
+
+
+def test_a_first_turn_that_fails_beside_others_of_its_session_ends_nothing():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(5, arrives("a2"), goes("a2", "continuation"))
+        .at(10, fails("a1"))
+        .at(20, calls_tool("a2"))
+        .fires(50, goes("b1"))
     )
 
 

@@ -1,0 +1,311 @@
+"""One request's way, cut at each wait: whatever happens there, nothing is left behind."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from marsproxy.client import Client
+from marsproxy.config import Backend, Config, Hold
+from marsproxy.core.events import BackendObserved
+from marsproxy.core.identity import IdentityLimits, SessionIndex
+from marsproxy.core.policy import Policy
+from marsproxy.core.settings import AdmissionSettings, PolicySettings
+from marsproxy.dispatcher import Dispatcher
+from marsproxy.metrics import Metrics
+from marsproxy.relay import Relay
+from marsproxy.tasks import TaskOwner
+from marsproxy.upstream import UpstreamBroke, UpstreamTimeout, UpstreamUnreachable
+from marsproxy.wire.forms import NormalForms
+from tests.marsproxy.asgi import FakeConnection
+
+BACKEND = "http://gpu:8000"
+UNARY = b'{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"hi"}}]}'
+LAST_DELTA = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+STREAM = (LAST_DELTA, b"data: [DONE]\n\n")
+
+
+@dataclass
+class FakeAnswer:
+    upstream: "FakeUpstream"
+    status: int = 200
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        kind = b"text/event-stream" if len(self.upstream.chunks) > 1 else b"application/json"
+        return [(b"content-type", kind)]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for number, chunk in enumerate(self.upstream.chunks):
+            if number == self.upstream.stops_before_chunk:
+                self.upstream.is_reached.set()
+                if self.upstream.failure is not None:
+                    raise self.upstream.failure
+                await asyncio.Event().wait()
+            yield chunk
+
+    def close(self) -> None:
+        self.upstream.open_answers -= 1
+
+
+@dataclass
+class FakeUpstream:
+    """A backend that answers, waits for ever, or fails, where it is told to."""
+
+    chunks: tuple[bytes, ...] = (UNARY,)
+    waits_for_head: bool = False
+    stops_before_chunk: int | None = None
+    failure: Exception | None = None
+    open_answers: int = 0
+    sent: list[tuple[str, str, dict[bytes, bytes], Any]] = field(default_factory=list)
+    is_reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send(self, method: str, target: str, headers: Any, body: Any) -> FakeAnswer:
+        self.sent.append((method, target, dict(headers), body))
+        if self.waits_for_head:
+            self.is_reached.set()
+            if self.failure is not None:
+                raise self.failure
+            await asyncio.Event().wait()
+        self.open_answers += 1
+        return FakeAnswer(self)
+
+
+@dataclass
+class Rig:
+    upstream: FakeUpstream
+    relay: Relay
+    dispatcher: Dispatcher
+    tasks: TaskOwner
+    timers: list[Callable[[], None]]
+
+    async def handle(self, connection: FakeConnection) -> None:
+        async with asyncio.timeout(5):
+            await self.relay.handle(Client(connection.scope, connection.receive, connection.send))
+
+    async def assert_nothing_is_left(self) -> None:
+        await asyncio.sleep(0.01)
+        policy = self.dispatcher.policy
+        counted = sum(len(backend.counted) for backend in policy.backends.values())
+        left = (self.dispatcher.open_turns, policy.open_turns, len(policy.held), len(self.tasks))
+        assert (*left, self.upstream.open_answers, counted) == (0, 0, 0, 0, 0, 0)
+
+
+def rig_of(upstream: FakeUpstream | None = None, **admission: Any) -> Rig:
+    upstream = upstream or FakeUpstream()
+    config = Config(
+        backends=(BACKEND,),
+        admission=AdmissionSettings(**{"idle_gap_s": 0.0} | admission),
+        hold=Hold(sse_comment_interval_s=0.05),
+        backend=Backend(),
+    )
+    metrics, tasks, timers = Metrics(CollectorRegistry()), TaskOwner(), []  # type: ignore[var-annotated]
+    dispatcher = Dispatcher(
+        Policy(PolicySettings(config.admission, config.sessions), (BACKEND,)),
+        SessionIndex(IdentityLimits(), salt=b"salt"),
+        metrics,
+        None,
+        clock=asyncio.get_running_loop().time,
+        set_timer=lambda _, callback: timers.append(callback),
+    )
+    upstreams: Any = {BACKEND: upstream}
+    relay = Relay(config, upstreams, dispatcher, NormalForms(seed=1), metrics, tasks)
+    return Rig(upstream, relay, dispatcher, tasks, timers)
+
+
+def asking(path: str = "/v1/chat/completions", **fields: Any) -> FakeConnection:
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}], **fields}).encode()
+    return FakeConnection(path=path, content_length=str(len(body))).sends(body)
+
+
+# -- each wait ------------------------------------------------------------------------------------
+
+
+def reading_the_body() -> tuple[Rig, FakeConnection]:
+    return rig_of(), FakeConnection(content_length="100").sends(b"{", is_whole=False)
+
+
+def reading_an_untracked_body() -> tuple[Rig, FakeConnection]:
+    return rig_of(), FakeConnection(path="/v1/embeddings", content_length="100").sends(b"{", is_whole=False)
+
+
+def waiting_for_the_verdict() -> tuple[Rig, FakeConnection]:
+    rig = rig_of(fallback_concurrency=1)
+    rig.dispatcher.policy.backends[BACKEND].counted["another"] = None  # type: ignore[assignment]
+    return rig, asking()
+
+
+def writing_a_comment() -> tuple[Rig, FakeConnection]:
+    rig, _ = waiting_for_the_verdict()
+    connection = asking(stream=True)
+    connection.blocks = "write"
+    return rig, connection
+
+
+def opening_the_held_stream() -> tuple[Rig, FakeConnection]:
+    rig, connection = writing_a_comment()
+    connection.blocks = "start"
+    return rig, connection
+
+
+def telling_how_long_it_was_held() -> tuple[Rig, FakeConnection]:
+    """The comment that comes with the verdict, after those that came before it."""
+    rig, connection = writing_a_comment()
+    connection.blocks = None
+
+    def make_room() -> None:
+        connection.blocks = "write"
+        rig.dispatcher.policy.backends[BACKEND].counted.pop("another")
+        rig.dispatcher.tell(BackendObserved(BACKEND))
+
+    asyncio.get_running_loop().call_later(0.08, make_room)
+    return rig, connection
+
+
+def waiting_for_the_head() -> tuple[Rig, FakeConnection]:
+    return rig_of(FakeUpstream(waits_for_head=True)), asking()
+
+
+def waiting_for_an_untracked_head() -> tuple[Rig, FakeConnection]:
+    return rig_of(FakeUpstream(waits_for_head=True)), asking("/v1/embeddings")
+
+
+def writing_the_head() -> tuple[Rig, FakeConnection]:
+    connection = asking()
+    connection.blocks = "start"
+    return rig_of(), connection
+
+
+def reading_the_first_chunk() -> tuple[Rig, FakeConnection]:
+    return rig_of(FakeUpstream(stops_before_chunk=0)), asking()
+
+
+def reading_a_later_chunk() -> tuple[Rig, FakeConnection]:
+    return rig_of(FakeUpstream((b"data: {}\n\n", b"x"), stops_before_chunk=1)), asking(stream=True)
+
+
+def writing_to_a_slow_client() -> tuple[Rig, FakeConnection]:
+    connection = asking(stream=True)
+    connection.blocks = "write"
+    return rig_of(FakeUpstream((b"data: {}\n\n",) * 3)), connection
+
+
+EACH_WAIT = [
+    reading_the_body,
+    reading_an_untracked_body,
+    waiting_for_the_verdict,
+    writing_a_comment,
+    opening_the_held_stream,
+    telling_how_long_it_was_held,
+    waiting_for_the_head,
+    waiting_for_an_untracked_head,
+    writing_the_head,
+    reading_the_first_chunk,
+    reading_a_later_chunk,
+    writing_to_a_slow_client,
+]
+
+
+@pytest.mark.parametrize("how", ["disconnect", "cancel"])
+@pytest.mark.parametrize("wait", EACH_WAIT, ids=[wait.__name__ for wait in EACH_WAIT])
+async def test_a_request_that_ends_here_leaves_nothing(wait: Callable[[], Any], how: str) -> None:
+    """The client goes, or the server gives the request up."""
+    rig, connection = wait()
+    handling = asyncio.get_running_loop().create_task(rig.handle(connection))
+    await asyncio.sleep(0.12)
+    assert not handling.done()
+    if how == "disconnect":
+        connection.disconnects()
+    else:
+        handling.cancel()
+    await asyncio.wait((handling,), timeout=5)
+    assert handling.cancelled() == (how == "cancel")
+    rig.dispatcher.policy.backends[BACKEND].counted.pop("another", None)
+    await rig.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("how", ["disconnect", "cancel"])
+async def test_a_request_that_ends_with_its_last_bytes_has_finished(how: str) -> None:
+    """The backend's answer was whole by then: the session's turn counts, its client got most of it."""
+    rig, connection = rig_of(), asking()
+    connection.blocks = "finish"
+    handling = asyncio.get_running_loop().create_task(rig.handle(connection))
+    await asyncio.sleep(0.05)
+    if how == "disconnect":
+        connection.disconnects()
+        await asyncio.sleep(0.05)
+    handling.cancel()
+    await asyncio.wait((handling,), timeout=5)
+    [session] = rig.dispatcher.policy.sessions
+    assert session.turns == 1
+    assert (rig.dispatcher.open_turns, rig.upstream.open_answers) == (0, 0)
+
+
+# -- what the backend does ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (UpstreamUnreachable(BACKEND, "x"), 502),
+        (UpstreamTimeout(BACKEND, "x"), 504),
+        (UpstreamBroke(BACKEND, "x"), 502),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
+async def test_no_answer(failure: Exception, status: int, path: str) -> None:
+    """An error of ours that names the backend."""
+    rig, connection = rig_of(FakeUpstream(waits_for_head=True, failure=failure)), asking(path)
+    await rig.handle(connection)
+    assert connection.status == status
+    assert BACKEND.encode() in connection.body
+    await rig.assert_nothing_is_left()
+
+
+async def test_half_an_answer() -> None:
+    """Is cut."""
+    broke = UpstreamBroke(BACKEND, "broke off")
+    rig = rig_of(FakeUpstream((b"data: {}\n\n", b"x"), stops_before_chunk=1, failure=broke))
+    connection = asking(stream=True)
+    await rig.handle(connection)
+    assert (connection.status, connection.is_cut, connection.is_finished) == (200, True, False)
+    await rig.assert_nothing_is_left()
+
+
+async def test_a_whole_stream() -> None:
+    """As it came, with the headers that say what the proxy did."""
+    rig, connection = rig_of(FakeUpstream(STREAM)), asking(stream=True)
+    await rig.handle(connection)
+    assert (connection.status, connection.body) == (200, b"".join(STREAM))
+    assert connection.headers[b"x-mars-decision"] == b"new"
+    [session] = rig.dispatcher.policy.sessions
+    assert session.turns == 1
+
+
+async def test_what_is_not_understood_goes_through() -> None:
+    """Byte for byte, as nobody's turn."""
+    rig = rig_of()
+    connection = FakeConnection(content_length="8").sends(b"not json")
+    await rig.handle(connection)
+    assert rig.upstream.sent[0][3] == b"not json"
+    assert (connection.status, b"x-mars-session" in connection.headers) == (200, False)
+    await rig.assert_nothing_is_left()
+
+
+async def test_a_session_in_the_url() -> None:
+    """It is for us; the backend gets the path without it, and the query as it was."""
+    rig, connection = rig_of(), asking("/s/mine/v1/chat/completions")
+    connection.scope["query_string"] = b"a=%20"
+    await rig.handle(connection)
+    assert rig.upstream.sent[0][:2] == ("POST", "/v1/chat/completions?a=%20")
+
+
+async def test_a_target_that_is_no_path() -> None:
+    """Is answered here."""
+    rig, connection = rig_of(), FakeConnection("OPTIONS", "*")
+    await rig.handle(connection)
+    assert (connection.status, rig.upstream.sent) == (400, [])
