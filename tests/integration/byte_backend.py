@@ -72,7 +72,7 @@ class ByteBackend:
     def __init__(self) -> None:
         self.requests: list[Message] = []
         """In order of arrival, but for the proxy's own ``/metrics``."""
-        self.connections_open = 0
+        self._open: set[asyncio.StreamWriter] = set()
         self._replies: dict[tuple[bytes, bytes], Answering] = {}
         self._server: asyncio.Server | None = None
 
@@ -102,10 +102,15 @@ class ByteBackend:
     ) -> None:
         assert self._server is not None, "it is open"
         self._server.close()
-        await self._server.wait_closed()
+        for writer in self._open:
+            writer.close()
+
+    @property
+    def connections_open(self) -> int:
+        return len(self._open)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections_open += 1
+        self._open.add(writer)
         try:
             async for request in _requests(reader):
                 if request.target != b"/metrics":
@@ -115,7 +120,7 @@ class ByteBackend:
         except ConnectionError:
             pass  # the client may go whenever it likes
         finally:
-            self.connections_open -= 1
+            self._open.discard(writer)
             writer.close()
 
     def _reply_to(self, request: Message) -> Reply:

@@ -1,6 +1,7 @@
 """Proxies in this process, the engine in a process of its own, and the two ways to one backend."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
@@ -48,14 +49,16 @@ async def byte_backend() -> AsyncIterator[ByteBackend]:
 
 
 @pytest.fixture
-async def paths(byte_backend: ByteBackend) -> AsyncIterator[Paths]:
-    """To the scripted backend: straight, and through a proxy."""
+async def paths(byte_backend: ByteBackend, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Paths]:
+    """To the scripted backend: straight, and through a proxy that has nothing to complain about."""
     async with (
         running_proxy(byte_backend.url) as proxy,
         tapped(byte_backend.url) as direct,
         tapped(proxy.url) as proxied,
     ):
         yield Paths(byte_backend, direct, proxied, proxy)
+    logged = caplog.get_records("call")
+    assert [record.getMessage() for record in logged if record.levelno >= logging.ERROR] == []
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def _cut_chunks(data: bytes) -> tuple[bytes, bytes] | None:
 
 
 def cut_interim(data: bytes) -> bytes:
-    """Without the ``100 Continue`` answers in front."""
-    while data.startswith(b"HTTP/1.1 100"):
+    """Without the interim answers (``100 Continue``, ``103 Early Hints``) in front."""
+    while data.startswith(b"HTTP/1.1 1"):
         data = data.partition(b"\r\n\r\n")[2]
     return data

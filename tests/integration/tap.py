@@ -56,7 +56,6 @@ async def tapped(target_url: str) -> AsyncIterator[Tap]:
         yield tap
     finally:
         server.close()
-        await server.wait_closed()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, record: bytearray) -> None:

@@ -206,7 +206,8 @@ def responses_stream() -> list[bytes]:
 _MESSAGES_USAGE = {"input_tokens": 15, "output_tokens": 9, "cache_read_input_tokens": 16}
 MESSAGE = (
     '{"id":"chatcmpl-9f7","type":"message","role":"assistant","content":['
-    '{"type":"text","text":"h\\u00e9 🙂"},{"type":"tool_use","id":"chatcmpl-tool-0a1b2c3d4e5f60718293a4b5c6d7e8f9","name":"bash",'
+    '{"type":"text","text":"h\\u00e9 🙂"},'
+    '{"type":"tool_use","id":"chatcmpl-tool-0a1b2c3d4e5f60718293a4b5c6d7e8f9","name":"bash",'
     '"input":{"command":"ls","n":1.50}}],"model":"tiny","stop_reason":"tool_use","stop_sequence":null,'
     f'"usage":{json.dumps(_MESSAGES_USAGE)}, {UNKNOWN}}}'
 ).encode()
