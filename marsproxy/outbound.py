@@ -44,6 +44,11 @@ def refuse_compression(headers: RawHeaders) -> RawHeaders:
     return [*kept, (b"accept-encoding", b"identity")]
 
 
+def without_length(headers: RawHeaders) -> RawHeaders:
+    """For a body whose length changes on the way."""
+    return [(name, value) for name, value in headers if name != b"content-length"]
+
+
 def tenant_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """A fingerprint of the API key; "" without one. The key itself goes no further."""
     for name, value in headers:

@@ -208,10 +208,11 @@ class Relay:
         headers = dict(answer.headers)
         is_stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
         length = headers.get(b"content-length", b"")
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         reader = AnswerReader(
             turn.request.schema,
             is_streaming=is_stream,
-            content_encoding=headers.get(b"content-encoding", b"identity").decode("latin-1"),
+            content_encoding=encoding,
             content_length=int(length) if length.isdigit() else None,
         )
         if client.is_only_held and not is_stream:
@@ -222,8 +223,10 @@ class Relay:
                 errors.backend_error_event(answer.status, b"".join(parts), turn.request.schema)
             )
             return
-        await client.start(answer.status, [*answer.headers, *_mars_headers(turn)])
-        stripper = UsageStripper() if strips_usage and is_stream else None
+        # Compressed against our asking: there are no events to see in it, and no reason to wait for them.
+        stripper = UsageStripper() if strips_usage and is_stream and encoding == "identity" else None
+        shown_headers = answer.headers if stripper is None else outbound.without_length(answer.headers)
+        await client.start(answer.status, [*shown_headers, *_mars_headers(turn)])
         async for chunk in answer.chunks():
             reader.feed(chunk)
             if not outcome.has_first_token and reader.saw_first_token:

@@ -22,6 +22,10 @@ RawHeaders = list[tuple[bytes, bytes]]
 LARGE_BODY_BYTES = 1 << 20
 """aiohttp warns about larger bodies given as bytes, and then wants a file."""
 
+MAX_FIELD_BYTES = 1 << 16
+"""Of one header of an answer, as much as clients may send in all of theirs (``listen.max_header_bytes``).
+aiohttp allows 8 KiB, which gateways' tokens and policies exceed; the answer would be lost."""
+
 STALE_WINDOW_S = 1.0
 """A connection that had been closed while idle fails within a round trip; a failure later than this may
 be a request that the backend had begun to work on, and is not repeated."""
@@ -165,6 +169,8 @@ class Upstream:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keepalive_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            max_line_size=MAX_FIELD_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
             timeout=self._timeout,
             trace_configs=[trace],
         )
