@@ -71,12 +71,17 @@ class Client:
         if (self.content_length or 0) > max_bytes:
             raise BodyTooLarge
         parts: list[bytes] = []
-        size = 0
-        async for part in self._body_parts(timeout_s):
-            parts.append(part)
-            size += len(part)
-            if size > max_bytes:
-                raise BodyTooLarge
+        size, is_whole = 0, False
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not is_whole:
+                    part, is_whole = await self._body_part()
+                    parts.append(part)
+                    size += len(part)
+                    if size > max_bytes:
+                        raise BodyTooLarge
+        except TimeoutError as exc:
+            raise BodyTooSlow from exc
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def stream_body(self, timeout_s: float) -> AsyncIterator[bytes]:
@@ -92,28 +97,26 @@ class Client:
         return self._taking_body(timeout_s, self._body_taken)
 
     async def _taking_body(self, timeout_s: float, taken: asyncio.Event) -> AsyncIterator[bytes]:
+        loop, is_whole = asyncio.get_running_loop(), False
         try:
-            async for part in self._body_parts(timeout_s):
-                yield part
+            while not is_whole:
+                started_s = loop.time()
+                async with asyncio.timeout(timeout_s):
+                    part, is_whole = await self._body_part()
+                timeout_s -= loop.time() - started_s
+                if part:
+                    yield part
+        except TimeoutError as exc:
+            raise BodyTooSlow from exc
         finally:
             taken.set()
 
-    async def _body_parts(self, timeout_s: float) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        while True:
-            started_s = loop.time()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    message = await self._receive()
-            except TimeoutError as exc:
-                raise BodyTooSlow from exc
-            timeout_s -= loop.time() - started_s
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            if body := message.get("body"):
-                yield body
-            if not message.get("more_body"):
-                return
+    async def _body_part(self) -> tuple[bytes, bool]:
+        """The next piece, and whether it was the last."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), not message.get("more_body")
 
     @asynccontextmanager
     async def watched(self, owner: TaskOwner) -> AsyncIterator[None]:
@@ -158,9 +161,6 @@ class Client:
         if self.is_only_held:
             self.is_only_held = False
             return
-        if status == 304:
-            # Its length is that of the body which it leaves out; uvicorn would wait for that body.
-            headers = [(name, value) for name, value in headers if name != b"content-length"]
         self.is_answering = True
         if status in BODYLESS:
             headers = [(name, value) for name, value in headers if name != b"content-length"]

@@ -32,7 +32,7 @@ from marsproxy.loop_lag import watch_loop_lag
 from marsproxy.metrics import Metrics
 from marsproxy.relay import Relay
 from marsproxy.tasks import TaskOwner
-from marsproxy.upstream import Upstream
+from marsproxy.upstream import ConnectionEvents, Upstream
 from marsproxy.wire.forms import NormalForms
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,9 @@ class Proxy:
         self._urls = {errors.public_name(url): url for url in backend_urls}
         self.tasks = TaskOwner()
         self.metrics = Metrics(CollectorRegistry())
-        self.upstreams = {name: _upstream(name, url, config) for name, url in self._urls.items()}
+        self.upstreams = {
+            name: _upstream(name, url, config, self.metrics.backend(url)) for name, url in self._urls.items()
+        }
         self._event_log = _event_log(config)
         if self._event_log is not None:
             self.metrics.watch_event_log(self._event_log)
@@ -192,7 +194,7 @@ class Timer:
             self._handle = None
 
 
-def _upstream(name: str, url: str, config: Config) -> Upstream:
+def _upstream(name: str, url: str, config: Config, events: ConnectionEvents) -> Upstream:
     backend = config.backend
     return Upstream(
         name,
@@ -200,6 +202,7 @@ def _upstream(name: str, url: str, config: Config) -> Upstream:
         connect_timeout_s=backend.connect_timeout_s,
         read_timeout_s=backend.read_timeout_s,
         keepalive_s=backend.keepalive_s,
+        events=events,
     )
 
 

@@ -8,10 +8,10 @@ which client it is.
 import asyncio
 import io
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from multidict import CIMultiDict
@@ -70,19 +70,34 @@ class UpstreamBroke(UpstreamError):
     """The connection broke in the middle of an answer."""
 
 
+class ConnectionEvents(Protocol):
+    """Told of what the metrics count."""
+
+    def connected(self, took_s: float) -> None: ...
+
+    def retried(self) -> None: ...
+
+    def aborted(self) -> None: ...
+
+
 @dataclass(slots=True)
 class _Attempt:
     """Filled in by the trace hooks of one request."""
 
     was_reused: bool = False
+    connecting_since_s: float = 0.0
     body_failure: Exception | None = None
     """Raised by the stream of the request's body; aiohttp turns it into an error of its own."""
+
+
+class _OnClose(Protocol):
+    def __call__(self, *, is_given_up: bool) -> None: ...
 
 
 class UpstreamAnswer:
     """A backend's answer whose body is still to come. Close it, whatever happens."""
 
-    def __init__(self, backend: str, response: aiohttp.ClientResponse, on_close: Callable[[], None]) -> None:
+    def __init__(self, backend: str, response: aiohttp.ClientResponse, on_close: "_OnClose") -> None:
         self._backend = backend
         self._response = response
         self._on_close = on_close
@@ -113,12 +128,14 @@ class UpstreamAnswer:
 
     def close(self) -> None:
         """Return the connection if the answer was read to its end; else close it: vLLM aborts then."""
+        content = self._response.content
+        is_given_up = not content.is_eof() and content.exception() is None
         self._response.close()
         if self._connection_lost is not None:
             self._connection_lost.remove_done_callback(self._check_whole)
         if self._is_open:
             self._is_open = False
-            self._on_close()
+            self._on_close(is_given_up=is_given_up)
 
     def _check_whole(self, _: asyncio.Future[None]) -> None:
         """aiohttp (3.14) closes a connection whose chunks make no sense without telling the reader, who
@@ -149,8 +166,10 @@ class Upstream:
         connect_timeout_s: float,
         read_timeout_s: float | None,
         keepalive_s: float,
+        events: ConnectionEvents | None = None,
     ) -> None:
         self.name = name
+        self._events = events
         self._base = url.rstrip("/")
         self._has_credentials = URL(url).user is not None
         self._timeout = aiohttp.ClientTimeout(
@@ -165,6 +184,8 @@ class Upstream:
     async def open(self) -> None:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
+        trace.on_connection_create_start.append(_note_start)
+        trace.on_connection_create_end.append(self._note_connected)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keepalive_s),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -201,13 +222,20 @@ class Upstream:
         self.open_answers += 1
         try:
             response = await self._send(method, target, headers, body)
-        except BaseException:
-            self._answer_closed()
+        except BaseException as exc:
+            self._answer_closed(is_given_up=isinstance(exc, asyncio.CancelledError))
             raise
         return UpstreamAnswer(self.name, response, self._answer_closed)
 
-    def _answer_closed(self) -> None:
+    def _answer_closed(self, *, is_given_up: bool) -> None:
         self.open_answers -= 1
+        if is_given_up and self._events is not None:
+            self._events.aborted()
+
+    async def _note_connected(self, _: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+        if self._events is not None:
+            now = asyncio.get_running_loop().time()
+            self._events.connected(now - context.trace_request_ctx.connecting_since_s)
 
     async def _send(
         self,
@@ -234,6 +262,8 @@ class Upstream:
                     raise UpstreamUnreachable(self.name, what) from exc
                 # Each round uses up one pooled connection, so this ends with a new one.
                 self.retries_total += 1
+                if self._events is not None:
+                    self._events.retried()
 
     def _headers(self, headers: Iterable[tuple[bytes, bytes]]) -> CIMultiDict[str]:
         if self._has_credentials:
@@ -294,6 +324,10 @@ def _connection_lost(response: aiohttp.ClientResponse) -> asyncio.Future[None] |
 def _retrieve(lost: asyncio.Future[None]) -> None:
     if not lost.cancelled():
         lost.exception()
+
+
+async def _note_start(_: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+    context.trace_request_ctx.connecting_since_s = asyncio.get_running_loop().time()
 
 
 async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
