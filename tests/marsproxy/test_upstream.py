@@ -1,12 +1,13 @@
 """The connections to one backend, against real sockets that misbehave."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
-from marsproxy.upstream import Upstream, UpstreamBroke, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from marsproxy.upstream import Upstream, UpstreamBroke, UpstreamUnreachable
 from tests.integration import faulty_backend as faulty
 from tests.integration.faulty_backend import Behaviour, Exchange, FaultyBackend
 
@@ -105,34 +106,73 @@ async def test_a_cancelled_wait_ends_its_connection(moment: str) -> None:
                 await asyncio.sleep(0.005)
 
 
+@contextmanager
+def deaf_server() -> Iterator[str]:
+    """Its kernel queue is full: a connection to it is neither accepted nor refused."""
+    with ExitStack() as sockets:
+        listening = sockets.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(3):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
 async def test_a_cancelled_connect_leaves_nothing() -> None:
-    """No address answers there (TEST-NET-1)."""
-    upstream = Upstream("gpu", "http://192.0.2.1", connect_timeout_s=5, read_timeout_s=None, keepalive_s=4.0)
-    await upstream.open()
-    fetching = asyncio.get_running_loop().create_task(fetch(upstream))
-    await asyncio.sleep(0.02)
-    fetching.cancel()
-    await asyncio.wait((fetching,))
-    assert upstream.open_answers == 0
-    await upstream.close()
+    """Given up while nobody answers at all."""
+    with deaf_server() as url:
+        upstream = Upstream("gpu", url, connect_timeout_s=5, read_timeout_s=None, keepalive_s=4.0)
+        await upstream.open()
+        fetching = asyncio.get_running_loop().create_task(fetch(upstream))
+        await asyncio.sleep(0.02)
+        assert not fetching.done()
+        fetching.cancel()
+        await asyncio.wait((fetching,))
+        assert upstream.open_answers == 0
+        await upstream.close()
+
+
+class Counted:
+    """What the metrics are told."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def connected(self, took_s: float) -> None:
+        assert took_s > 0
+        self.seen.append("connected")
+
+    def retried(self) -> None:
+        self.seen.append("retried")
+
+    def aborted(self) -> None:
+        self.seen.append("aborted")
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "failure"),
+    ("behaviour", "seen"),
     [
-        (faulty.resets, UpstreamUnreachable),
-        (faulty.is_silent, UpstreamTimeout),
-        (faulty.sends(b"no HTTP\r\n\r\n", ends=True), UpstreamUnreachable),
-        (faulty.sends(b"HTTP/1.1 700 X\r\ncontent-length: 0\r\n\r\n"), UpstreamUnreachable),
-        (faulty.sends(faulty.answer()[:-1], ends=True), UpstreamBroke),
-        (faulty.sends(faulty.SSE_HEAD, faulty.chunk(b"x")), UpstreamBroke),
+        (faulty.answers_well, ["connected"]),
+        (faulty.sends(faulty.SSE_HEAD, faulty.chunk(b"x")), ["connected", "aborted", "connected", "aborted"]),
     ],
 )
-async def test_failures_are_told_apart(behaviour: Behaviour, failure: type[UpstreamError]) -> None:
-    """And each names the backend."""
-    async with upstream_of(behaviour, read_timeout_s=0.2) as (upstream, _):
-        with pytest.raises(failure, match="backend gpu: "):
-            await fetch(upstream)
+async def test_connections_and_aborts_are_told_of(behaviour: Behaviour, seen: list[str]) -> None:
+    """A connection that is used again counts once; an answer left before its end costs its connection."""
+    events = Counted()
+    async with faulty.faulty_backend(behaviour) as backend:
+        upstream = Upstream(
+            "gpu", backend.url, connect_timeout_s=1, read_timeout_s=5, keepalive_s=4.0, events=events
+        )
+        await upstream.open()
+        for _ in range(2):
+            answer = await upstream.send("POST", "/v1/x", [], b"{}")
+            async for _chunk in answer.chunks():
+                break
+            answer.close()
+        await upstream.close()
+    assert events.seen == seen
 
 
 async def test_framing_that_breaks_later_is_noticed() -> None:
