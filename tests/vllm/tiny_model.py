@@ -17,8 +17,8 @@ END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>
 TOOL_TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 
 LAYERS = 12
-"""A token takes a few milliseconds then. With two layers the engine is faster than vLLM's API server, which
-answers nothing else while it has tokens to pass on."""
+"""A token takes a few milliseconds then. With two layers the engine makes tokens as fast as vLLM's API server
+takes them, and on a busy machine that server then leaves other requests waiting for seconds."""
 
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
