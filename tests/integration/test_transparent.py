@@ -16,6 +16,7 @@ from tests.integration import official_clients as clients
 from tests.integration import vllm_answers as vllm
 from tests.integration.byte_backend import Answering, Reply, head, streamed, whole
 from tests.integration.comparison import TURN_HEADERS, Paths
+from tests.integration.conftest import RunProxy
 from tests.integration.http_messages import Message
 from tests.integration.vllm_answers import JSON, SSE
 
@@ -230,3 +231,16 @@ async def test_the_clients_own_retries(paths: Paths) -> None:
     assert compared.proxied.result == compared.direct.result
     [session] = paths.proxy.proxy.dispatcher.policy.sessions
     assert session.turns == 1
+
+
+async def test_the_embedded_engine(engine_url: str, run_proxy: RunProxy) -> None:
+    """Not scripted: what the proxy learns is what the engine counted, and the client sees nothing of it."""
+    async with clients.openai_client(engine_url) as client:
+        [model] = (await client.models.list()).data
+    asked: dict[str, Any] = {"model": model.id, "max_tokens": 16, "extra_body": {}}
+    [*_, last] = await clients.chat_stream(engine_url, **asked, **ASKING)
+    async with run_proxy(engine_url) as proxy:
+        events = await clients.chat_stream(proxy.url, **asked)
+        [session] = proxy.proxy.dispatcher.policy.sessions
+    assert all("usage" not in event for event in events)
+    assert session.context_tokens == last["usage"]["total_tokens"]

@@ -60,6 +60,7 @@ MESSAGE_CALL = MESSAGE | {
     "tools": [MESSAGES_TOOL],
     "tool_choice": {"type": "tool", "name": "bash"},
 }
+ENDLESS = {"max_tokens": 6000, "extra_body": {"ignore_eos": True}}
 ASKING = {"stream_options": {"include_usage": True}}
 
 WHOLE: dict[str, Use] = {
@@ -211,13 +212,18 @@ async def test_the_priority_is_taken(vllm_url: str, proxy: Server) -> None:
     """One request runs at a time, so of two that wait the more urgent is answered first."""
     answered: list[str] = []
 
-    async def ask(priority: str, **changes: Any) -> None:
+    async def ask(priority: str) -> None:
         async with openai_client(proxy.url, default_headers={"x-vllm-priority": priority}) as client:
-            await client.chat.completions.create(**clients.CHAT_REQUEST | CHAT | changes)
+            await client.chat.completions.create(**clients.CHAT_REQUEST | CHAT)
         answered.append(priority)
 
-    async with httpx.AsyncClient(timeout=60) as http, asyncio.timeout(120), asyncio.TaskGroup() as group:
-        first = group.create_task(ask("0", max_tokens=6000, extra_body={"ignore_eos": True}))
+    async with (
+        httpx.AsyncClient(timeout=60) as http,
+        openai_client(proxy.url) as client,
+        asyncio.timeout(120),
+        asyncio.TaskGroup() as group,
+    ):
+        first = group.create_task(read_to_the_end(client, ENDLESS | {"stream": True}))
         await metric(http, vllm_url, "running", 1)
         group.create_task(ask("5"))
         await metric(http, vllm_url, "waiting", 1)
@@ -231,14 +237,13 @@ async def test_the_priority_is_taken(vllm_url: str, proxy: Server) -> None:
 async def test_a_client_that_leaves_stops_the_generation(
     vllm_url: str, proxy: Server, is_streaming: bool
 ) -> None:
-    long = {"max_tokens": 6000, "stream": is_streaming, "extra_body": {"ignore_eos": True}}
     async with (
         openai_client(proxy.url) as client,
         httpx.AsyncClient(timeout=60) as http,
         asyncio.timeout(120),
     ):
         async with asyncio.TaskGroup() as group:
-            turn = group.create_task(read_to_the_end(client, long))
+            turn = group.create_task(read_to_the_end(client, ENDLESS | {"stream": is_streaming}))
             await metric(http, vllm_url, "running", 1)
             turn.cancel()
         await metric(http, vllm_url, "running", 0)
