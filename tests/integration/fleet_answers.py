@@ -62,9 +62,7 @@ def _chat_chunks(answer: Answer) -> Iterator[Event]:
         yield _chunk(answer, {"content": word})
     for index, call_id in enumerate(answer.call_ids):
         for_call = {"index": index, "id": call_id, "type": "function"}
-        yield _chunk(
-            answer, {"tool_calls": [for_call | {"function": {"name": "bash", "arguments": ""}}]}
-        )
+        yield _chunk(answer, {"tool_calls": [for_call | {"function": {"name": "bash", "arguments": ""}}]})
         for piece in (ARGUMENTS[:7], ARGUMENTS[7:]):
             yield _chunk(answer, {"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
     yield _chunk(answer, {}, _finish_reason(answer))

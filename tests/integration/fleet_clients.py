@@ -22,6 +22,8 @@ ATTEMPTS_OF_SDK = 3
 READ_TIMEOUT_S = 3.0
 BACKOFF_S = 0.1
 """Clients wait between attempts, half a second at least; long enough here for a proxy to notice."""
+TITLE_LAG_S = 0.01
+"""Titles are asked for beside the first turn: half of this before it, or half of this after it."""
 MOST_GAP_S = 0.03
 
 
@@ -75,16 +77,18 @@ class AgentClient:
         await asyncio.sleep(dice.random() * MOST_GAP_S)
         async with asyncio.TaskGroup() as group:
             if self.has_title:
-                group.create_task(self._until_answered(self._title()))
+                group.create_task(self._ask_for_title(dice.choice([0.0, TITLE_LAG_S])))
+                await asyncio.sleep(TITLE_LAG_S / 2)
             while ask := self.agent.ask():
                 self.agent.take(await self._until_answered(ask))
                 if self.agent.turn == 2 and not ask.is_side:
                     await play(self.sub_agents, dice)
                 await asyncio.sleep(dice.random() * MOST_GAP_S)
 
-    def _title(self) -> Ask:
+    async def _ask_for_title(self, lag_s: float) -> None:
+        await asyncio.sleep(lag_s)
         messages = (Message("system", "You write titles."), Message("user", self.agent.shape.task))
-        return Ask(messages, has_tools=False, is_side=True)
+        await self._until_answered(Ask(messages, has_tools=False, is_side=True))
 
     async def _until_answered(self, ask: Ask) -> Message:
         attempt = 0
@@ -154,6 +158,8 @@ class FleetOutcome:
     """Every request of a fleet, in each agent's order."""
 
     sent: list[Sent]
+    turns_to_do: dict[str, int]
+    """By agent."""
 
     @property
     def main(self) -> list[Sent]:
@@ -201,4 +207,5 @@ class FleetOutcome:
 
 def outcome(clients: Sequence[AgentClient]) -> FleetOutcome:
     everyone = [each for client in clients for each in (client, *client.sub_agents)]
-    return FleetOutcome([each for client in everyone for each in client.sent])
+    turns = {client.name: client.agent.shape.turns for client in everyone}
+    return FleetOutcome([each for client in everyone for each in client.sent], turns)

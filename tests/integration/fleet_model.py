@@ -17,6 +17,8 @@ from tests.integration.fleet_answers import Answer
 from tests.loadgen.upstream import Fake, begin, more, reply
 
 TWIN_TASK = "the task that many agents were given"
+TALKING_MODEL = "talks-now-and-then"
+"""Answers some requests without a call, and then hears from a user."""
 COUNTING_MODEL = "counts-its-calls"
 """Its call ids are ``functions.bash:0`` and so on in every conversation, as Kimi K2's are."""
 
@@ -101,7 +103,8 @@ class FleetModel(Fake):
 
     def _say(self, path: str, asked: dict[str, Any]) -> Answer:
         number = self.answered + self.failed
-        calls = self._dice.choice([0, 1, 1, 1, 2, 3]) if asked.get("tools") else 0
+        least = 0 if asked["model"] == TALKING_MODEL else 1
+        calls = self._dice.choice([least, 1, 1, 1, 2, 3]) if asked.get("tools") else 0
         ids = (f"{self._dice.getrandbits(128):032x}" for _ in range(calls))
         if asked["model"] == COUNTING_MODEL:
             call_ids = tuple(f"functions.bash:{n}" for n in range(calls))
@@ -127,7 +130,9 @@ class FleetModel(Fake):
         await send({"type": "http.response.body", "body": b""})
 
     def _pieces(self, content: bytes) -> Iterator[bytes]:
-        cuts = sorted(self._dice.sample(range(1, len(content) - _TAIL_BYTES), self._dice.randrange(_MAX_PIECES)))
+        cuts = sorted(
+            self._dice.sample(range(1, len(content) - _TAIL_BYTES), self._dice.randrange(_MAX_PIECES))
+        )
         if self._dice.random() < 0.3:
             cuts.append(len(content) - self._dice.randrange(1, _TAIL_BYTES))
         for start, end in zip([0, *cuts], [*cuts, len(content)], strict=True):

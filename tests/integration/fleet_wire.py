@@ -101,9 +101,7 @@ def _langchain_message(message: Message) -> Json:
 
 def read_chat_body(answer: Json) -> Message:
     message = answer["choices"][0]["message"]
-    return Message(
-        "assistant", message["content"] or "", tuple(call["id"] for call in message["tool_calls"])
-    )
+    return Message("assistant", message["content"] or "", tuple(call["id"] for call in message["tool_calls"]))
 
 
 def read_chat_events(chunks: list[Json]) -> Message:

@@ -5,19 +5,22 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
 from marsproxy.config import Backend, Config, EventLog, Listen
-from marsproxy.core.events import TurnArrived
+from marsproxy.core.commands import Command
+from marsproxy.core.events import Ending, Event, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
 from marsproxy.eventlog import read_log
 from marsproxy.server import Server
 from tests.integration import fleet_wire
 from tests.integration.fleet_clients import READ_TIMEOUT_S, AgentClient, FleetOutcome, outcome, play
-from tests.integration.fleet_model import COUNTING_MODEL, TWIN_TASK, FleetModel
+from tests.integration.fleet_frameworks import FRAMEWORKS, agent_of
+from tests.integration.fleet_model import COUNTING_MODEL, TALKING_MODEL, TWIN_TASK, FleetModel
 from tests.loadgen.upstream import serving
 from tests.marsproxy.core.agent_fleet import Agent, Shape
 
@@ -77,7 +80,9 @@ def shape(number: int) -> Shape:
         keep_first=1 + number % 3,
         keep_last=7 + number % 3,
         # Not in the messages API, where the complaint would grow the message before the answer.
-        drop_answers_at=frozenset({3}) if number % 6 == 5 and number % 7 != 6 and not is_twin else frozenset(),
+        drop_answers_at=frozenset({3})
+        if number % 6 == 5 and number % 7 != 6 and not is_twin
+        else frozenset(),
     )
 
 
@@ -90,19 +95,98 @@ def anonymous_agent(number: int, http: httpx.AsyncClient) -> AgentClient:
         is_streaming=number % 2 == 0,
         leaves_early=number % 4 == 0,
         says_retry=number % 3 == 0,
-        model=COUNTING_MODEL if number % 11 == 10 else "m",
+        model=(TALKING_MODEL, COUNTING_MODEL, "m", "m")[number % 4],
     )
 
 
-async def test_fleet_without_ids(tmp_path: Path) -> None:
-    model = FleetModel(seed=7, failure_ratio=0.1, stall_ratio=0.004, twins=TWINS)
+@dataclass(frozen=True, slots=True)
+class Played:
+    outcome: FleetOutcome
+    model: FleetModel
+    events: list[Event | Command]
+    """What the proxy recorded."""
+
+    @property
+    def sessions(self) -> set[str]:
+        return {event.session_id for event in self.events if isinstance(event, TurnArrived)}
+
+    @property
+    def kinds(self) -> Counter[TurnKind]:
+        return Counter(event.kind for event in self.events if isinstance(event, TurnArrived))
+
+    @property
+    def endings(self) -> Counter[Ending]:
+        return Counter(event.ending for event in self.events if isinstance(event, TurnEnded))
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """Of sessions that have one."""
+        arrived = [event for event in self.events if isinstance(event, TurnArrived)]
+        return {each.session_id: each.parent_session_id for each in arrived if each.parent_session_id}
+
+
+async def play_all(
+    make: Callable[[httpx.AsyncClient], list[AgentClient]], seed: int, log_dir: Path
+) -> Played:
+    model = FleetModel(seed=seed, failure_ratio=0.1, stall_ratio=0.004, twins=TWINS)
     with serving(model):
-        async with proxy_in_front_of(model, tmp_path) as url, http_client(url) as http:
-            clients = [anonymous_agent(number, http) for number in range(AGENTS)]
-            await play(clients, random.Random(7))
-    fleet = outcome(clients)
+        async with proxy_in_front_of(model, log_dir) as url, http_client(url) as http:
+            clients = make(http)
+            await play(clients, random.Random(seed))
+    return Played(outcome(clients), model, [entry.entry for entry in read_log(log_dir)])
+
+
+def assert_joined(played: Played) -> None:
+    fleet = played.outcome
     assert fleet.strays == []
     assert fleet.merged == {}
     assert fleet.miscounted == []
-    assert fleet.answered_turns == {c.name: c.agent.shape.turns for c in clients}
-    assert len(set(fleet.homes.values())) == AGENTS
+    assert fleet.answered_turns == fleet.turns_to_do
+    assert played.sessions == set(fleet.homes.values())
+    # Every answer that the model gave reached its client, and counts as one.
+    assert played.endings[Ending.FINISHED] == played.model.answered
+    assert played.model.failed > 0
+    assert sum(played.endings.values()) == played.model.answered + played.model.failed
+
+
+async def test_fleet_without_ids(tmp_path: Path) -> None:
+    played = await play_all(lambda http: [anonymous_agent(n, http) for n in range(AGENTS)], 7, tmp_path)
+    assert_joined(played)
+    assert len(played.sessions) == AGENTS
+    turns = sum(played.outcome.turns_to_do.values())
+    assert played.kinds == {
+        TurnKind.FIRST: AGENTS,
+        TurnKind.CONDENSED: AGENTS,
+        TurnKind.CONTINUATION: turns - 2 * AGENTS,
+        TurnKind.RETRY: played.model.failed,
+    }
+    assert played.parents == {}
+    assert played.model.most_at_once >= TWINS
+
+
+async def test_fleet_with_the_ids_of_its_frameworks(tmp_path: Path) -> None:
+    """All of one framework say the same at first, and their sub-agents ask for the same."""
+    played = await play_all(
+        lambda http: [agent_of(name, n, http) for name in FRAMEWORKS for n in range(12)], 11, tmp_path
+    )
+    assert_joined(played)
+    homes = played.outcome.homes
+    assert len(homes) == len(set(homes.values())) == 12 * (2 + 2 + 2 + 4)
+    # What OpenHands shares with its sub-agents is the family, which says nothing about who began.
+    named = [name for name in homes if "/" in name and not name.startswith("openhands")]
+    assert played.parents == {homes[name]: homes[name.split("/")[0]] for name in named}
+    assert played.kinds[TurnKind.CONDENSED] == 12 * len(FRAMEWORKS)
+
+
+async def test_side_calls_leave_the_sessions_that_they_name_alone(tmp_path: Path) -> None:
+    """opencode's titles and OpenHands' condensers: the turns around them are counted as if they were not."""
+    played = await play_all(
+        lambda http: [agent_of(name, n, http) for name in ("opencode", "openhands") for n in range(5)],
+        3,
+        tmp_path,
+    )
+    sides = [each for each in played.outcome.sent if each.is_side and each.was_answered]
+    assert len(sides) == 10
+    homes = played.outcome.homes
+    assert [each.session for each in sides] == [homes[each.agent] for each in sides]
+    assert played.outcome.miscounted == []
