@@ -19,7 +19,6 @@ from tests.marsproxy.core.agent_fleet import Agent, Ask, Message
 
 ATTEMPTS_OF_SDK = 3
 """The official clients send a request three times and count; tenacity around them starts over."""
-READ_TIMEOUT_S = 3.0
 BACKOFF_S = 0.1
 """Clients wait between attempts, half a second at least; long enough here for a proxy to notice."""
 TITLE_LAG_S = 0.01
