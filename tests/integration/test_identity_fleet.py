@@ -1,26 +1,23 @@
 """Fifty agents at once over HTTP: every turn joins its own session, whoever they are and whatever fails."""
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
-from marsproxy.config import Backend, Config, EventLog, Listen
 from marsproxy.core.commands import Command
 from marsproxy.core.events import Ending, Event, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
 from marsproxy.eventlog import read_log
-from marsproxy.server import Server
 from tests.integration import fleet_wire
 from tests.integration.fleet_clients import AgentClient, FleetOutcome, outcome, play
 from tests.integration.fleet_frameworks import FRAMEWORKS, agent_of
 from tests.integration.fleet_model import COUNTING_MODEL, TALKING_MODEL, TWIN_TASK, FleetModel
+from tests.integration.fleet_proxy import proxy_in_front_of
 from tests.loadgen.upstream import serving
 from tests.marsproxy.core.agent_fleet import Agent, Shape
 
@@ -38,25 +35,6 @@ WIRES = (
     fleet_wire.RESPONSES,
     fleet_wire.CLAUDE,
 )
-
-
-@asynccontextmanager
-async def proxy_in_front_of(model: FleetModel, event_log: Path) -> AsyncIterator[str]:
-    config = Config(
-        backends=(model.url,),
-        listen=Listen(port=0),
-        backend=Backend(kv_tokens=100_000_000),
-        event_log=EventLog(dir=event_log),
-    )
-    server = Server(config, [model.url])
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110 (uvicorn has no event for it)
-            await asyncio.sleep(0.005)
-        try:
-            yield server.url
-        finally:
-            server.should_exit = True
 
 
 def http_client(url: str, read_timeout_s: float = 60.0) -> httpx.AsyncClient:
@@ -132,7 +110,10 @@ async def play_all(
     read_timeout_s: float = 60.0,
 ) -> Played:
     with serving(model):
-        async with proxy_in_front_of(model, log_dir) as url, http_client(url, read_timeout_s) as http:
+        async with (
+            proxy_in_front_of(model.url, log_dir) as proxy,
+            http_client(proxy.url, read_timeout_s) as http,
+        ):
             clients = make(http)
             await play(clients, random.Random(model.seed))
     return Played(outcome(clients), model, [entry.entry for entry in read_log(log_dir)])
