@@ -240,6 +240,7 @@ class Relay:
                 await client.write(shown)
         if not outcome.is_told:
             outcome.settle(reader.finish(answer.status), answer.status)
+            self._end(turn, outcome)
         await client.finish(b"" if stripper is None else stripper.flush())
 
     def _end(self, turn: Turn, outcome: Outcome) -> None:

@@ -16,6 +16,7 @@ from marsproxy.wire.answer_messages import MessagesAnswer
 from marsproxy.wire.answer_parts import AnswerParser, AnswerParts, ToolCall
 from marsproxy.wire.answer_responses import ResponsesAnswer
 from marsproxy.wire.call_ids import is_unique_looking
+from marsproxy.wire.stream_end import StreamEnd
 
 __all__ = ["AnswerRead", "AnswerReader", "ToolCall"]
 
@@ -42,13 +43,6 @@ _FIRST_TOKEN = {
     Schema.RESPONSES: re.compile(rb'\.delta"'),
     Schema.MESSAGES: re.compile(rb'"content_block_'),
 }
-_END = {
-    Schema.CHAT: b"data: [DONE]",
-    Schema.COMPLETIONS: b"data: [DONE]",
-    Schema.RESPONSES: b"event: response.completed",
-    Schema.MESSAGES: b"event: message_stop",
-}
-"""What begins the last event. The responses API's may span chunks; then its turn ends with the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ class AnswerReader:
         self.is_at_end = False
         """The client can know now that the answer is complete, though its connection may stay open."""
         self._bytes_left = content_length
-        self._end = _END[schema]
+        self._stream_end = StreamEnd(schema)
         self._answer = _PARSERS[schema]()
         self._first_token = _FIRST_TOKEN[schema]
         self._is_streaming = is_streaming
@@ -115,8 +109,8 @@ class AnswerReader:
         if self._bytes_left is not None:
             self._bytes_left -= len(chunk)
             self.is_at_end = self._bytes_left <= 0
-        elif self._is_streaming and self._end in chunk and chunk.endswith(b"\n\n"):
-            self.is_at_end = True
+        elif self._is_streaming and not self.is_at_end:
+            self.is_at_end = self._stream_end.is_reached_by(chunk)
 
     def finish(self, status: int) -> AnswerRead:
         """``status`` is the HTTP status of the answer. Call it once, at the end or when it broke off."""
