@@ -112,8 +112,9 @@ class Backend:
     VLLM_HTTP_TIMEOUT_KEEP_ALIVE): stop before it does."""
     telemetry_interval_s: Annotated[float, Range(0.05, 60)] = 1.0
     """Seconds between two readings of a backend's /metrics."""
-    telemetry_timeout_s: Annotated[float, Range(0.01, 60)] = 2.0
-    """Seconds that one reading may take; later it counts as missed."""
+    telemetry_timeout_s: Annotated[float, Range(0.01, 60)] = 5.0
+    """Seconds that one reading may take; later it counts as missed. On a starved machine vLLM (0.32) has
+    taken 1 to 6 s in the middle of long answers, and is well."""
     api_key: OptionalSecret = None
     """Secret. Replaces the Authorization of every request to a backend. Unset: the client's is passed on."""
     kv_tokens: Annotated[int | None, Range(1)] = None

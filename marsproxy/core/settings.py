@@ -65,8 +65,8 @@ class AdmissionSettings:
     fallback_concurrency: Annotated[int, Range(1, 100_000)] = 8
     """Sessions per backend at once while its telemetry is unknown or stale (lab: a fixed 8 was never far
     from the best fixed number; 16 cost a factor of 2 to 7)."""
-    telemetry_stale_s: Annotated[float, Range(0.1)] = 5.0
-    """Age in seconds from which a reading is no longer believed and the fixed cap applies: five missed
+    telemetry_stale_s: Annotated[float, Range(0.1)] = 10.0
+    """Age in seconds from which a reading is no longer believed and the fixed cap applies: ten missed
     readings at the default interval."""
     tools_per_core: Annotated[float, Range(0.1, 1000)] = 2.5
     """Tools running and queued per core of the tool hosts up to which new sessions are admitted (lab: 2 to
