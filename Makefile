@@ -34,8 +34,8 @@ test-unit: $(STAMP) packages  ## the tests that need no vLLM
 test-vllm: $(STAMP_VLLM)  ## the tests that need a real vLLM, without a GPU
 	$(VENV_VLLM)/bin/python -m pytest -m vllm tests/vllm
 
-test-fast: $(STAMP)  ## the inner loop: no slow tests
-	$(PYTEST) -n auto --ignore=tests/vllm -m "not vllm and not slow"
+test-fast: $(STAMP)  ## the inner loop: unit tests only, none that is slow
+	$(PYTEST) -n auto --ignore=tests/vllm --ignore=tests/integration -m "not vllm and not slow"
 
 check: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
