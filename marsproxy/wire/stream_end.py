@@ -14,11 +14,12 @@ from marsproxy.core.evidence import Schema
 _LAST_EVENT = {
     Schema.CHAT: re.compile(rb"\ndata: ?\[DONE\]"),
     Schema.COMPLETIONS: re.compile(rb"\ndata: ?\[DONE\]"),
-    Schema.RESPONSES: re.compile(rb"\nevent: ?response\.(?:completed|incomplete|failed)\r?\n"),
-    Schema.MESSAGES: re.compile(rb"\nevent: ?message_stop\r?\n"),
+    Schema.RESPONSES: re.compile(rb"\nevent: ?response\.(?:completed|incomplete|failed)\r?\ndata:"),
+    Schema.MESSAGES: re.compile(rb"\nevent: ?message_stop\r?\ndata:"),
 }
-_LONGEST_NAME_BYTES = 32
-"""``\\nevent: response.incomplete\\r\\n`` has 30: of one chunk this much is looked at again with the next."""
+_LONGEST_BYTES = 40
+"""``\\nevent: response.incomplete\\r\\ndata:`` has 35: so much of a chunk is looked at
+again with the next."""
 
 
 class StreamEnd:
@@ -28,8 +29,9 @@ class StreamEnd:
         self._tail = b"\n"
 
     def is_reached_by(self, chunk: bytes) -> bool:
-        """Take the next chunk in; True when it completes the last event."""
+        """Take the next chunk in; True when it completes the last event's data, a single line: clients that
+        read by line do not wait for the empty one after it."""
         seen = self._tail + chunk
         self._has_begun = self._has_begun or self._last_event.search(seen) is not None
-        self._tail = seen[-_LONGEST_NAME_BYTES:]
-        return self._has_begun and seen.endswith((b"\n\n", b"\n\r\n"))
+        self._tail = seen[-_LONGEST_BYTES:]
+        return self._has_begun and seen.endswith(b"\n")
