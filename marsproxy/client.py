@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -45,6 +46,9 @@ class Client:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._writing_since_s: float | None = None
+        """Set while a piece of the answer waits to be taken; on the monotonic clock."""
+        self._reading_check: asyncio.TimerHandle
         self.is_answering = False
         """The head of an answer is on its way: the status can no longer be changed."""
         self.is_only_held = False
@@ -119,9 +123,12 @@ class Client:
         return message.get("body", b""), not message.get("more_body")
 
     @asynccontextmanager
-    async def watched(self, owner: TaskOwner) -> AsyncIterator[None]:
-        """Interrupt the block as soon as the client goes away. What is left of the body is dropped, unless
-        it is being read as a stream.
+    async def watched(self, owner: TaskOwner, write_timeout_s: float) -> AsyncIterator[None]:
+        """Interrupt the block as soon as the client goes away, or has not read for too long. What is left
+        of the body is dropped, unless it is being read as a stream.
+
+        Args:
+            write_timeout_s: for one piece of the answer to be taken; looked at once in that time.
 
         Raises:
             ClientGone: out of whatever the block was waiting for.
@@ -132,10 +139,12 @@ class Client:
             # then gets cancelling and un-cancelling right.
             async with asyncio.timeout(None) as deadline:
                 watcher = owner.spawn("client-watcher", self._watch(deadline, loop))
+                self._check_reading(deadline, loop, write_timeout_s)
                 try:
                     yield
                 finally:
                     watcher.cancel()
+                    self._reading_check.cancel()
         except TimeoutError as exc:
             if deadline.expired():
                 raise ClientGone from exc
@@ -148,6 +157,16 @@ class Client:
             pass
         if not self._is_answered:
             deadline.reschedule(loop.time())
+
+    def _check_reading(
+        self, deadline: asyncio.Timeout, loop: asyncio.AbstractEventLoop, write_timeout_s: float
+    ) -> None:
+        since_s = self._writing_since_s
+        if since_s is not None and time.monotonic() - since_s >= write_timeout_s:
+            deadline.reschedule(loop.time())
+        self._reading_check = loop.call_later(
+            write_timeout_s, self._check_reading, deadline, loop, write_timeout_s
+        )
 
     async def show_life(self, headers: RawHeaders, comment: bytes) -> None:
         """Open an event stream for a client that has to wait, and write a comment into it."""
@@ -168,7 +187,9 @@ class Client:
 
     async def write(self, chunk: bytes) -> None:
         """Pass on bytes; waits while the client reads too slowly."""
+        self._writing_since_s = time.monotonic()
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        self._writing_since_s = None
 
     async def discard_body(self, timeout_s: float) -> None:
         """Read and forget what the client still sends: closing the connection over unread bytes would

@@ -88,6 +88,9 @@ class Listen:
     write headers in one piece; only a broken or hostile one needs longer."""
     body_timeout_s: Annotated[float, Range(0.01, 3600)] = 120.0
     """Seconds from the end of the headers to the last byte of the body: the largest body at 0.5 MB/s."""
+    write_timeout_s: Annotated[float, Range(0.01, 86_400)] = 300.0
+    """Seconds that a client may refuse to read its answer before its connection is cut; at most twice that.
+    Its turn would hold KV memory for as long as it likes otherwise."""
     max_body_bytes: Annotated[int, Range(1024, 1 << 32)] = 64 * 1024 * 1024
     """Bytes of one request body. A million-token history with its images fits into 64 MiB."""
     keep_alive_s: Annotated[float, Range(0, 3600)] = 75.0

@@ -94,7 +94,7 @@ class Relay:
             else:
                 await self._relay_turn(client, schema, target, url_session)
         except ClientGone:
-            pass
+            client.cut()
         except BodyTooLarge:
             await refuse(client, schema, errors.body_too_large(self._config.listen.max_body_bytes))
         except BodyTooSlow:
@@ -112,7 +112,7 @@ class Relay:
     async def _pass_through(self, client: Client, target: str) -> None:
         """Models, embeddings, health, adapters, and whatever the backend learns to serve next."""
         body = await self._untracked_body(client)
-        async with client.watched(self._tasks):
+        async with client.watched(self._tasks, self._config.listen.write_timeout_s):
             await self._exchange(client, target, body)
 
     async def _untracked_body(self, client: Client) -> bytes | AsyncIterator[bytes] | None:
@@ -153,13 +153,13 @@ class Relay:
         )
         if request is None:
             self._metrics.passed_unread()
-            async with client.watched(self._tasks):
+            async with client.watched(self._tasks, self._config.listen.write_timeout_s):
                 await self._exchange(client, target, body)
             return
         turn = self._dispatcher.arrive(request)
         outcome = Outcome()
         try:
-            async with client.watched(self._tasks):
+            async with client.watched(self._tasks, self._config.listen.write_timeout_s):
                 await self._run_turn(client, turn, target, body, outcome)
         except UpstreamError:
             outcome.ending = Ending.FAILED

@@ -74,7 +74,7 @@ async def test_watched_interrupts_what_is_waited_for() -> None:
     client = client_of(connection)
 
     async def wait_for_ever() -> None:
-        async with asyncio.timeout(5), client.watched(owner):
+        async with asyncio.timeout(5), client.watched(owner, 60.0):
             connection.disconnects()
             await asyncio.Event().wait()
 
@@ -84,12 +84,31 @@ async def test_watched_interrupts_what_is_waited_for() -> None:
     assert len(owner) == 0
 
 
+async def test_a_client_that_does_not_read_is_given_up() -> None:
+    """One that reads slowly is not: only a single piece may not take for ever."""
+    connection, owner = FakeConnection(), TaskOwner()
+    client = client_of(connection)
+
+    async def answer() -> None:
+        async with asyncio.timeout(5), client.watched(owner, 0.05):
+            await client.start(200, [])
+            for _ in range(10):
+                await client.write(b"x")
+                await asyncio.sleep(0.01)
+            connection.blocks = "write"
+            await client.write(b"y")
+
+    with pytest.raises(ClientGone):
+        await answer()
+    assert connection.body == b"xxxxxxxxxxy"
+
+
 async def test_watched_is_transparent_to_other_failures() -> None:
     """Timeouts of the block's own, and a cancellation from outside."""
     owner = TaskOwner()
     for failure in (TimeoutError, asyncio.CancelledError, KeyError):
         with pytest.raises(failure):
-            async with client_of(FakeConnection()).watched(owner):
+            async with client_of(FakeConnection()).watched(owner, 60.0):
                 raise failure
     await asyncio.sleep(0.01)
     assert len(owner) == 0
@@ -99,7 +118,7 @@ async def test_a_disconnect_after_the_last_byte_is_none() -> None:
     """The server reports one whenever an answer is complete."""
     connection, owner = FakeConnection(), TaskOwner()
     client = client_of(connection)
-    async with client.watched(owner):
+    async with client.watched(owner, 60.0):
         await client.start(200, [])
         await client.finish()
         connection.disconnects()
@@ -114,7 +133,7 @@ async def test_a_streamed_body_is_not_taken_by_the_watcher() -> None:
 
     async def upload() -> None:
         parts = client.stream_body(1.0)
-        async with asyncio.timeout(5), client.watched(owner):
+        async with asyncio.timeout(5), client.watched(owner, 60.0):
             await asyncio.sleep(0.01)
             connection.sends(b"a", b"b")
             assert [part async for part in parts] == [b"a", b"b"]
