@@ -16,7 +16,7 @@ WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
 VLLM_TESTS := $(wildcard tests/vllm/test_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-vllm test-fast check fmt docs bench venv venv-vllm clean
+.PHONY: help demo test test-unit test-vllm test-fast check fmt bench venv venv-vllm clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 14
@@ -44,6 +44,7 @@ fmt: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: docs
 docs: $(STAMP)  ## the generated parts of the pages in docs/
 	$(BIN)/python docs/generate.py
 

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
 import secrets
 import socket
 import time
@@ -23,7 +22,7 @@ from marsproxy.children import Child
 from marsproxy.config import EMBEDDED, Config
 from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policy import Policy
-from marsproxy.core.settings import ConfigError, PolicySettings
+from marsproxy.core.settings import PolicySettings
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.eventlog import EventLog
 from marsproxy.headroom import TelemetryPoller
@@ -103,11 +102,7 @@ class Server(uvicorn.Server):
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
-        raise ConfigError(f"listen.host, listen.port: cannot listen on {host}:{port}: {reason}") from exc
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
 class Proxy:

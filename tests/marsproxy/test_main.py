@@ -1,7 +1,5 @@
 """The command line: exit codes and what is said."""
 
-import socket
-
 import pytest
 
 from marsproxy.__main__ import EXIT_CONFIGURATION, main
@@ -39,14 +37,3 @@ def test_wrong_configuration_is_exit_code_2(
     assert captured.err.startswith("marsproxy: ")
     assert said in captured.err
     assert "Traceback" not in captured.err
-
-
-def test_an_address_in_use_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """The commonest mistake of all: another proxy is still running."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        arguments = ["serve", "--backend", "http://127.0.0.1:9", "--port", str(port)]
-        assert main(arguments) == EXIT_CONFIGURATION
-    said = capsys.readouterr().err
-    assert said.startswith(f"marsproxy: listen.host, listen.port: cannot listen on 127.0.0.1:{port}: ")
-    assert "Traceback" not in said
