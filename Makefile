@@ -46,6 +46,10 @@ fmt: $(STAMP)  ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: docs
+docs: $(STAMP)  ## the generated parts of the pages in docs/
+	$(BIN)/python docs/generate.py
+
 bench: $(STAMP)  ## what the proxy's own parts cost, in microseconds
 	$(BIN)/python tests/bench/parts.py
 

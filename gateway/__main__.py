@@ -15,7 +15,14 @@ from cyclopts.config import Env, Toml
 from gateway.client import GatewayClient, GatewayError
 from gateway.config import ENV_PREFIX, TOKEN_ENV, URL_ENV, Config, as_toml, check_environment
 from gateway.limits import ConfigError
-from gateway.protocol import EXIT_CANCELLED, ExecRequest, ExecStatus, OutputRequest
+from gateway.protocol import (
+    EXIT_CANCELLED,
+    EXIT_NOT_EXECUTABLE,
+    EXIT_NOT_FOUND,
+    ExecRequest,
+    ExecStatus,
+    OutputRequest,
+)
 from gateway.spool_directory import SpoolDirectoryError
 
 _EXIT_USAGE = 2
@@ -29,7 +36,7 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
+def build_app() -> App:
     app = App(
         name="mars-gateway", help="Run commands for agents behind a queue for CPU slots.", version_flags=()
     )
@@ -37,9 +44,13 @@ def run(arguments: list[str]) -> int:
     serving.default(_serve)
     app.command(serving)
     app.command(_exec, name="exec")
+    return app
+
+
+def run(arguments: list[str]) -> int:
     try:
         check_environment(os.environ)
-        code = app(arguments, result_action="return_value")
+        code = build_app()(arguments, result_action="return_value")
     except (ConfigError, SpoolDirectoryError, GatewayError, FileNotFoundError) as error:
         sys.stderr.write(f"mars-gateway: {error}\n")
         return _EXIT_USAGE
@@ -117,6 +128,8 @@ def _exec(
     if status.exit_code is None:
         sys.stderr.write(f"mars-gateway: {status.state}: {status.reason}\n")
         return _EXIT_UNKNOWN
+    if status.exit_code in (EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND) and status.reason is not None:
+        sys.stderr.write(f"mars-gateway: {argv[0]}: {status.reason}; for a shell, say -- bash -c '...'\n")
     return status.exit_code
 
 

@@ -144,9 +144,18 @@ def build_app() -> App:
     app.command(run)
     app.command(compare)
     app.command(import_command, name="import")
-    # By name: drawing and the engine load libraries that a live run does not need.
-    app.command("loadgen.report:report_command", name="report")
-    app.command("loadgen.engine.cli:engine_app", name="engine")
+    # By name: drawing and the engine load libraries that a live run does not need. So the list of
+    # commands cannot know their first lines, and has its own.
+    app.command(
+        "loadgen.report:report_command",
+        name="report",
+        help="Draw runs as one self-contained HTML file, with the comparison as JSON beside it.",
+    )
+    app.command(
+        "loadgen.engine.cli:engine_app",
+        name="engine",
+        help="Serve the embedded engine: a model of vLLM's scheduler behind vLLM's HTTP face, no GPU needed.",
+    )
     return app
 
 

@@ -176,9 +176,10 @@ class Gateway:
     """The tool-execution gateway whose events and headroom are taken into account."""
 
     url: Annotated[str | None, Parameter(alias="--gateway")] = None
-    """Base URL. Unset: tools are not seen, and admission goes by the GPU alone."""
+    """Base URL. Not used yet: the gateway reports to the proxy by itself (mars-gateway serve --proxy)."""
     token: OptionalSecret = None
-    """Secret. Bearer token for the gateway. Unset: none is sent."""
+    """Secret. Bearer token that a gateway's reports must carry, the gateway's MARS_GATEWAY_PROXY_TOKEN.
+    Unset: reports are taken from whoever reaches the proxy."""
 
     def __post_init__(self) -> None:
         if self.url is not None:

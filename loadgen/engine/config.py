@@ -15,21 +15,23 @@ class ConfigError(ValueError):
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 8000
     """0 takes a free one; the ready line says which."""
     hardware: str = "h100"
-    """A table of backend_patch/profiles/hardware.toml."""
+    """Accelerator to imitate: h100, h200, a100 or cpu."""
     model: str = "qwen3-30b-a3b"
-    """A table of backend_patch/profiles/model.toml, or the served name of one."""
+    """Model to imitate: qwen3-30b-a3b, llama-3.1-8b or tiny, or the served name of one."""
     served_model_name: str | None = None
-    """What /v1/models and requests call the model; None takes the profile's name."""
+    """What /v1/models and requests call the model. Default: the name on Hugging Face."""
     kv_tokens: int | None = None
-    """Size of the KV cache in tokens; None is what fits beside the weights on the hardware."""
+    """Size of the KV cache in tokens. Default: what fits beside the weights on the hardware."""
     block_size: int = 16
     """Tokens per KV block (vLLM's default on CUDA)."""
     scheduling_policy: PolicyName = "fcfs"
+    """First come, first served, or by the priority of the request, as vLLM's flag of that name."""
     max_model_len: int | None = None
-    """Longest prompt and answer together, in tokens; None is the model's own or the KV cache's."""
+    """Longest prompt and answer together, in tokens. Default: the model's own, or the KV cache if smaller."""
     max_num_batched_tokens: int = 8192
     """Tokens per step (vLLM's default for serving on a large accelerator)."""
     max_num_seqs: int = 256
@@ -37,7 +39,7 @@ class EngineConfig:
     speed: float = 1.0
     """Engine seconds per second of the clock: 10 runs ten times faster."""
     script: Path | None = None
-    """Scripted answers; loadgen/engine/script.py has the format."""
+    """JSON Lines of answers to give; docs/engine.md has the format."""
     seed: int = 0
     """Of generated text and lengths."""
     stream_interval: int = 1

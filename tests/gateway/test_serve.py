@@ -67,6 +67,16 @@ def test_client_is_like_running_it_here() -> None:
 
 
 @pytest.mark.slow
+def test_client_says_why_a_program_was_not_started() -> None:
+    """A command line in one string is the usual mistake, and an exit code alone does not explain it."""
+    with serving() as (_, url):
+        done = run_client(url, "--", "echo hello")
+    assert done.returncode == 127
+    assert done.stderr.startswith("mars-gateway: echo hello: ")
+    assert "bash -c" in done.stderr
+
+
+@pytest.mark.slow
 def test_interrupted_client_cancels() -> None:
     with serving() as (_, url):
         command = gateway_command(
