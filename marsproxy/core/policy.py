@@ -173,6 +173,9 @@ class Policy:
 
     def _hold(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
         """Queue the turn, and let it go at once if it is near the front and fits."""
+        if not self.held and self._try_charge(turn, self._budgets.loads(now), now) is None:
+            self._forward(turn, commands)
+            return
         turn_id, session = turn.arrival.turn_id, turn.session
         held = HeldTurn(turn_id, session.id, turn.turn_class, now)
         self.held.add(held)
@@ -200,16 +203,21 @@ class Policy:
     def _admit_one(self, loads: dict[str, float], now: float, commands: list[Command]) -> bool:
         for held in self.held.candidates(self._admission.look_ahead, self._admission.max_overtakes):
             turn = self._turns[held.turn_id]
-            context = self._budgets.context_of(turn.arrival, turn.session)
-            backend, obstacle = self._budgets.choose(turn.session, turn.turn_class, context, loads, now)
-            if obstacle is not None:
-                held.reason = obstacle
-                continue
-            self.held.overtake(held)
-            self._budgets.charge(turn.session, backend, context, loads)
-            self._release_held(turn, commands)
-            return True
+            obstacle = self._try_charge(turn, loads, now)
+            if obstacle is None:
+                self.held.overtake(held)
+                self._release_held(turn, commands)
+                return True
+            held.reason = obstacle
         return False
+
+    def _try_charge(self, turn: OpenTurn, loads: dict[str, float], now: float) -> Reason | None:
+        """Count the turn's session if it fits somewhere; else what keeps it out."""
+        context = self._budgets.context_of(turn.arrival, turn.session)
+        backend, obstacle = self._budgets.choose(turn.session, turn.turn_class, context, loads, now)
+        if obstacle is None:
+            self._budgets.charge(turn.session, backend, context, loads)
+        return obstacle
 
     def _release_held(self, admitted: OpenTurn, commands: list[Command]) -> None:
         """The session is counted now: the turn that it was counted for goes, and with it all its others."""
