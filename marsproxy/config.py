@@ -176,10 +176,11 @@ class Gateway:
     """The tool-execution gateway whose events and headroom are taken into account."""
 
     url: Annotated[str | None, Parameter(alias="--gateway")] = None
-    """Base URL. Not used yet: the gateway reports to the proxy by itself (mars-gateway serve --proxy)."""
+    """Base URL, to ask it how busy its hosts are. Not needed for a gateway that was told this proxy's address
+    (mars-gateway serve --proxy): that one reports by itself."""
     token: OptionalSecret = None
-    """Secret. Bearer token that a gateway's reports must carry, the gateway's MARS_GATEWAY_PROXY_TOKEN.
-    Unset: reports are taken from whoever reaches the proxy."""
+    """Secret shared with the gateway: requests to it carry it as their bearer token, and so must its reports
+    (the gateway's MARS_GATEWAY_PROXY_TOKEN). Unset: none is sent, and none is asked for."""
 
     def __post_init__(self) -> None:
         if self.url is not None:

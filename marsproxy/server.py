@@ -32,6 +32,7 @@ from marsproxy.loop_lag import watch_loop_lag
 from marsproxy.metrics import Metrics
 from marsproxy.relay import Relay
 from marsproxy.tasks import TaskOwner
+from marsproxy.tool_hosts import ToolHostsPoller
 from marsproxy.upstream import ConnectionEvents, Upstream
 from marsproxy.wire.forms import NormalForms
 
@@ -158,7 +159,21 @@ class Proxy:
             self.tasks.spawn("loop-lag", watch_loop_lag(self.metrics.loop_lagged))
             for name, url in self._urls.items():
                 self.tasks.spawn(f"telemetry-{name}", self._poller(name, url, client).run())
+            if self._config.gateway.url is not None:
+                self.tasks.spawn(
+                    "tool-hosts", self._tool_hosts_poller(self._config.gateway.url, client).run()
+                )
             yield
+
+    def _tool_hosts_poller(self, url: str, client: httpx.AsyncClient) -> ToolHostsPoller:
+        token = self._config.gateway.token
+        return ToolHostsPoller(
+            client,
+            self.dispatcher.tell,
+            url=url,
+            token=None if token is None else token.reveal(),
+            interval_s=self._config.backend.telemetry_interval_s,
+        )
 
     def _poller(self, name: str, url: str, client: httpx.AsyncClient) -> TelemetryPoller:
         backend = self._config.backend
