@@ -36,7 +36,8 @@ TERMINAL_METRICS = (
 
 
 def render_table(comparison: Mapping[str, Any]) -> Table:
-    """A rich table of medians, single values and factors against the baseline."""
+    """A rich table of medians, single values and factors against the baseline; what nobody knows is left
+    out."""
     repeats: Mapping[str, int] = comparison["repeats"]
     baseline: str = comparison["baseline"]
     # Text, not str: a target's name is not ours and may look like rich markup
@@ -48,8 +49,9 @@ def render_table(comparison: Mapping[str, Any]) -> Table:
         if name != baseline:
             table.add_column(Text(f"against {baseline}"), justify="right")
     for metric in (metric for metric in METRICS if metric.key in TERMINAL_METRICS):
-        cells = _cells(metric, comparison["metrics"][metric.key], baseline)
-        table.add_row(metric.title, *map(Text, cells))
+        estimates = comparison["metrics"][metric.key]
+        if any(estimate["median"] is not None for estimate in estimates.values()):
+            table.add_row(metric.title, *map(Text, _cells(metric, estimates, baseline)))
     return table
 
 
