@@ -197,6 +197,9 @@ class Config:
     """Who decides about turns."""
     store: Literal["memory"] = "memory"
     """Where sessions are kept: memory is this process alone."""
+    log_level: Literal["debug", "info", "warning"] = "info"
+    """Least urgent lines on stderr. debug has one for every turn that goes, info for every turn that is held,
+    warning for every one that is refused; no text, headers or keys in any of them."""
     listen: Listen = field(default_factory=Listen)
     backend: Backend = field(default_factory=Backend)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)

@@ -6,6 +6,7 @@ between a decision and its effect. Waiting is the business of who holds the ``Tu
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
@@ -36,6 +37,8 @@ from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from marsproxy.wire.requests import ParsedRequest
 
+log = logging.getLogger(__name__)
+
 BYTES_PER_TOKEN = 4
 """First guess for prompts; the policy corrects it by the usage that comes back."""
 
@@ -64,6 +67,9 @@ class Turn:
     forward: ForwardTurn | None = None
     forwarded_s: float | None = None
     ttft_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"session {self.resolution.session_id} turn {self.resolution.turn}"
 
     @property
     def held_ms(self) -> int:
@@ -161,15 +167,19 @@ class Dispatcher:
             case ForwardTurn():
                 turn = self._turns[command.turn_id]
                 turn.forward, turn.forwarded_s = command, now
+                log.debug("%s goes to %s: %s", turn, command.backend, command.decision)
                 self._metrics.decided(command.decision)
                 self._let_go(turn, now)
                 if not turn.verdict.done():
                     turn.verdict.set_result(command)
             case HoldTurn():
-                self._turns[command.turn_id].held = command
+                turn = self._turns[command.turn_id]
+                turn.held = command
+                log.info("%s is held, number %d: %s", turn, command.position, command.reason.value)
                 self._metrics.held(command.reason)
             case RejectTurn():
                 turn = self._turns[command.turn_id]
+                log.warning("%s is refused: %s", turn, command.reason.value)
                 self._metrics.rejected(command.reason)
                 self._let_go(turn, now)
                 if not turn.verdict.done():

@@ -44,6 +44,7 @@ BACKLOG = 4096
 """Connections the kernel keeps waiting: a fleet of agents that starts at once."""
 
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 GC_THRESHOLDS = (20_000, 50, 100)
 """Python's own (700, 10, 10) walk the session tables over and over: a fifth of the CPU of a short turn
 (384 against 484 us, CPython 3.11). Nothing on the path of a request makes cycles that grow."""
@@ -53,6 +54,9 @@ def serve(config: Config) -> None:
     """Run the proxy until it is told to stop."""
     _allow_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
+    logging.basicConfig(level=config.log_level.upper(), format=LOG_FORMAT)
+    for chatty in ("httpx", "asyncio", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     uvloop.run(_serve(config))
 
 

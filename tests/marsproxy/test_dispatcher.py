@@ -173,3 +173,18 @@ async def test_the_event_log_has_counts_but_no_text(tmp_path: Path) -> None:
 
 def _read(directory: Path) -> str:
     return "".join(path.read_text() for path in directory.iterdir())
+
+
+async def test_every_decision_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Session, turn and reason; nothing of what was said."""
+    caplog.set_level("DEBUG", "marsproxy.dispatcher")
+    rig = Rig(admission={"max_held_turns": 1})
+    turns = [rig.dispatcher.arrive(request_of(name)) for name in "abc"]
+    ids = [turn.resolution.session_id for turn in turns]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"session {ids[0]} turn 1 goes to gpu: new",
+        f"session {ids[1]} turn 1 is held, number 1: telemetry_unknown",
+        f"session {ids[2]} turn 1 is refused: queue_full",
+    ]
+    for turn in turns:
+        rig.dispatcher.end(turn, Ending.ABORTED, None)
