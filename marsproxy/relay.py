@@ -205,7 +205,8 @@ class Relay:
     async def _pass_back(
         self, client: Client, turn: Turn, answer: UpstreamAnswer, outcome: Outcome, *, strips_usage: bool
     ) -> None:
-        headers = dict(answer.headers)
+        raw_headers = answer.headers
+        headers = dict(raw_headers)
         is_stream = headers.get(b"content-type", b"").startswith(b"text/event-stream")
         length = headers.get(b"content-length", b"")
         encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
@@ -225,7 +226,7 @@ class Relay:
             return
         # Compressed against our asking: there are no events to see in it, and no reason to wait for them.
         stripper = UsageStripper() if strips_usage and is_stream and encoding == "identity" else None
-        shown_headers = answer.headers if stripper is None else outbound.without_length(answer.headers)
+        shown_headers = raw_headers if stripper is None else outbound.without_length(raw_headers)
         await client.start(answer.status, [*shown_headers, *_mars_headers(turn)])
         async for chunk in answer.chunks():
             reader.feed(chunk)
