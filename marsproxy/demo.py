@@ -70,7 +70,9 @@ async def _start_servers(stack: AsyncExitStack, console: Console) -> tuple[str, 
             *("--scheduling-policy", "priority", "--stream-interval", str(STREAM_INTERVAL)),
         ),
     )
-    proxy = await start("proxy", Child("marsproxy", "serve", "--port", "0", "--backend", engine))
+    proxy = await start(
+        "proxy", Child("marsproxy", "serve", "--port", "0", "--backend", engine, "--log-level", "warning")
+    )
     gateway = await start(
         "tool gateway",
         Child("gateway", "serve", "--port", "0", "--slots", str(TOOL_SLOTS), "--proxy", proxy),
