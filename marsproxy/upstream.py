@@ -9,11 +9,13 @@ import asyncio
 import io
 import re
 from collections.abc import AsyncIterator, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -82,12 +84,35 @@ class ConnectionEvents(Protocol):
 
 @dataclass(slots=True)
 class _Attempt:
-    """Filled in by the trace hooks of one request."""
+    """What becomes of one sending of a request."""
 
-    was_reused: bool = False
-    connecting_since_s: float = 0.0
+    was_reused: bool = True
+    """It went over a connection that was there before."""
     body_failure: Exception | None = None
     """Raised by the stream of the request's body; aiohttp turns it into an error of its own."""
+
+
+_ATTEMPT: ContextVar[_Attempt] = ContextVar("attempt")
+"""Of the task that asks the connector for a connection. aiohttp's own tracing would tell the same for some
+twenty microseconds a request."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes which connections are new."""
+
+    def __init__(self, events: ConnectionEvents | None, *, limit: int, keepalive_timeout: float) -> None:
+        super().__init__(limit=limit, keepalive_timeout=keepalive_timeout)
+        self._events = events
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        _ATTEMPT.get().was_reused = False
+        started_s = self._loop.time()
+        connection = await super()._create_connection(req, traces, timeout)
+        if self._events is not None:
+            self._events.connected(self._loop.time() - started_s)
+        return connection
 
 
 class _OnClose(Protocol):
@@ -182,18 +207,13 @@ class Upstream:
         """Requests between their sending and the closing of their answers."""
 
     async def open(self) -> None:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
-        trace.on_connection_create_start.append(_note_start)
-        trace.on_connection_create_end.append(self._note_connected)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keepalive_s),
+            connector=_Connector(self._events, limit=0, keepalive_timeout=self._keepalive_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             max_line_size=MAX_FIELD_BYTES,
             max_field_size=MAX_FIELD_BYTES,
             timeout=self._timeout,
-            trace_configs=[trace],
         )
 
     async def close(self) -> None:
@@ -232,11 +252,6 @@ class Upstream:
         if is_given_up and self._events is not None:
             self._events.aborted()
 
-    async def _note_connected(self, _: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
-        if self._events is not None:
-            now = asyncio.get_running_loop().time()
-            self._events.connected(now - context.trace_request_ctx.connecting_since_s)
-
     async def _send(
         self,
         method: str,
@@ -247,6 +262,7 @@ class Upstream:
         loop = asyncio.get_running_loop()
         while True:
             attempt, started_s = _Attempt(), loop.time()
+            _ATTEMPT.set(attempt)
             try:
                 return await self._send_once(attempt, method, target, headers, body)
             except aiohttp.ConnectionTimeoutError as exc:
@@ -286,7 +302,6 @@ class Upstream:
             data=_as_data(body, attempt),
             allow_redirects=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            trace_request_ctx=attempt,
         )
         if not _can_be_passed_on(response):
             response.close()
@@ -324,14 +339,6 @@ def _connection_lost(response: aiohttp.ClientResponse) -> asyncio.Future[None] |
 def _retrieve(lost: asyncio.Future[None]) -> None:
     if not lost.cancelled():
         lost.exception()
-
-
-async def _note_start(_: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
-    context.trace_request_ctx.connecting_since_s = asyncio.get_running_loop().time()
-
-
-async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
-    context.trace_request_ctx.was_reused = True
 
 
 def _can_be_passed_on(response: aiohttp.ClientResponse) -> bool:
