@@ -21,6 +21,9 @@ from loadgen.trace import read_sessions, write_sessions
 from loadgen.workload import Session, ToolCall, Turn
 from tests.loadgen.upstream import FakeGateway, FakeModel
 
+# Each test runs the command in a process of its own.
+pytestmark = pytest.mark.slow
+
 FEW = ("--workload", "demo", "--sessions", "4", "--max-turns", "2", "--scale-gaps", "0.01")
 TIMEOUT_S = 60
 

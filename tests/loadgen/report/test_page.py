@@ -15,6 +15,9 @@ from loadgen.records import SessionRecord
 from loadgen.report import write_report
 from loadgen.run_files import RunFilesError
 
+# Each page is a dozen rendered plots.
+pytestmark = pytest.mark.slow
+
 WriteRun = Callable[..., Path]
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
