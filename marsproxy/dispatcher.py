@@ -15,9 +15,11 @@ from marsproxy.core.commands import (
     Command,
     ForgetSession,
     ForwardTurn,
+    HintKv,
     HoldTurn,
     Reason,
     RejectTurn,
+    Reprioritise,
     SetTimer,
 )
 from marsproxy.core.events import (
@@ -188,6 +190,8 @@ class Dispatcher:
                 self.index.forget(command.session_id)
             case SetTimer():
                 self._set_timer(command.at_s, self._timer_fired)
+            case HintKv() | Reprioritise():
+                pass  # no backend says yet that it takes them
             case _:
                 assert_never(command)
 

@@ -47,6 +47,8 @@ WITHOUT_OWN_TEST = {
     "marsproxy/core/commands.py": "vocabulary without behaviour; the event log's tests build every type",
     "marsproxy/core/events.py": "vocabulary without behaviour; the event log's tests build every type",
     "marsproxy/core/evidence.py": "vocabulary without behaviour",
+    "marsproxy/core/forecast.py": "a protocol without behaviour",
+    "marsproxy/core/scheduling.py": "a protocol without behaviour",
     "loadgen/engine/__main__.py": "run as a command in tests/loadgen/engine/test_command.py",
     "loadgen/engine/cli.py": "run as a command in tests/loadgen/engine/test_command.py",
     "loadgen/records.py": "fields of a file; the driver's tests write them, the report's read them",

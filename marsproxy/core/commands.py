@@ -24,6 +24,9 @@ class ForwardTurn:
     """vLLM's: lower runs earlier."""
     decision: str
     """Plain word for the ``X-Mars-Decision`` header: "admitted", "continuation", "side", ..."""
+    may_break_leases: bool = True
+    """Whether its prefill may take blocks that leases with ``YieldsTo.RETURNING`` protect. A new session
+    may not, while anything else runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,49 @@ class RejectTurn:
     retry_after_s: float
 
 
+class KvAction(Enum):
+    """What a backend is advised to do with the KV blocks of a session that is between two turns."""
+
+    KEEP = "keep"
+    """Lease them for ``ttl_s``: they leave the queue of blocks that are reused."""
+    RELEASE = "release"
+    """End the lease: they become the last of those that are reused, as if just freed."""
+    DEMOTE = "demote"
+    """End the lease: they become the first of those that are reused."""
+    SWAP_OUT = "swap_out"
+    """Copy them to host memory and free them; the next turn copies them back. Needs a host tier."""
+
+
+class YieldsTo(Enum):
+    """Who may take leased blocks before the lease is over. Whatever it says: when nothing runs, anybody."""
+
+    ANYBODY = "anybody"
+    """A request that would else wait or preempt another."""
+    RETURNING = "returning"
+    """The same, but no turn with ``may_break_leases`` off."""
+    NOBODY = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class HintKv:
+    """Advice to a backend that ``takes_hints``; it may ignore it, and says so with ``HintAnswered``."""
+
+    session_id: str
+    backend: str
+    action: KvAction
+    ttl_s: float | None = None
+    """Of KEEP; None is until the next hint or the session's next turn."""
+    yields_to: YieldsTo = YieldsTo.RETURNING
+
+
+@dataclass(frozen=True, slots=True)
+class Reprioritise:
+    """Change the priority of a turn in flight. Only engines that ``takes_hints`` can."""
+
+    turn_id: str
+    priority: int
+
+
 @dataclass(frozen=True, slots=True)
 class ForgetSession:
     """The session expired or ended: the shell drops what it keeps about it."""
@@ -55,4 +101,4 @@ class SetTimer:
     at_s: float
 
 
-Command = ForwardTurn | HoldTurn | RejectTurn | ForgetSession | SetTimer
+Command = ForwardTurn | HoldTurn | RejectTurn | HintKv | Reprioritise | ForgetSession | SetTimer

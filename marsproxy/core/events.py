@@ -44,6 +44,14 @@ class TurnFirstToken:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnProgressed:
+    """A turn in flight has generated this many tokens so far. Told now and then, never for every token."""
+
+    turn_id: str
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEnded:
     """A turn that had arrived is over, in any way, whether it had been forwarded or was still held."""
 
@@ -70,6 +78,33 @@ class BackendObserved:
     running: int | None = None
     waiting: int | None = None
     preemptions_total: int | None = None
+    prefix_queries_total: int | None = None
+    """Prompt tokens looked up in the prefix cache since the engine started."""
+    prefix_hits_total: int | None = None
+    """Of those, tokens that were found."""
+    takes_hints: bool = False
+    """It understands ``HintKv``: an engine with the backend patch, or the simulated one."""
+    kv_leased_tokens: int | None = None
+    """Tokens in blocks that leases protect and no request refers to."""
+
+
+@dataclass(frozen=True, slots=True)
+class HintAnswered:
+    """What a backend made of a ``HintKv``."""
+
+    session_id: str
+    backend: str
+    kept_tokens: int | None = None
+    """Tokens that the lease covers; 0 when it was refused or nothing was there."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvReclaimed:
+    """A backend took leased blocks of a session before the lease was over."""
+
+    session_id: str
+    backend: str
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +135,27 @@ class ToolObserved:
     queue_s: float | None = None
     run_s: float | None = None
     exit_code: int | None = None
+    tool_signature: str | None = None
+    """Name of the tool or program, for learning; never its arguments."""
+    memory_peak_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolHostsObserved:
-    """Headroom of all tool hosts together."""
+    """Headroom of one tool host, or of all together under the name "" (what one gateway reports)."""
 
     cores: float | None = None
     running: int | None = None
     queued: int | None = None
     memory_available_mb: int | None = None
+    host: str = ""
+    memory_total_mb: int | None = None
+    cpu_pressure: float | None = None
+    """Share of the last ten seconds in which some task waited for a core, 0 to 1 (PSI ``some avg10``)."""
+    memory_pressure: float | None = None
+    """The same for memory."""
+    queue_wait_s: float | None = None
+    """How long the latest tools waited for a slot, smoothed by the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +173,12 @@ class TimerFired:
 Event = (
     TurnArrived
     | TurnFirstToken
+    | TurnProgressed
     | TurnEnded
     | BackendObserved
     | BackendUnreachable
+    | HintAnswered
+    | KvReclaimed
     | ToolObserved
     | ToolHostsObserved
     | SessionEnded

@@ -33,6 +33,8 @@ from marsproxy.core.events import (
     BackendUnreachable,
     Ending,
     Event,
+    HintAnswered,
+    KvReclaimed,
     SessionEnded,
     TimerFired,
     ToolHostsObserved,
@@ -40,6 +42,7 @@ from marsproxy.core.events import (
     TurnArrived,
     TurnEnded,
     TurnFirstToken,
+    TurnProgressed,
 )
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.gaps import Gaps
@@ -99,7 +102,7 @@ class Policy:
         match event:
             case TurnArrived():
                 self._arrived(event, now, commands)
-            case TurnFirstToken():
+            case TurnFirstToken() | TurnProgressed() | HintAnswered() | KvReclaimed():
                 pass
             case TurnEnded():
                 self._ended(event, now, commands)

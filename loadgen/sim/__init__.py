@@ -1,0 +1,1 @@
+"""Workloads in virtual time: the same policies, a model of the engine and of the tool hosts."""

@@ -1,0 +1,1 @@
+"""Policies of other people's papers, for comparison under equal conditions."""

@@ -1,0 +1,38 @@
+"""The policies by name: how each is made, and what it needs of the engine behind it.
+
+One table for ``marsproxy serve --policy``, for the simulator and for the documentation.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from marsproxy.core.policy import Policy
+from marsproxy.core.scheduling import SchedulingPolicy
+from marsproxy.core.settings import ConfigError, PolicySettings
+
+EngineOrder = Literal["fcfs", "priority"]
+"""vLLM's ``--scheduling-policy``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKind:
+    about: str
+    """One line, with its source."""
+    make: Callable[[PolicySettings, Sequence[str]], SchedulingPolicy]
+    engine_order: EngineOrder
+    needs_hints: bool = False
+    """Is not itself without an engine that takes ``HintKv`` or ``Reprioritise``: a stock vLLM behind the
+    proxy is no comparison."""
+
+
+POLICIES: Mapping[str, PolicyKind] = {
+    "mars": PolicyKind("this project's policy", Policy, "priority"),
+}
+
+
+def policy_kind(name: str) -> PolicyKind:
+    """Raises ``ConfigError`` for a name that is not in the table."""
+    if name not in POLICIES:
+        raise ConfigError(f"policy: {name!r} is not known; allowed: {', '.join(sorted(POLICIES))}")
+    return POLICIES[name]
