@@ -14,17 +14,17 @@ not the tools: O(log n) an event.
 Must not know: queues, slots, other hosts.
 """
 
+import math
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from math import exp, inf, pow
 
 from loadgen.workload import ToolCall
 
 THRASH_EXPONENT = 2.0
 """A choice, not a measurement. With n equal tools that together need more than the memory, the host as
 a whole does n ** (1 - k) of the work: 1 would lose nothing, so overcommitment would cost nothing; 2 is the
-mildest whole number that does: twice the memory, half the work. A host that swaps falls faster and
-one that does not kills, so what a memory budget is worth is understated here."""
+mildest whole number that does: twice the memory, half the work. A host that swaps falls faster, and
+one without swap kills, so what a memory budget is worth is understated here."""
 
 PRESSURE_WINDOW_S = 10.0
 """Time constant of the averages, as PSI's ``avg10`` (Linux, Documentation/accounting/psi.rst)."""
@@ -63,7 +63,7 @@ class RateClass:
 
     def head_ends_in_s(self) -> float:
         if self.head() is None:
-            return inf
+            return math.inf
         return max(0.0, self.heap[0][0] - self.attained_s) / self.rate
 
     def pop(self) -> HostedTool:
@@ -80,7 +80,7 @@ class Average:
 
     def hold(self, level: float, seconds: float) -> None:
         """``level`` was the value for so long."""
-        self.value += (level - self.value) * (1 - exp(-seconds / PRESSURE_WINDOW_S))
+        self.value += (level - self.value) * (1 - math.exp(-seconds / PRESSURE_WINDOW_S))
 
 
 class FluidHost:
@@ -109,7 +109,7 @@ class FluidHost:
         """Factor by which lack of memory slows everything, 1 if there is none."""
         if self.memory_mb is None or self.memory_used_mb <= self.memory_mb * (1 + ROUNDING):
             return 1.0
-        return pow(self.memory_used_mb / self.memory_mb, THRASH_EXPONENT)
+        return math.pow(self.memory_used_mb / self.memory_mb, THRASH_EXPONENT)
 
     @property
     def is_short_of_cores(self) -> bool:

@@ -117,8 +117,8 @@ class ToolHosts:
 
     def submit(self, key: str, call: ToolCall, now: float) -> list[ToolStep]:
         """The tool is queued, and has started if it could at once. A key is in use until its tool is over."""
-        assert key not in self._tools, f"tool {key} is there twice"
         steps = self.advance(now)
+        assert key not in self._tools, f"tool {key} is there twice"
         tool = self._tools[key] = HostedTool(key, call, queued_s=now)
         steps.append(ToolStep(key, ToolPhase.QUEUED, now))
         if not self._hosts or is_apart(call):
