@@ -1,7 +1,6 @@
 """A live run: one workload against one target, from the probe to the summary."""
 
 import asyncio
-import subprocess
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -14,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.agent import Agent, Stage
-from loadgen.arrivals import AsTraced, ClosedLoop, Load, OpenLoop
+from loadgen.arrivals import Load
 from loadgen.client import READ_TIMEOUT_S, ChatClient, open_http_client
 from loadgen.errors import LoadgenError
 from loadgen.gateway_tools import GatewayTools
@@ -25,6 +24,7 @@ from loadgen.lag import LagMeter
 from loadgen.limits import check_open_files, raise_open_file_limit
 from loadgen.pauses import no_long_collections
 from loadgen.progress import RunProgress
+from loadgen.provenance import commit, describe
 from loadgen.recorder import REPORT_FILE, Recorder
 from loadgen.records import TurnRecord
 from loadgen.report import write_report
@@ -252,16 +252,6 @@ def meta(run: LiveRun, sampler: GaugeSampler) -> dict[str, Any]:
     }
 
 
-def describe(load: Load) -> dict[str, Any]:
-    match load:
-        case OpenLoop(rate_per_s, process):
-            return {"arrivals": process.value, "rate": rate_per_s, "concurrency": None}
-        case ClosedLoop(agents):
-            return {"arrivals": "closed", "rate": None, "concurrency": agents}
-        case AsTraced():
-            return {"arrivals": "traced", "rate": None, "concurrency": None}
-
-
 def client_cost(run: LiveRun) -> dict[str, float | int | None]:
     """Whether the driver itself can be trusted: its CPU per turn, and how late its event loop was."""
     turns = len(run.recorder.turns)
@@ -272,19 +262,3 @@ def client_cost(run: LiveRun) -> dict[str, float | int | None]:
         "loop_lag_p99_s": run.lag.quantile_s(0.99),
         "loop_lag_max_s": run.lag.largest_s,
     }
-
-
-def commit() -> str | None:
-    """Of the checkout this package runs from; None where it is installed elsewhere."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None

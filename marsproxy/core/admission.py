@@ -1,16 +1,28 @@
-"""Who waits, and who may go next. Knows sizes and deadlines; knows nothing of turns already running."""
+"""Who waits, and who may go next. Knows deadlines and tenants; knows nothing of turns already running.
 
-import heapq
+Theory of operation. Every tenant with waiting turns has a lane, in order of virtual deadline: a time
+that is fixed when the turn begins to wait, so that waiting alone moves it to the front. Between lanes
+the order is that of service received, by weight: a lane's tag is the service that its tenant has had
+so far (start-time fair queueing, Goyal, Vin and Cheng, SIGCOMM 1996), and a tenant that comes back from
+having nothing to wait for begins at the tag of the last that was served, neither with credit saved up
+nor in debt. With one tenant, as without API keys, all of this is one sorted list.
+"""
+
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice, takewhile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from itertools import count, islice, takewhile
 
 from marsproxy.core.commands import Reason
-from marsproxy.core.priority import DELAY_S, TurnClass
+from marsproxy.core.priority import TurnClass
+
+MAX_SERVED_TENANTS = 10_000
+"""Tenants whose service is remembered while they have nothing waiting."""
 
 
-def footprint(context_tokens: int, expected_peak: float, beta: float) -> float:
+def footprint(context_tokens: float, expected_peak: float, beta: float) -> float:
     """Tokens to reserve for a session: its context and part of the growth still to come.
 
     ``footprint = context + beta * max(0, peak - context)``. The context alone would admit until the
@@ -25,70 +37,141 @@ class HeldTurn:
     session_id: str
     turn_class: TurnClass
     arrived_s: float
+    deadline_s: float
+    """Virtual: the order of the lane. Fixed."""
+    tenant: str = ""
     reason: Reason = Reason.BEHIND_OTHERS
     overtaken: int = 0
+    number: int = 0
+    """Order of arrival, between equal deadlines."""
 
     @property
-    def deadline_s(self) -> float:
-        """The queue's order. As the engine's (see ``priority``), but from this turn's arrival on."""
-        return self.arrived_s + DELAY_S[self.turn_class]
+    def key(self) -> tuple[float, int]:
+        return self.deadline_s, self.number
+
+
+@dataclass(slots=True)
+class Lane:
+    """The waiting turns of one tenant, by deadline."""
+
+    tag: float
+    """Service that the tenant has had, over its weight."""
+    number: int
+    keys: list[tuple[float, int]] = field(default_factory=list)
+    turns: list[HeldTurn] = field(default_factory=list)
+
+    @property
+    def order(self) -> tuple[float, int]:
+        return self.tag, self.number
+
+    def add(self, held: HeldTurn) -> None:
+        index = bisect_left(self.keys, held.key)
+        self.keys.insert(index, held.key)
+        self.turns.insert(index, held)
+
+    def remove(self, held: HeldTurn) -> None:
+        index = bisect_left(self.keys, held.key)
+        assert self.turns[index] is held
+        del self.keys[index], self.turns[index]
 
 
 class HoldQueue:
-    """Held turns by deadline: returns before new sessions, unless one of those has waited very long.
+    """The turns that wait.
 
-    One lane each for returns and new sessions. Within a lane the order of arrival is the order of
-    deadlines, so nothing needs sorting.
+    Args:
+        weights: share of each tenant against the others, above 0; 1 for those not named.
     """
 
-    def __init__(self) -> None:
-        self._returns: OrderedDict[str, HeldTurn] = OrderedDict()
-        self._new: OrderedDict[str, HeldTurn] = OrderedDict()
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self._weights = weights or {}
+        self._by_turn: OrderedDict[str, HeldTurn] = OrderedDict()
+        """In order of arrival."""
+        self._lanes: dict[str, Lane] = {}
+        self._served: OrderedDict[str, float] = OrderedDict()
+        """Tags of tenants that have nothing waiting, the longest quiet first."""
+        self._tag_now = 0.0
+        """Tag of the lane that was served last."""
+        self._numbers = count()
 
     def __len__(self) -> int:
-        return len(self._returns) + len(self._new)
+        return len(self._by_turn)
 
     def __iter__(self) -> Iterator[HeldTurn]:
-        return heapq.merge(self._returns.values(), self._new.values(), key=lambda held: held.deadline_s)
+        """Lane by lane, in the order in which the lanes would be served now."""
+        for lane in sorted(self._lanes.values(), key=lambda lane: lane.order):
+            yield from lane.turns
+
+    def __contains__(self, turn_id: object) -> bool:
+        return turn_id in self._by_turn
 
     def add(self, held: HeldTurn) -> None:
-        """``held`` has arrived just now: nobody in its lane came later."""
-        lane = self._new if held.turn_class is TurnClass.NEW else self._returns
-        lane[held.turn_id] = held
+        """``held`` has arrived just now: nobody else came later."""
+        held.number = next(self._numbers)
+        self._by_turn[held.turn_id] = held
+        if (lane := self._lanes.get(held.tenant)) is None:
+            tag = max(self._served.pop(held.tenant, 0.0), self._tag_now)
+            lane = self._lanes[held.tenant] = Lane(tag, held.number)
+        lane.add(held)
 
     def remove(self, turn_id: str) -> HeldTurn | None:
-        return self._returns.pop(turn_id, None) or self._new.pop(turn_id, None)
+        if (held := self._by_turn.pop(turn_id, None)) is None:
+            return None
+        lane = self._lanes[held.tenant]
+        lane.remove(held)
+        if not lane.turns:
+            del self._lanes[held.tenant]
+            self._remember(held.tenant, lane.tag)
+        return held
 
-    def position_of_latest(self, held: HeldTurn) -> int:
-        """Where the last of a lane stands; 1 is next. Counts one by one only new turns that are overdue."""
-        if held.turn_class is TurnClass.NEW:
-            return len(self)
-        overdue = takewhile(lambda new: new.deadline_s < held.deadline_s, self._new.values())
-        return len(self._returns) + sum(1 for _ in overdue)
+    def serve(self, tenant: str, amount: float) -> None:
+        """The tenant was given so much of what everybody waits for."""
+        share = amount / self._weights.get(tenant, 1.0)
+        if (lane := self._lanes.get(tenant)) is not None:
+            self._tag_now = max(self._tag_now, lane.tag)
+            lane.tag += share
+        else:
+            self._remember(tenant, max(self._served.get(tenant, 0.0), self._tag_now) + share)
+
+    def position(self, held: HeldTurn) -> int:
+        """1 is next. Turns of other tenants count as if each of their lanes took turns with this one."""
+        lane = self._lanes[held.tenant]
+        ahead = bisect_left(lane.keys, held.key)
+        others = sum(min(len(o.turns), ahead + (o.order < lane.order)) for o in self._lanes.values() if o is not lane)
+        return ahead + others + 1
 
     def candidates(self, look_ahead: int, max_overtakes: int) -> list[HeldTurn]:
         """The turns to try, in order: the head, and a few behind it unless it was passed too often."""
-        window = list(islice(self, 1 + look_ahead))
+        if len(self._lanes) == 1:
+            (lane,) = self._lanes.values()
+            window = lane.turns[: 1 + look_ahead]
+        else:
+            first = nsmallest(1 + look_ahead, self._lanes.values(), key=lambda lane: lane.order)
+            window = list(islice((held for lane in first for held in lane.turns), 1 + look_ahead))
+            window += [lane.turns[0] for lane in first[1:] if lane.turns[0] not in window]
         if window and window[0].overtaken >= max_overtakes:
             return window[:1]
         return window
 
-    def overtake(self, passer: HeldTurn) -> None:
-        """``passer`` is going although others were before it. It is a candidate, so they are few."""
-        for held in self:
-            if held is passer:
-                return
-            held.overtaken += 1
+    def overtake(self, passer: HeldTurn, passed: list[HeldTurn]) -> None:
+        """``passer`` is going although ``passed`` were before it."""
+        for held in passed:
+            if held is not passer:
+                held.overtaken += 1
 
     def held_too_long(self, max_hold_s: float, now: float) -> list[HeldTurn]:
         """Summed as for the timer that asks: a difference could be off by a rounding, and never be due."""
-        return [
-            held
-            for lane in (self._returns, self._new)
-            for held in takewhile(lambda held: held.arrived_s + max_hold_s <= now, lane.values())
-        ]
+        return list(takewhile(lambda held: held.arrived_s + max_hold_s <= now, self._by_turn.values()))
 
     def longest_waiting_s(self) -> float | None:
         """When the turn that has waited longest arrived."""
-        heads = [next(iter(lane.values())).arrived_s for lane in (self._returns, self._new) if lane]
-        return min(heads, default=None)
+        first = next(iter(self._by_turn.values()), None)
+        return None if first is None else first.arrived_s
+
+    def _remember(self, tenant: str, tag: float) -> None:
+        if tag <= self._tag_now:
+            self._served.pop(tenant, None)
+            return
+        self._served[tenant] = tag
+        self._served.move_to_end(tenant)
+        if len(self._served) > MAX_SERVED_TENANTS:
+            self._served.popitem(last=False)

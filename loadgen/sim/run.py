@@ -1,0 +1,104 @@
+"""One simulated run: from settings and a workload to records and a summary like a live run's."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
+from loadgen.errors import LoadgenError
+from loadgen.provenance import commit, describe
+from loadgen.records import SessionRecord, TurnRecord
+from loadgen.sim.ideal import ideal_session_s
+from loadgen.sim.settings import SimulationSettings
+from loadgen.sim.simulation import Simulation
+from loadgen.source import Workload
+from loadgen.summary import summarise
+from loadgen.workload import Session
+from marsproxy.core.scheduling import SchedulingPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    turns: list[TurnRecord]
+    sessions: list[SessionRecord]
+    summary: dict[str, Any]
+
+
+def simulate(
+    settings: SimulationSettings,
+    workload: Workload,
+    *,
+    on_session: Callable[[SessionRecord], None] = lambda _record: None,
+) -> Simulated:
+    """Play the workload in virtual time. Raises ``LoadgenError`` where it can never fit the server."""
+    step_time = open_step_time(settings)
+    kv_tokens = step_time.default_kv_tokens if settings.kv_tokens is None else settings.kv_tokens
+    check_fits(workload, kv_tokens)
+    policy = make_policy(settings, workload.sessions, step_time)
+    simulation = Simulation(settings, workload.sessions, policy, step_time, kv_tokens, on_session=on_session)
+    began_s = time.process_time()
+    virtual_s = simulation.run()
+    cpu_s = time.process_time() - began_s
+    ideals = {session.id: ideal_session_s(session, step_time) for session in workload.sessions}
+    for record in simulation.records:
+        record.ideal_s = ideals[record.session]
+    order = {session.id: i for i, session in enumerate(workload.sessions)}
+    sessions = sorted(simulation.records, key=lambda record: order[record.session])
+    meta = meta_of(settings, workload, simulation, kv_tokens) | {
+        "client": {"cpu_s": cpu_s, "virtual_s": virtual_s}
+    }
+    return Simulated(simulation.turns, sessions, summarise(simulation.turns, sessions, meta))
+
+
+def open_step_time(settings: SimulationSettings) -> StepTime:
+    try:
+        return StepTime(HardwareProfile.load(settings.hardware), ModelProfile.load(settings.model))
+    except ValueError as exc:
+        raise LoadgenError(str(exc)) from exc
+
+
+def check_fits(workload: Workload, kv_tokens: int) -> None:
+    for session in workload.sessions:
+        tokens = session.system_tokens + sum(turn.new_tokens + turn.output_tokens for turn in session.turns)
+        if tokens > kv_tokens:
+            raise LoadgenError(
+                f"session {session.id} grows to {tokens} tokens and never fits a KV cache of {kv_tokens}; "
+                "--max-context-tokens ends sessions before, --kv-tokens sets the cache"
+            )
+
+
+def make_policy(
+    settings: SimulationSettings, sessions: list[Session], step_time: StepTime
+) -> SchedulingPolicy:
+    return settings.kind.make(settings.policy_settings, settings.backend_names)
+
+
+def meta_of(
+    settings: SimulationSettings, workload: Workload, simulation: Simulation, kv_tokens: int
+) -> Mapping[str, Any]:
+    totals = [server.engine.scheduler.totals for server in simulation.servers.values()]
+    hosts = simulation.hosts
+    return {
+        "driver": "simulated",
+        "label": settings.label or settings.policy,
+        "policy": settings.policy,
+        "hardware": settings.hardware,
+        "model": settings.model,
+        "kv_tokens": kv_tokens,
+        "backends": settings.backends,
+        "workload": workload.name,
+        "seed": settings.seed,
+        "flags": {
+            "scheduling_policy": settings.kind.engine_order,
+            "max_num_batched_tokens": settings.max_batched_tokens,
+            "max_num_seqs": settings.max_running,
+            "takes_hints": settings.takes_hints,
+        },
+        "sessions_planned": len(workload.sessions),
+        "preemptions": sum(total.preemptions for total in totals),
+        "engine_steps": sum(total.steps for total in totals),
+        "tool_memory_peak_mb": hosts.memory_peak_mb,
+        "commit": commit(),
+        **describe(settings.load),
+    }

@@ -1,0 +1,116 @@
+"""One simulated vLLM: the engine on a virtual clock, and what its metrics would say."""
+
+from dataclasses import dataclass
+
+from backend_patch.step_time import StepTime
+from loadgen.engine.chains import ChainStore
+from loadgen.engine.requests import EngineRequest
+from loadgen.engine.scheduler import Scheduler, SchedulerLimits
+from loadgen.engine.virtual import VirtualEngine
+from loadgen.records import TurnRecord
+from loadgen.sim.settings import SimulationSettings
+from loadgen.workload import Turn
+from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
+from marsproxy.core.events import BackendObserved
+
+
+@dataclass(slots=True, eq=False)
+class SimTurn:
+    """A request of an agent, from its arrival at the policy to its last token."""
+
+    id: str
+    session_id: str
+    system_id: str | None
+    system_tokens: int
+    prompt_tokens: int
+    turn: Turn
+    record: TurnRecord
+    request: EngineRequest | None = None
+    server: "Server | None" = None
+    has_first_token: bool = False
+
+
+class Server:
+    def __init__(self, name: str, settings: SimulationSettings, step_time: StepTime, kv_tokens: int) -> None:
+        self.name = name
+        self._takes_hints = settings.takes_hints
+        limits = SchedulerLimits(
+            kv_blocks=kv_tokens // BLOCK_TOKENS,
+            block_tokens=BLOCK_TOKENS,
+            max_batched_tokens=settings.max_batched_tokens,
+            max_running=settings.max_running,
+            policy=settings.kind.engine_order,
+        )
+        self.kv_tokens = limits.kv_blocks * BLOCK_TOKENS
+        self.engine = VirtualEngine(Scheduler(limits, store=ChainStore(limits)), step_time)
+        self._turns: dict[EngineRequest, SimTurn] = {}
+
+    @property
+    def step_ends_s(self) -> float | None:
+        return self.engine.step_ends_s
+
+    @property
+    def has_work(self) -> bool:
+        return self.engine.scheduler.has_work
+
+    def forward(self, turn: SimTurn, command: ForwardTurn, now: float) -> None:
+        request = EngineRequest(
+            request_id=turn.id,
+            prompt_tokens=turn.prompt_tokens,
+            output_tokens=turn.turn.output_tokens,
+            chain=turn.session_id,
+            shared_chain=turn.system_id,
+            shared_tokens=turn.system_tokens,
+            priority=command.priority,
+            may_break_leases=command.may_break_leases,
+        )
+        turn.request, turn.server = request, self
+        self._turns[request] = turn
+        self.engine.add(request, now)
+
+    def start(self, now: float) -> None:
+        self.engine.start(now)
+
+    def finish_step(self) -> tuple[list[SimTurn], list[SimTurn]]:
+        """Turns that got their first token in the step that ends now, and those that got their last."""
+        first, last = [], []
+        for request in self.engine.finish_step():
+            turn = self._turns[request]
+            if not turn.has_first_token:
+                turn.has_first_token = True
+                first.append(turn)
+            if request.is_over:
+                del self._turns[request]
+                last.append(turn)
+        return first, last
+
+    def hint(self, hint: HintKv, now: float) -> None:
+        engine = self.engine
+        match hint.action:
+            case KvAction.KEEP:
+                engine.keep(hint.session_id, hint.ttl_s, hint.yields_to, now)
+            case KvAction.RELEASE:
+                engine.release(hint.session_id)
+            case KvAction.DEMOTE:
+                engine.demote(hint.session_id)
+            case KvAction.SWAP_OUT:
+                engine.swap_out(hint.session_id)
+
+    def reading(self) -> BackendObserved:
+        scheduler = self.engine.scheduler
+        totals = scheduler.totals
+        return BackendObserved(
+            backend=self.name,
+            kv_tokens_total=self.kv_tokens,
+            kv_used_ratio=scheduler.kv_used_ratio,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            preemptions_total=totals.preemptions,
+            prefix_queries_total=totals.prefix_cache_queries,
+            prefix_hits_total=totals.prefix_cache_hits,
+            takes_hints=self._takes_hints,
+        )
+
+
+BLOCK_TOKENS = 16
+"""vLLM's default on CUDA."""

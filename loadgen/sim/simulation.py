@@ -1,0 +1,359 @@
+"""The loop: agents, policy, engines and tool hosts on one virtual clock.
+
+Theory of operation. Three kinds of things happen at a time of their own: entries of the agenda
+(arrivals, ends of pauses, readings, the policy's timer), ends of engine steps, and changes on the tool
+hosts. The loop goes to the earliest, lets all of that instant happen, enacts what the policy orders on
+the way, and then lets every engine that is not in a step begin one.
+
+The policy is the live one, told the same events in the same order as the proxy would tell them; its
+shell is all that is different here. Not modelled: the network, the proxy's own time (a millisecond
+beside steps of ten), clients that give up.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from random import Random
+from typing import assert_never
+
+from backend_patch.step_time import StepTime
+from loadgen.arrivals import ClosedLoop, arrival_times
+from loadgen.records import SessionRecord, TurnRecord
+from loadgen.sim.agenda import Agenda
+from loadgen.sim.server import Server, SimTurn
+from loadgen.sim.settings import SimulationSettings, TokenEstimate
+from loadgen.sim.tool_hosts import ToolHosts, ToolStep
+from loadgen.workload import Session
+from marsproxy.core.commands import (
+    Command,
+    ForgetSession,
+    ForwardTurn,
+    HintKv,
+    HoldTurn,
+    RejectTurn,
+    Reprioritise,
+    SetTimer,
+)
+from marsproxy.core.events import (
+    Ending,
+    Event,
+    KvReclaimed,
+    TimerFired,
+    ToolObserved,
+    ToolPhase,
+    TurnArrived,
+    TurnEnded,
+    TurnFirstToken,
+)
+from marsproxy.core.evidence import TurnKind
+from marsproxy.core.scheduling import SchedulingPolicy
+
+BYTES_PER_TOKEN_OFF = (0.8, 0.2)
+"""Median and log-normal sigma over sessions of estimated over real tokens, when estimated from bytes:
+four bytes a token is what prose has; code and JSON have about 3.2 (own count of agent prompts)."""
+
+
+class SimulationStuckError(RuntimeError):
+    """Sessions are left and nothing is due: the policy holds turns and has asked for no timer."""
+
+
+class Simulation:
+    def __init__(
+        self,
+        settings: SimulationSettings,
+        sessions: Sequence[Session],
+        policy: SchedulingPolicy,
+        step_time: StepTime,
+        kv_tokens: int,
+        *,
+        on_session: Callable[[SessionRecord], None] = lambda _record: None,
+        on_event: Callable[[float, Event, list[Command]], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.turns: list[TurnRecord] = []
+        self.records: list[SessionRecord] = []
+        self.servers = {
+            name: Server(name, settings, step_time, kv_tokens) for name in settings.backend_names
+        }
+        self.hosts = ToolHosts(settings.tools)
+        self._tells_tools = settings.tools is not None
+        self.agenda = Agenda()
+        self._turns: dict[str, SimTurn] = {}
+        self._agents: dict[str, Agent] = {}
+        self._waiting = list(reversed(sessions))
+        """Not started, the next one last."""
+        self._planned = len(sessions)
+        self._on_session = on_session
+        self._on_event = on_event
+        self._turn_numbers = count(1)
+        self._timer_number = 0
+        self._is_watching = False
+        self._tokens_off = Random(f"tokens/{settings.seed}")
+
+    def run(self) -> float:
+        """Play all sessions; the virtual seconds it took."""
+        load = self.settings.load
+        if isinstance(load, ClosedLoop):
+            for _ in range(min(load.agents, len(self._waiting))):
+                self.agenda.add(0.0, self._start_next)
+        else:
+            sessions, self._waiting = self._waiting[::-1], []
+            for at_s, session in zip(
+                arrival_times(load, sessions, self.settings.seed), sessions, strict=True
+            ):
+                self.agenda.add(at_s, partial(self._start, session))
+        now = 0.0
+        while len(self.records) < self._planned:
+            next_s = self._next_s()
+            if next_s is None:
+                raise SimulationStuckError(f"{len(self._agents)} sessions are stuck at {now:.3f} s")
+            now = max(now, next_s)
+            self._happen(now)
+        return now
+
+    def _next_s(self) -> float | None:
+        best = self.agenda.next_s
+        for server in self.servers.values():
+            ends_s = server.engine.step_ends_s
+            if ends_s is not None and (best is None or ends_s < best):
+                best = ends_s
+        change_s = self.hosts.next_change_s
+        if change_s is not None and (best is None or change_s < best):
+            best = change_s
+        return best
+
+    def _happen(self, now: float) -> None:
+        for server in self.servers.values():
+            ends_s = server.engine.step_ends_s
+            if ends_s is not None and ends_s <= now:
+                self._step_ended(server, now)
+        change_s = self.hosts.next_change_s
+        if change_s is not None and change_s <= now:
+            self._tool_steps(self.hosts.advance(now), now)
+        self.agenda.call_due(now)
+        for server in self.servers.values():
+            server.engine.start(now)
+
+    # -- agents -----------------------------------------------------------------------------------
+
+    def _start_next(self, now: float) -> None:
+        self._start(self._waiting.pop(), now)
+
+    def _start(self, session: Session, now: float) -> None:
+        agent = Agent(session, SessionRecord(session.id, now, None, len(session.turns), tenant=session.tenant))
+        if self.settings.token_estimate is TokenEstimate.BYTES:
+            median, sigma = BYTES_PER_TOKEN_OFF
+            agent.tokens_off = median * self._tokens_off.lognormvariate(0, sigma)
+        self._agents[session.id] = agent
+        self.send(agent, now)
+
+    def send(self, agent: "Agent", now: float) -> None:
+        """The agent's next request arrives at the proxy."""
+        session, index = agent.session, agent.next_turn
+        turn = session.turns[index]
+        prompt = agent.context_tokens + turn.new_tokens
+        record = TurnRecord(session.id, index + 1, index > 0, due_s=now, sent_s=now, prompt_tokens=prompt)
+        turn_id = f"t{next(self._turn_numbers):x}"
+        self._turns[turn_id] = SimTurn(
+            turn_id, session.id, session.system_id, session.system_tokens, prompt, turn, record
+        )
+        agent.next_turn += 1
+        self._watch(now)
+        self.tell(
+            TurnArrived(
+                turn_id=turn_id,
+                session_id=session.id,
+                kind=TurnKind.CONTINUATION if index else TurnKind.FIRST,
+                tenant=session.tenant or "",
+                family=session.system_id or "",
+                prompt_tokens_estimate=round(prompt * agent.tokens_off),
+                turn=index + 1,
+            ),
+            now,
+        )
+
+    def _answered(self, turn: SimTurn, now: float) -> None:
+        """The last token is out: tell, and let the gap begin."""
+        del self._turns[turn.id]
+        agent, record, tool = self._agents[turn.session_id], turn.record, turn.turn.tool
+        request = turn.request
+        assert request is not None
+        record.last_token_s, record.status = now, 200
+        record.cached_tokens, record.output_tokens = request.cached_tokens, turn.turn.output_tokens
+        agent.count(record)
+        self.turns.append(record)
+        self.tell(
+            TurnEnded(
+                turn.id,
+                Ending.FINISHED,
+                prompt_tokens=turn.prompt_tokens,
+                cached_tokens=request.cached_tokens,
+                completion_tokens=turn.turn.output_tokens,
+                tool_calls=1 if tool else 0,
+                tool_signature=tool.name if tool else None,
+            ),
+            now,
+        )
+        if agent.is_done:
+            self._leave(agent, now)
+        elif tool is not None:
+            record.tool, record.tool_start_s = tool.name, now
+            agent.gap_record = record
+            self._tool_steps(self.hosts.submit(turn.session_id, tool, now), now)
+        else:
+            self._think(agent, turn.turn.think_s, now)
+
+    def _think(self, agent: "Agent", think_s: float | None, now: float) -> None:
+        if think_s:
+            self.agenda.add(now + think_s, lambda at_s: self.send(agent, at_s))
+        else:
+            self.send(agent, now)
+
+    def _leave(self, agent: "Agent", now: float) -> None:
+        if agent.record.error is None:
+            agent.record.end_s = now
+        del self._agents[agent.session.id]
+        self.records.append(agent.record)
+        self._on_session(agent.record)
+        if isinstance(self.settings.load, ClosedLoop) and self._waiting:
+            self.agenda.add(now, self._start_next)
+
+    # -- tools ------------------------------------------------------------------------------------
+
+    def _tool_steps(self, steps: list[ToolStep], now: float) -> None:
+        for step in steps:
+            agent = self._agents[step.key]
+            record = agent.gap_record
+            assert record is not None and record.tool is not None
+            if self._tells_tools:
+                exec_id = f"{step.key}/{record.turn}"
+                self.tell(
+                    ToolObserved(
+                        exec_id,
+                        step.phase,
+                        gateway_session=step.key,
+                        llm_session=step.key,
+                        queue_s=step.queue_s,
+                        run_s=step.run_s,
+                        tool_signature=record.tool,
+                        memory_peak_mb=step.memory_peak_mb,
+                    ),
+                    now,
+                )
+            if step.phase is ToolPhase.FINISHED:
+                record.tool_queue_s, record.tool_run_s, record.tool_end_s = step.queue_s, step.run_s, now
+                agent.gap_record = None
+                self._think(agent, agent.session.turns[record.turn - 1].think_s, now)
+
+    # -- engines ----------------------------------------------------------------------------------
+
+    def _step_ended(self, server: Server, now: float) -> None:
+        first, last = server.finish_step()
+        for turn in first:
+            turn.record.first_token_s = now
+            self.tell(TurnFirstToken(turn.id), now)
+        for turn in last:
+            self._answered(turn, now)
+        for session_id, tokens in server.engine.reclaimed():
+            self.tell(KvReclaimed(session_id, server.name, tokens), now)
+
+    # -- policy -----------------------------------------------------------------------------------
+
+    def tell(self, event: Event, now: float) -> None:
+        commands = self.policy.handle(event, now)
+        if self._on_event is not None:
+            self._on_event(now, event, commands)
+        for command in commands:
+            self._enact(command, now)
+
+    def _enact(self, command: Command, now: float) -> None:
+        match command:
+            case ForwardTurn():
+                turn = self._turns[command.turn_id]
+                turn.record.held_s = now - turn.record.sent_s
+                turn.record.decision = command.decision
+                self.servers[command.backend].forward(turn, command, now)
+            case HoldTurn() | ForgetSession():
+                pass
+            case RejectTurn():
+                turn = self._turns.pop(command.turn_id)
+                turn.record.error = command.reason.value
+                self.turns.append(turn.record)
+                agent = self._agents[turn.session_id]
+                agent.record.error = command.reason.value
+                self._leave(agent, now)
+            case HintKv():
+                if self.settings.takes_hints:
+                    self.servers[command.backend].hint(command, now)
+            case Reprioritise():
+                turn = self._turns[command.turn_id]
+                if self.settings.takes_hints and turn.server is not None and turn.request is not None:
+                    turn.server.engine.reprioritise(turn.request, command.priority)
+            case SetTimer():
+                self._timer_number += 1
+                self.agenda.add(command.at_s, self._timer(self._timer_number))
+            case _:
+                assert_never(command)
+
+    def _timer(self, number: int) -> Callable[[float], None]:
+        def fire(now: float) -> None:
+            if number == self._timer_number:
+                self.tell(TimerFired(), now)
+
+        return fire
+
+    # -- telemetry --------------------------------------------------------------------------------
+
+    def _watch(self, now: float) -> None:
+        """Readings go on while anything does; a quiet server's are taken up with the next arrival."""
+        if not self._is_watching:
+            self._is_watching = True
+            self._read(now)
+
+    def _read(self, now: float) -> None:
+        readings: list[Event] = [server.reading() for server in self.servers.values()]
+        if self._tells_tools:
+            readings += self.hosts.observed(now)
+        delay_s = self.settings.telemetry_delay_s
+        if delay_s:
+            self.agenda.add(now + delay_s, lambda at_s: self._tell_all(readings, at_s))
+        else:
+            self._tell_all(readings, now)
+        is_busy = any(server.has_work for server in self.servers.values())
+        if is_busy or self._turns or self.hosts.running or self.hosts.queued:
+            self.agenda.add(now + self.settings.telemetry_interval_s, self._read)
+        else:
+            self._is_watching = False
+
+    def _tell_all(self, readings: list[Event], now: float) -> None:
+        for reading in readings:
+            self.tell(reading, now)
+
+
+class Agent:
+    """One session on its way through its turns."""
+
+    __slots__ = ("context_tokens", "gap_record", "next_turn", "record", "session", "tokens_off")
+
+    def __init__(self, session: Session, record: SessionRecord) -> None:
+        self.session = session
+        self.record = record
+        self.next_turn = 0
+        self.context_tokens = session.system_tokens
+        self.tokens_off = 1.0
+        """Estimated over real tokens of its prompts."""
+        self.gap_record: TurnRecord | None = None
+        """Of the turn whose tool runs."""
+
+    @property
+    def is_done(self) -> bool:
+        return self.next_turn == len(self.session.turns)
+
+    def count(self, record: TurnRecord) -> None:
+        prompt, output = record.prompt_tokens or 0, record.output_tokens or 0
+        self.context_tokens = prompt + output
+        self.record.turns_completed += 1
+        self.record.prompt_tokens += prompt
+        self.record.cached_tokens += record.cached_tokens or 0
+        self.record.output_tokens += output
