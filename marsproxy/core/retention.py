@@ -1,0 +1,111 @@
+"""Whether a session's KV blocks are worth their memory while its tool runs, and for how long.
+
+Keeping the blocks for up to ``ttl`` seconds is worth, in seconds of the engine::
+
+    value(ttl) = F(ttl) * saved - price * tokens * integral from 0 to ttl of (1 - F)
+
+F is the distribution of the gap; ``saved`` the prefill that a warm return does without; the integral the
+seconds that the blocks are expected to be held for nothing else; ``price`` what a token of the pool is
+worth for a second: 0 while there is room. Pure arithmetic: knows neither sessions nor commands.
+"""
+
+from dataclasses import dataclass
+from math import exp
+
+from marsproxy.core.durations import DurationCurve
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Until when to keep, and what that is worth. A ``ttl_s`` of 0 says: demote them."""
+
+    ttl_s: float
+    value_s: float
+
+
+DEMOTE = Keep(0.0, 0.0)
+
+
+def best_keep(gap: DurationCurve, saved_s: float, tokens: int, price: float) -> Keep:
+    """The most valuable of the times at which the curve has a point.
+
+    Between two of them the curve is straight, so the marginal value only falls: the best time is at most
+    one bucket off. Ties go to the longer time, so memory that costs nothing is kept to the end.
+
+    Args:
+        price: seconds lost per token and second held.
+    """
+    best, held_s, last_s, last = DEMOTE, 0.0, 0.0, 0.0
+    for at_s, over in zip(gap.edges_s, gap.over, strict=True):
+        held_s += (at_s - last_s) * (1 - (last + over) / 2)
+        value_s = over * saved_s - price * tokens * held_s
+        if value_s > 0 and value_s >= best.value_s:
+            best = Keep(at_s, value_s)
+        last_s, last = at_s, over
+    return best
+
+
+PRICE_MEMORY_S = 120.0
+"""Seconds after which a loss weighs 1/e in the price: some tens of turns of a busy server, and soon over
+when the pressure is."""
+RATE_DECAY = 0.999
+"""By how much the fastest prefill seen is forgotten with each new one: a tenth in a hundred turns, so that
+a slower engine after a restart is believed within a few hundred turns."""
+LEAST_PREFILL_TOKENS = 256
+"""Fewer uncached tokens are a matter of overheads, not of the prefill rate."""
+LEAST_TTFT_S = 0.001
+"""Below a millisecond there is no prefill: the answer was not computed."""
+
+
+class ShadowPrice:
+    """Seconds of prefill lost per token and second of memory: what others pay for what one keeps.
+
+    Every token-second of memory for blocks that nobody is running on puts off an eviction. So it is worth
+    the prefill lost to evictions, over the token-seconds that there were; both of late.
+    """
+
+    def __init__(self) -> None:
+        self._lost_s = 0.0
+        self._kept_token_s = 0.0
+        self._observed_at_s: float | None = None
+
+    def lost(self, prefill_s: float) -> None:
+        """A session came back and found that much of its prefill gone."""
+        self._lost_s += prefill_s
+
+    def observe(self, kept_tokens: float, now: float) -> None:
+        """So many tokens are cached at this moment that no running turn refers to."""
+        elapsed_s = 0.0 if self._observed_at_s is None else now - self._observed_at_s
+        self._observed_at_s = now
+        faded = exp(-elapsed_s / PRICE_MEMORY_S)
+        self._lost_s *= faded
+        self._kept_token_s = self._kept_token_s * faded + kept_tokens * elapsed_s
+
+    def per_token_s(self, pressure: float) -> float:
+        """Pressure is what is reserved over what may be: below 1 there is room, and memory costs nothing."""
+        if pressure < 1 or self._kept_token_s <= 0:
+            return 0.0
+        return pressure * self._lost_s / self._kept_token_s
+
+
+class PrefillRate:
+    """Tokens that the engine prefills per second, from the times to first token.
+
+    Queueing and batching can only make a first token later, so the truth is near the fastest seen: a
+    decayed maximum.
+    """
+
+    def __init__(self, prior_tokens_per_s: float) -> None:
+        self.tokens_per_s = prior_tokens_per_s
+        self._has_seen = False
+
+    def learn(self, uncached_tokens: int, ttft_s: float) -> None:
+        if uncached_tokens < LEAST_PREFILL_TOKENS or ttft_s < LEAST_TTFT_S:
+            return
+        seen = uncached_tokens / ttft_s
+        floor = self.tokens_per_s * RATE_DECAY if self._has_seen else 0.0
+        self.tokens_per_s = max(seen, floor)
+        self._has_seen = True
+
+    def seconds(self, tokens: int) -> float:
+        return tokens / self.tokens_per_s
