@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from marsproxy.core.baselines.fcfs import Fcfs
+from marsproxy.core.baselines.priority import ContinuationsFirst
 from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.settings import ConfigError, PolicySettings
@@ -28,6 +30,10 @@ class PolicyKind:
 
 POLICIES: Mapping[str, PolicyKind] = {
     "mars": PolicyKind("this project's policy", Policy, "priority"),
+    "fcfs": PolicyKind("stock vLLM, first come, first served", Fcfs, "fcfs"),
+    "priority": PolicyKind(
+        "stock vLLM, continuations tagged before new sessions", ContinuationsFirst, "priority"
+    ),
 }
 
 

@@ -1,0 +1,339 @@
+"""What every baseline needs and none is about: sessions, turns, bounds, expiry and the timer.
+
+``Follower`` is told what happens, keeps the books, and asks a handful of hooks what to do about it. A
+baseline is a subclass that answers them. It must keep to three rules: every turn that it is told of by
+``turn_arrived`` it forwards or holds, then and there; a held turn it forwards later, in any hook; what it
+remembers of a session it drops in ``session_forgotten``. The hooks that do nothing here need not be
+answered.
+
+The baselines' papers have no bounds. These are the ones of the policy that they are compared with: turns
+held at once, seconds held, rows of the session table, expiry of idle sessions.
+"""
+# ruff: noqa: B027
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from marsproxy.core.commands import (
+    Command,
+    ForgetSession,
+    ForwardTurn,
+    HoldTurn,
+    Reason,
+    RejectTurn,
+    SetTimer,
+)
+from marsproxy.core.estimate import TokenRatio
+from marsproxy.core.events import (
+    BackendObserved,
+    BackendUnreachable,
+    Ending,
+    Event,
+    HintAnswered,
+    KvReclaimed,
+    SessionEnded,
+    TimerFired,
+    ToolHostsObserved,
+    ToolObserved,
+    TurnArrived,
+    TurnEnded,
+    TurnFirstToken,
+    TurnProgressed,
+)
+from marsproxy.core.evidence import TurnKind
+from marsproxy.core.headroom import BackendState, ToolHosts
+from marsproxy.core.priority import TurnClass
+from marsproxy.core.sessions import Phase, SessionState, SessionTable
+from marsproxy.core.settings import PolicySettings
+
+Observation: TypeAlias = (
+    TurnFirstToken
+    | TurnProgressed
+    | BackendObserved
+    | BackendUnreachable
+    | HintAnswered
+    | KvReclaimed
+    | ToolObserved
+    | ToolHostsObserved
+)
+"""What happens besides turns that come and go."""
+
+
+@dataclass(slots=True)
+class FollowedTurn:
+    """A turn between its arrival and its ending."""
+
+    arrival: TurnArrived
+    session: SessionState
+    turn_class: TurnClass
+    """NEW, CONTINUATION or SIDE: whether the session has had a turn before."""
+    arrived_s: float
+    backend: str | None = None
+    """Where it was forwarded to; None while it is held."""
+
+    @property
+    def id(self) -> str:
+        return self.arrival.turn_id
+
+    @property
+    def is_side(self) -> bool:
+        return self.turn_class is TurnClass.SIDE
+
+
+class Follower(ABC):
+    """A ``SchedulingPolicy`` but for the decisions.
+
+    Args:
+        backends: names of the vLLM servers, at least one.
+    """
+
+    def __init__(self, settings: PolicySettings, backends: Sequence[str]) -> None:
+        assert backends, "a policy without a backend has nowhere to send a turn"
+        self.limits = settings.admission
+        self.sessions = SessionTable(settings.sessions)
+        self.held: OrderedDict[str, FollowedTurn] = OrderedDict()
+        """By turn id, in order of arrival."""
+        self.turns: dict[str, FollowedTurn] = {}
+        """All turns under way, held and in flight, by id."""
+        self.backends = {name: BackendState(name) for name in backends}
+        self.tool_hosts = ToolHosts()
+        self._at_work = dict.fromkeys(backends, 0)
+        """Sessions of each backend that are not idle."""
+        self._ratio = TokenRatio()
+        self._commands: list[Command] = []
+        self._timer_s: float | None = None
+
+    # -- hooks ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def turn_arrived(self, turn: FollowedTurn, now: float) -> None:
+        """Forward or hold it. The session's ``context_tokens`` include the new prompt."""
+
+    def turn_ended(self, turn: FollowedTurn, event: TurnEnded | None, now: float) -> None:
+        """It is over, and the books say so. ``event`` is None for a turn that had been held too long; a
+        turn whose ``backend`` is None was never forwarded."""
+
+    def session_forgotten(self, session: SessionState) -> None:
+        """It ended, expired, or made room for another. No turn of it is open."""
+
+    def observed(self, event: Observation, now: float) -> None:
+        """Anything else, after the books took note of it."""
+
+    def next_tick_s(self) -> float | None:
+        """When ``tick`` is wanted; None for not at all, until something else happens. Asked after every
+        event; to be answered from what is stored, without search."""
+        return None
+
+    def tick(self, now: float) -> None:
+        """The time that ``next_tick_s`` named has come."""
+
+    def settle(self, now: float) -> None:
+        """The event is dealt with: the place to let held turns go, if there is room now."""
+
+    def reserved_tokens(self, now: float) -> dict[str, float]:
+        return {}
+
+    # -- orders that hooks give -------------------------------------------------------------------
+
+    def forward(
+        self, turn: FollowedTurn, backend: str, priority: int = 0, *, may_break_leases: bool = True
+    ) -> None:
+        """Let a turn go that has just arrived or was held."""
+        assert turn.backend is None, "a turn is forwarded once"
+        self.held.pop(turn.id, None)
+        turn.backend = backend
+        if not turn.is_side:
+            turn.session.main_turns.add(turn.id)
+            self._move(turn.session, Phase.GENERATING, backend)
+        decision = turn.turn_class.value
+        self.order(ForwardTurn(turn.id, backend, priority, decision, may_break_leases))
+
+    def hold(self, turn: FollowedTurn, reason: Reason, now: float) -> bool:
+        """Keep a turn that has just arrived. False: too many wait already, and it was refused; it is
+        over, without ``turn_ended``."""
+        if len(self.held) >= self.limits.max_held_turns:
+            self._refuse(turn, Reason.QUEUE_FULL, now)
+            return False
+        self.held[turn.id] = turn
+        if turn.session.phase is not Phase.GENERATING:
+            self._move(turn.session, Phase.QUEUED, turn.session.backend)
+        self.order(HoldTurn(turn.id, reason, len(self.held)))
+        return True
+
+    def order(self, command: Command) -> None:
+        """Any other command: hints, changes of priority."""
+        self._commands.append(command)
+
+    def home_of(self, session: SessionState) -> str:
+        """The backend that may still have its blocks; for a new one, that with the fewest at work."""
+        if session.backend is not None and self.backends[session.backend].is_reachable:
+            return session.backend
+        return self.least_loaded()
+
+    def least_loaded(self) -> str:
+        return min(
+            self.backends, key=lambda name: (not self.backends[name].is_reachable, self._at_work[name])
+        )
+
+    # -- events -----------------------------------------------------------------------------------
+
+    @property
+    def open_turns(self) -> int:
+        return len(self.turns)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        self._commands = []
+        match event:
+            case TurnArrived():
+                self._arrived(event, now)
+            case TurnEnded():
+                self._ended(event, now)
+            case SessionEnded():
+                self._session_ended(event)
+            case TimerFired():
+                self._time_passed(now)
+            case _:
+                self._take_note(event, now)
+                self.observed(event, now)
+        self.settle(now)
+        self._rearm()
+        return self._commands
+
+    def _arrived(self, event: TurnArrived, now: float) -> None:
+        assert event.turn_id not in self.turns, "a turn arrives once"
+        session = self._session_of(event, now)
+        if session is None:
+            self.order(RejectTurn(event.turn_id, Reason.TABLE_FULL, self.limits.retry_after_s))
+            return
+        turn = FollowedTurn(event, session, _classify(event, session), now)
+        self.turns[event.turn_id] = turn
+        self.sessions.open_turn(session, event.turn_id, now)
+        if not turn.is_side:
+            session.grow_to(self._context_of(event, session))
+        self.turn_arrived(turn, now)
+        self._forget_if_over(session)
+
+    def _session_of(self, event: TurnArrived, now: float) -> SessionState | None:
+        """The session's row, made if need be; None when the table is full of sessions at work."""
+        if (known := self.sessions.get(event.session_id)) is not None:
+            return known
+        if self.sessions.is_full():
+            victim = self.sessions.longest_quiet()
+            if victim is None:
+                return None
+            self._forget(victim)
+        session = SessionState(event.session_id, event.tenant, event.family, now, now)
+        session.parent_id = event.parent_session_id
+        self.sessions.add(session)
+        return session
+
+    def _context_of(self, event: TurnArrived, session: SessionState) -> int:
+        """A history only grows, unless it was condensed."""
+        estimate = self._ratio.corrected(event.prompt_tokens_estimate)
+        return estimate if event.kind is TurnKind.CONDENSED else max(session.context_tokens, estimate)
+
+    def _ended(self, event: TurnEnded, now: float) -> None:
+        turn = self.turns.get(event.turn_id)
+        if turn is None:
+            return
+        if event.ending is Ending.FINISHED and not turn.is_side:
+            self._learn(turn, event)
+        self._close(turn, event, now)
+        self.turn_ended(turn, event, now)
+        self._forget_if_over(turn.session)
+
+    def _learn(self, turn: FollowedTurn, event: TurnEnded) -> None:
+        turn.session.turns += 1
+        if event.prompt_tokens is not None:
+            self._ratio.learn(turn.arrival.prompt_tokens_estimate, event.prompt_tokens)
+            turn.session.grow_to(event.prompt_tokens + (event.completion_tokens or 0))
+
+    def _close(self, turn: FollowedTurn, event: TurnEnded | None, now: float) -> None:
+        session = turn.session
+        del self.turns[turn.id]
+        was_held = self.held.pop(turn.id, None) is not None
+        self.sessions.close_turn(session, turn.id, now)
+        if turn.is_side or session.main_turns:
+            return
+        if any(turn_id in self.held for turn_id in session.open_turns):
+            self._move(session, Phase.QUEUED, session.backend)
+        elif not was_held and event is not None and event.tool_calls > 0:
+            self._move(session, Phase.TOOL_GAP, session.backend)
+        else:
+            self._move(session, Phase.IDLE, session.backend)
+
+    def _refuse(self, turn: FollowedTurn, reason: Reason, now: float) -> None:
+        self.order(RejectTurn(turn.id, reason, self.limits.retry_after_s))
+        self._close(turn, None, now)
+
+    def _session_ended(self, event: SessionEnded) -> None:
+        session = self.sessions.get(event.session_id)
+        if session is not None:
+            session.is_over = True
+            self._forget_if_over(session)
+
+    def _forget_if_over(self, session: SessionState) -> None:
+        if session.is_over and not session.open_turns:
+            self._forget(session)
+
+    def _forget(self, session: SessionState) -> None:
+        self._move(session, Phase.IDLE, None)
+        self.sessions.remove(session)
+        self.session_forgotten(session)
+        self.order(ForgetSession(session.id))
+
+    def _move(self, session: SessionState, phase: Phase, backend: str | None) -> None:
+        """The only place that changes a session's phase and backend, so that the counts are right."""
+        if session.backend is not None and session.phase is not Phase.IDLE:
+            self._at_work[session.backend] -= 1
+        session.phase, session.backend = phase, backend
+        if backend is not None and phase is not Phase.IDLE:
+            self._at_work[backend] += 1
+
+    def _take_note(self, event: Observation, now: float) -> None:
+        match event:
+            case BackendObserved():
+                self.backends[event.backend].observe(event, now)
+            case BackendUnreachable():
+                self.backends[event.backend].is_reachable = False
+            case ToolHostsObserved():
+                self.tool_hosts.observe(event, now)
+            case _:
+                pass
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _time_passed(self, now: float) -> None:
+        self._timer_s = None
+        for session in self.sessions.expired(now):
+            self._forget(session)
+        while self.held and self._hold_limit_s() <= now:
+            turn = next(iter(self.held.values()))
+            self._refuse(turn, Reason.HELD_TOO_LONG, now)
+            self.turn_ended(turn, None, now)
+            self._forget_if_over(turn.session)
+        tick_s = self.next_tick_s()
+        if tick_s is not None and tick_s <= now:
+            self.tick(now)
+
+    def _hold_limit_s(self) -> float:
+        return next(iter(self.held.values())).arrived_s + self.limits.max_hold_s
+
+    def _rearm(self) -> None:
+        """Ask to be called when the next thing falls due, unless that is already arranged."""
+        hold_limit_s = self._hold_limit_s() if self.held else None
+        due = (hold_limit_s, self.sessions.next_expiry_s(), self.next_tick_s())
+        due_s = min((at_s for at_s in due if at_s is not None), default=None)
+        if due_s is not None and (self._timer_s is None or due_s < self._timer_s):
+            self._timer_s = due_s
+            self.order(SetTimer(due_s))
+
+
+def _classify(event: TurnArrived, session: SessionState) -> TurnClass:
+    if event.kind is TurnKind.SIDE:
+        return TurnClass.SIDE
+    has_history = session.turns > 0 or event.kind in (TurnKind.CONTINUATION, TurnKind.CONDENSED)
+    return TurnClass.CONTINUATION if has_history else TurnClass.NEW
