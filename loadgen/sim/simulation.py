@@ -73,9 +73,7 @@ class Simulation:
         self.policy = policy
         self.turns: list[TurnRecord] = []
         self.records: list[SessionRecord] = []
-        self.servers = {
-            name: Server(name, settings, step_time, kv_tokens) for name in settings.backend_names
-        }
+        self.servers = {name: Server(name, settings, step_time, kv_tokens) for name in settings.backend_names}
         self.hosts = ToolHosts(settings.tools)
         self._tells_tools = settings.tools is not None
         self.agenda = Agenda()
@@ -141,7 +139,9 @@ class Simulation:
         self._start(self._waiting.pop(), now)
 
     def _start(self, session: Session, now: float) -> None:
-        agent = Agent(session, SessionRecord(session.id, now, None, len(session.turns), tenant=session.tenant))
+        agent = Agent(
+            session, SessionRecord(session.id, now, None, len(session.turns), tenant=session.tenant)
+        )
         if self.settings.token_estimate is TokenEstimate.BYTES:
             median, sigma = BYTES_PER_TOKEN_OFF
             agent.tokens_off = median * self._tokens_off.lognormvariate(0, sigma)

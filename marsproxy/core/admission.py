@@ -136,7 +136,9 @@ class HoldQueue:
         """1 is next. Turns of other tenants count as if each of their lanes took turns with this one."""
         lane = self._lanes[held.tenant]
         ahead = bisect_left(lane.keys, held.key)
-        others = sum(min(len(o.turns), ahead + (o.order < lane.order)) for o in self._lanes.values() if o is not lane)
+        others = sum(
+            min(len(o.turns), ahead + (o.order < lane.order)) for o in self._lanes.values() if o is not lane
+        )
         return ahead + others + 1
 
     def candidates(self, look_ahead: int, max_overtakes: int) -> list[HeldTurn]:

@@ -1,95 +1,188 @@
 """Which backend a session may be charged to, and what keeps it from there.
 
-Owns the backends' budgets, the tool hosts' headroom and what was learned about sizes. Knows neither
-queues nor running turns.
+Owns the backends' budgets, the tool hosts' headroom and what families share. Knows neither queues nor
+running turns.
+
+A session's charge is its footprint at the time of its latest turn, less the prefix that its family
+shares; that prefix is charged once for each backend where the family has a counted session. Sums are
+kept as charges come and go, so no decision looks at every session.
 """
 
 from collections.abc import Sequence
 
 from marsproxy.core.admission import footprint
 from marsproxy.core.commands import Reason
-from marsproxy.core.estimate import PeakEstimator, TokenRatio
-from marsproxy.core.events import TurnArrived
+from marsproxy.core.correction import Correction
+from marsproxy.core.estimate import TokenRatio
+from marsproxy.core.events import TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
-from marsproxy.core.headroom import BackendState, ToolHosts
+from marsproxy.core.forecast import Forecast
+from marsproxy.core.headroom import BackendState
 from marsproxy.core.priority import TurnClass
 from marsproxy.core.sessions import SessionState
-from marsproxy.core.settings import AdmissionSettings
+from marsproxy.core.settings import PolicySettings
+from marsproxy.core.shared_prefix import SharedPrefixes
+from marsproxy.core.tool_budget import ToolBudget
 
 
 class Budgets:
-    """The budgets of all backends."""
+    """The budgets of all backends and of the tool hosts."""
 
-    def __init__(self, settings: AdmissionSettings, backends: Sequence[str]) -> None:
-        self._settings = settings
+    def __init__(self, settings: PolicySettings, backends: Sequence[str], forecast: Forecast) -> None:
+        self._settings = settings.admission
+        self._parts = settings.parts
+        self._forecast = forecast
         self.backends = {name: BackendState(name) for name in backends}
-        self.tool_hosts = ToolHosts()
-        self.peaks = PeakEstimator()
+        self.tools = ToolBudget(settings.admission, forecast)
         self.ratio = TokenRatio()
-
-    def loads(self, now: float) -> dict[str, float]:
-        """Tokens reserved on each backend whose budget is known. Linear in counted sessions."""
-        return {
-            name: self._reserved_tokens(backend, pool)
-            for name, backend in self.backends.items()
-            if (pool := self._known_pool(backend, now)) is not None
-        }
-
-    def _reserved_tokens(self, backend: BackendState, pool: int) -> float:
-        beta = self._settings.growth_beta
-        peaks: dict[str, float] = {}
-        total = 0.0
-        for session in backend.counted.values():
-            if (peak := peaks.get(session.family)) is None:
-                peak = peaks[session.family] = self.expected_peak_tokens(session.family, pool)
-            total += footprint(session.context_tokens, peak, beta)
-        return total
+        self.shared = SharedPrefixes()
+        self.corrections = {name: Correction() for name in backends}
 
     def choose(
-        self, session: SessionState, turn_class: TurnClass, context: int, loads: dict[str, float], now: float
+        self, session: SessionState, turn_class: TurnClass, context: int, now: float
     ) -> tuple[BackendState, Reason | None]:
         """The backend for a session that is not counted, and what keeps it from going there now."""
-        backend = self._preferred(session, loads)
-        is_new = turn_class is TurnClass.NEW
-        if is_new and self._tools_are_busy(now) and any(b.counted for b in self.backends.values()):
+        backend = self._preferred(session, now)
+        if (
+            turn_class is TurnClass.NEW
+            and self._parts.cpu_budget
+            and self.tools.is_busy(session, now)
+            and any(b.counted for b in self.backends.values())
+        ):
             return backend, Reason.TOOLS_BUSY
-        if not backend.counted:
+        if not backend.counted or not self._parts.gpu_budget:
             return backend, None
         pool = self._known_pool(backend, now)
         if pool is None:
             is_capped = len(backend.counted) >= self._settings.fallback_concurrency
             return backend, Reason.TELEMETRY_UNKNOWN if is_capped else None
-        need = self.footprint(session, context, pool)
-        fits = loads[backend.name] + need <= self._settings.kv_target * pool
+        need = self._charge_of(session, backend, context, pool) + self._shared_on_top(session, backend)
+        fits = backend.reserved_tokens + need <= self.target(backend) * pool
         return backend, None if fits else Reason.KV_FULL
 
-    def charge(
-        self, session: SessionState, backend: BackendState, context: int, loads: dict[str, float]
-    ) -> None:
-        """Take what ``choose`` found free. ``loads`` is kept up to date for the next in line."""
-        session.context_tokens = context
-        backend.charge(session)
-        if backend.name in loads:
-            loads[backend.name] += self.footprint(session, context, backend.kv_tokens_total)
+    def target(self, backend: BackendState) -> float:
+        """Share of the pool that may be promised."""
+        settings = self._settings
+        is_protected = backend.takes_hints and self._parts.retention
+        base = settings.kv_target_leased if is_protected else settings.kv_target
+        return base * self.corrections[backend.name].factor if self._parts.correction else base
 
-    def release(self, session: SessionState) -> None:
+    def charge(self, session: SessionState, backend: BackendState, context: int) -> None:
+        """Count the session: take what ``choose`` found free."""
+        session.context_tokens = context
+        session.is_counted = True
+        session.backend = backend.name
+        backend.counted[session.id] = session
+        count = backend.families.get(session.family, 0)
+        backend.families[session.family] = count + 1
+        if not count:
+            shared = self.shared.fix(session.family, backend.name)
+            backend.reserved_tokens += shared
+            backend.context_tokens += shared
+        self._take(session, backend)
+        self.tools.count(session)
+
+    def recharge(self, session: SessionState) -> None:
+        """Its context or its expectation changed."""
         if session.is_counted:
-            assert session.backend is not None, "a counted session has a backend"
-            self.backends[session.backend].release(session)
+            backend = self.backend_of(session)
+            self._give_back(session, backend)
+            self._take(session, backend)
+
+    def release(self, session: SessionState, now: float) -> None:
+        """Stop counting it. Fine if it is not."""
+        if not session.is_counted:
+            return
+        backend = self.backend_of(session)
+        self._give_back(session, backend)
+        session.is_counted = False
+        del backend.counted[session.id]
+        backend.families[session.family] -= 1
+        if not backend.families[session.family]:
+            del backend.families[session.family]
+            shared = self.shared.unfix(session.family, backend.name)
+            backend.reserved_tokens -= shared
+            backend.context_tokens -= shared
+        self.tools.uncount(session)
+        self._note_idle(session, backend, now)
+
+    def home_of(self, session: SessionState) -> BackendState:
+        """Where an uncounted session's blocks may still be."""
+        assert session.backend is not None, "only a session that ran has a home"
+        return self.backends[session.backend]
+
+    def backend_of(self, session: SessionState) -> BackendState:
+        assert session.backend is not None, "a counted session has a backend"
+        return self.backends[session.backend]
+
+    def _take(self, session: SessionState, backend: BackendState) -> None:
+        context = session.context_tokens
+        session.charged_tokens = self._charge_of(session, backend, context, backend.kv_tokens_total)
+        session.charged_context = max(0, context - self.shared.of(session.family, backend.name))
+        backend.reserved_tokens += session.charged_tokens
+        backend.context_tokens += session.charged_context
+
+    @staticmethod
+    def _give_back(session: SessionState, backend: BackendState) -> None:
+        backend.reserved_tokens -= session.charged_tokens
+        backend.context_tokens -= session.charged_context
+
+    def learn_shared(self, session: SessionState, cached_tokens: int) -> None:
+        """The session's first turn found so much of its prompt in the cache."""
+        self.shared.learn(session.family, cached_tokens)
+        for backend in self.backends.values():
+            if session.family in backend.families:
+                grown = -self.shared.unfix(session.family, backend.name)
+                grown += self.shared.fix(session.family, backend.name)
+                backend.reserved_tokens += grown
+                backend.context_tokens += grown
+
+    def _charge_of(
+        self, session: SessionState, backend: BackendState, context: int, pool: int | None
+    ) -> float:
+        """The session's footprint without what it shares."""
+        peak = self._forecast.peak_tokens(session, pool)
+        whole = footprint(context, peak, self._settings.growth_beta)
+        return max(0.0, whole - self.shared.of(session.family, backend.name))
+
+    def _shared_on_top(self, session: SessionState, backend: BackendState) -> int:
+        return 0 if session.family in backend.families else self.shared.tokens(session.family)
+
+    # -- what is still warm -------------------------------------------------------------------------
+
+    def _note_idle(self, session: SessionState, backend: BackendState, now: float) -> None:
+        """From now on its blocks are among those that are reused, behind all that were idle before."""
+        share = self._settings.warm_share
+        room = 0
+        if (pool := self._known_pool(backend, now)) is not None:
+            room = max(0, pool - backend.context_tokens - session.context_tokens)
+        session.warm_until_tokens = backend.computed_tokens + room + (1 - share) * session.context_tokens
+
+    def is_warm(self, session: SessionState) -> bool:
+        """Whether enough of an uncounted session's blocks should still be cached. A guess: blocks are
+        reused in the order in which they fell idle, so they last until so much else was computed."""
+        if session.backend is None or not session.turns:
+            return False
+        return self.backends[session.backend].computed_tokens <= session.warm_until_tokens
+
+    def computed(self, session: SessionState, event: TurnEnded) -> None:
+        """A turn has run: what it computed has pushed out as much of what was idle."""
+        if session.backend is not None and event.prompt_tokens is not None:
+            backend = self.backends[session.backend]
+            backend.computed_tokens += event.prompt_tokens - (event.cached_tokens or 0)
+            backend.computed_tokens += event.completion_tokens or 0
+
+    def is_overfull(self, backend: BackendState, now: float) -> bool:
+        """Whether what counted sessions really fill leaves hardly any room."""
+        pool = self._known_pool(backend, now)
+        return pool is not None and backend.context_tokens > self._settings.valve * pool
+
+    # -- sizes and choices --------------------------------------------------------------------------
 
     def context_of(self, arrival: TurnArrived, session: SessionState) -> int:
         """Tokens that the turn's prompt has, as far as one can know before it has run."""
         estimate = self.ratio.corrected(arrival.prompt_tokens_estimate)
         return estimate if arrival.kind is TurnKind.CONDENSED else max(session.context_tokens, estimate)
-
-    def footprint(self, session: SessionState, context: int, pool: int | None) -> float:
-        return footprint(context, self.expected_peak_tokens(session.family, pool), self._settings.growth_beta)
-
-    def expected_peak_tokens(self, family: str, pool: int | None) -> float:
-        prior = float(self._settings.peak_prior_tokens)
-        if pool is not None:
-            prior = min(prior, pool * self._settings.peak_prior_pool_share)
-        return self.peaks.expected(family, prior)
 
     def backend_of_side_call(self, session: SessionState) -> str:
         """Side calls take no budget: to where their session is, or to where the fewest are."""
@@ -97,21 +190,28 @@ class Budgets:
             return session.backend
         return min(self.backends.values(), key=lambda b: (not b.is_reachable, len(b.counted))).name
 
-    def _preferred(self, session: SessionState, loads: dict[str, float]) -> BackendState:
+    def _preferred(self, session: SessionState, now: float) -> BackendState:
         """The one that may still hold its blocks; the least loaded if there is none, or if that is gone."""
-        if session.backend is not None and self.backends[session.backend].is_reachable:
-            return self.backends[session.backend]
-        return min(self.backends.values(), key=lambda b: self._relative_load(b, loads))
+        if session.backend is not None:
+            home = self.backends[session.backend]
+            if home.is_reachable and (len(self.backends) == 1 or self.is_warm(session)):
+                return home
+        return min(self.backends.values(), key=lambda b: self._relative_load(b, now))
 
-    def _relative_load(self, backend: BackendState, loads: dict[str, float]) -> tuple[bool, float]:
+    def _relative_load(self, backend: BackendState, now: float) -> tuple[bool, float]:
         """Share of the pool that is promised. Where that is unknown, the count: behind any with room."""
-        if backend.name in loads and backend.kv_tokens_total:
-            return (False, loads[backend.name] / backend.kv_tokens_total)
+        pool = self._known_pool(backend, now)
+        if pool is not None:
+            return (False, backend.reserved_tokens / pool)
         return (not backend.is_reachable, float(len(backend.counted)))
 
     def _known_pool(self, backend: BackendState, now: float) -> int | None:
         return backend.known_pool_tokens(now, self._settings.telemetry_stale_s)
 
-    def _tools_are_busy(self, now: float) -> bool:
-        limits = self._settings
-        return self.tool_hosts.are_busy(now, per_core=limits.tools_per_core, stale_s=limits.telemetry_stale_s)
+    def loads(self, now: float) -> dict[str, float]:
+        """Tokens reserved on each backend whose budget is known."""
+        return {
+            name: max(0.0, backend.reserved_tokens)
+            for name, backend in self.backends.items()
+            if self._known_pool(backend, now) is not None
+        }

@@ -72,9 +72,7 @@ class ToolHosts:
 
     def fresh(self, now: float, stale_s: float) -> ToolHostsObserved | None:
         """All hosts together, without those that have not been heard of lately; None if that is all."""
-        known = [
-            reading.last for reading in self._hosts.values() if now - reading.observed_at_s <= stale_s
-        ]
+        known = [reading.last for reading in self._hosts.values() if now - reading.observed_at_s <= stale_s]
         return _sum(known) if known else None
 
 

@@ -22,7 +22,9 @@ from marsproxy.core.commands import (
     Command,
     ForgetSession,
     ForwardTurn,
+    HintKv,
     HoldTurn,
+    KvAction,
     Reason,
     RejectTurn,
     SetTimer,
@@ -45,9 +47,11 @@ from marsproxy.core.events import (
     TurnProgressed,
 )
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.forecast import Forecast
 from marsproxy.core.gaps import Gaps
 from marsproxy.core.headroom import BackendState, ToolHosts
-from marsproxy.core.priority import TurnClass, priority
+from marsproxy.core.learned import LearnedForecast
+from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
 
@@ -68,12 +72,16 @@ class Policy:
         backends: names of the vLLM servers, at least one.
     """
 
-    def __init__(self, settings: PolicySettings, backends: Sequence[str]) -> None:
+    def __init__(
+        self, settings: PolicySettings, backends: Sequence[str], forecast: Forecast | None = None
+    ) -> None:
         assert backends, "a policy without a backend has nowhere to send a turn"
         self._admission = settings.admission
+        self._parts = settings.parts
+        self._forecast = forecast or LearnedForecast(settings.admission)
         self.sessions = SessionTable(settings.sessions)
-        self.held = HoldQueue()
-        self._budgets = Budgets(settings.admission, backends)
+        self.held = HoldQueue(settings.tenant_weights)
+        self._budgets = Budgets(settings, backends, self._forecast)
         self._turns: dict[str, OpenTurn] = {}
         self._gaps = Gaps(settings.admission.idle_gap_s)
         self._returns = ReturnRate()
@@ -91,7 +99,7 @@ class Policy:
 
     @property
     def tool_hosts(self) -> ToolHosts:
-        return self._budgets.tool_hosts
+        return self._budgets.tools.hosts
 
     def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to counted sessions, for each backend whose budget is known."""
@@ -113,12 +121,12 @@ class Policy:
                 self.backends[event.backend].is_reachable = False
                 self._may_admit = True
             case ToolObserved():
-                self._gaps.observe(event, now)
+                self._tool_observed(event, now)
             case ToolHostsObserved():
                 self.tool_hosts.observe(event, now)
                 self._may_admit = True
             case SessionEnded():
-                self._session_ended(event, commands)
+                self._session_ended(event, now, commands)
             case TimerFired():
                 self._timer_s = None
                 self._time_passed(now, commands)
@@ -140,13 +148,43 @@ class Policy:
         turn = OpenTurn(event, session, self._classify(event, session))
         self._turns[event.turn_id] = turn
         self.sessions.open_turn(session, event.turn_id, now)
-        if turn.turn_class is not TurnClass.SIDE:
-            self._gaps.end(session)
-            self._learn_return(session, has_returned=True)
-        if turn.turn_class is TurnClass.SIDE or session.is_counted:
-            self._forward(turn, commands)
+        if turn.turn_class is TurnClass.SIDE:
+            self._forward(turn, now, commands)
+            return
+        self._returned(session, now)
+        context = self._budgets.context_of(event, session)
+        self._forecast.turn_arrived(session, context, now)
+        if session.is_counted and self._must_pause(session, now):
+            self._uncount(session, now)
+            turn.turn_class = TurnClass.RETURN
+            self._hold(turn, now, commands)
+        elif session.is_counted:
+            session.context_tokens = context
+            self._budgets.recharge(session)
+            self._forward(turn, now, commands)
+        elif (
+            self._parts.gpu_budget and turn.turn_class is TurnClass.RETURN and self._budgets.is_warm(session)
+        ):
+            self._count(session, self._budgets.home_of(session), context)
+            turn.turn_class = TurnClass.CONTINUATION
+            self._forward(turn, now, commands)
         else:
             self._hold(turn, now, commands)
+
+    def _returned(self, session: SessionState, now: float) -> None:
+        if session.gap_since_s is not None:
+            self._forecast.gap_ended(session, session.gap_signature, now - session.gap_since_s)
+            session.gap_since_s = None
+        self._gaps.end(session)
+        self._learn_return(session, has_returned=True)
+
+    def _must_pause(self, session: SessionState, now: float) -> bool:
+        """The valve: predictions were too low, so the youngest makes room for the others."""
+        if not self._parts.valve or not self._parts.gpu_budget or session.main_turns:
+            return False
+        backend = self._budgets.backend_of(session)
+        youngest = next(reversed(backend.counted.values()))
+        return youngest is session and len(backend.counted) > 1 and self._budgets.is_overfull(backend, now)
 
     def _session_of(self, event: TurnArrived, now: float, commands: list[Command]) -> SessionState | None:
         """The session's row, made if need be; None when the table is full of sessions at work."""
@@ -156,7 +194,7 @@ class Policy:
             victim = self.sessions.longest_quiet()
             if victim is None:
                 return None
-            self._forget(victim, commands)
+            self._forget(victim, now, commands)
         session = SessionState(event.session_id, event.tenant, event.family, now, now)
         session.parent_id = event.parent_session_id
         self.sessions.add(session)
@@ -176,22 +214,23 @@ class Policy:
 
     def _hold(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
         """Queue the turn, and let it go at once if it is near the front and fits."""
-        if not self.held and self._try_charge(turn, self._budgets.loads(now), now) is None:
-            self._forward(turn, commands)
+        if not self.held and self._try_charge(turn, now) is None:
+            self._forward(turn, now, commands)
             return
         turn_id, session = turn.arrival.turn_id, turn.session
-        held = HeldTurn(turn_id, session.id, turn.turn_class, now)
+        deadline_s = self._deadline_s(turn, now)
+        held = HeldTurn(turn_id, session.id, turn.turn_class, now, deadline_s, turn.arrival.tenant)
         self.held.add(held)
         session.held_turns.append(turn_id)
         session.phase = Phase.QUEUED
-        if self._may_admit or self.held.position_of_latest(held) <= 1 + self._admission.look_ahead:
+        if self._may_admit or self.held.position(held) <= 1 + self._admission.look_ahead:
             self._drain(now, commands)
         if turn_id not in session.held_turns:
             return
         if len(self.held) > self._admission.max_held_turns:
             self._reject(turn, Reason.QUEUE_FULL, now, commands)
         else:
-            commands.append(HoldTurn(turn_id, held.reason, self.held.position_of_latest(held)))
+            commands.append(HoldTurn(turn_id, held.reason, self.held.position(held)))
 
     # -- admission --------------------------------------------------------------------------------
 
@@ -199,42 +238,54 @@ class Policy:
         """Forward held turns while any of the first few fits."""
         self._may_admit = False
         if self.held:
-            loads = self._budgets.loads(now)
-            while self._admit_one(loads, now, commands):
+            while self._admit_one(now, commands):
                 pass
 
-    def _admit_one(self, loads: dict[str, float], now: float, commands: list[Command]) -> bool:
-        for held in self.held.candidates(self._admission.look_ahead, self._admission.max_overtakes):
+    def _admit_one(self, now: float, commands: list[Command]) -> bool:
+        window = self.held.candidates(self._admission.look_ahead, self._admission.max_overtakes)
+        for index, held in enumerate(window):
             turn = self._turns[held.turn_id]
-            obstacle = self._try_charge(turn, loads, now)
+            obstacle = self._try_charge(turn, now)
             if obstacle is None:
-                self.held.overtake(held)
-                self._release_held(turn, commands)
+                self.held.overtake(held, window[:index])
+                self.held.serve(held.tenant, turn.session.charged_tokens)
+                self._release_held(turn, now, commands)
                 return True
             held.reason = obstacle
         return False
 
-    def _try_charge(self, turn: OpenTurn, loads: dict[str, float], now: float) -> Reason | None:
+    def _try_charge(self, turn: OpenTurn, now: float) -> Reason | None:
         """Count the turn's session if it fits somewhere; else what keeps it out."""
         context = self._budgets.context_of(turn.arrival, turn.session)
-        backend, obstacle = self._budgets.choose(turn.session, turn.turn_class, context, loads, now)
+        backend, obstacle = self._budgets.choose(turn.session, turn.turn_class, context, now)
         if obstacle is None:
-            self._budgets.charge(turn.session, backend, context, loads)
+            self._count(turn.session, backend, context)
         return obstacle
 
-    def _release_held(self, admitted: OpenTurn, commands: list[Command]) -> None:
+    def _count(self, session: SessionState, backend: BackendState, context: int) -> None:
+        self._budgets.charge(session, backend, context)
+
+    def _deadline_s(self, turn: OpenTurn, now: float) -> float:
+        """The virtual deadline of a turn that begins to wait. Returns wait behind nobody new, except those
+        whose deadline has passed."""
+        if turn.turn_class is not TurnClass.NEW or not self._parts.order:
+            return now + DELAY_S[turn.turn_class]
+        work_s = self._forecast.work_s(turn.session)
+        return now + DELAY_S[TurnClass.RETURN] + self._admission.deadline_slack * work_s
+
+    def _release_held(self, admitted: OpenTurn, now: float, commands: list[Command]) -> None:
         """The session is counted now: the turn that it was counted for goes, and with it all its others."""
         waiting, admitted.session.held_turns = admitted.session.held_turns, []
         for turn_id in waiting:
             self.held.remove(turn_id)
-        self._forward(admitted, commands)
+        self._forward(admitted, now, commands)
         for turn_id in waiting:
             turn = self._turns[turn_id]
             if turn is not admitted:
                 turn.turn_class = TurnClass.CONTINUATION
-                self._forward(turn, commands)
+                self._forward(turn, now, commands)
 
-    def _forward(self, turn: OpenTurn, commands: list[Command]) -> None:
+    def _forward(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
         session, turn_id = turn.session, turn.arrival.turn_id
         backend = session.backend
         if turn.turn_class is TurnClass.SIDE:
@@ -242,9 +293,11 @@ class Policy:
         else:
             session.main_turns.add(turn_id)
             session.phase = Phase.GENERATING
+            self._forecast.turn_forwarded(session, now)
         assert backend is not None, "a counted session has a backend"
-        rank = priority(turn.turn_class, session.first_arrival_s)
-        commands.append(ForwardTurn(turn_id, backend, rank, turn.turn_class.value))
+        rank = priority(turn.turn_class, session.first_arrival_s) if self._parts.priority else 0
+        may_break = turn.turn_class is not TurnClass.NEW
+        commands.append(ForwardTurn(turn_id, backend, rank, turn.turn_class.value, may_break))
 
     def _reject(self, turn: OpenTurn, reason: Reason, now: float, commands: list[Command]) -> None:
         commands.append(RejectTurn(turn.arrival.turn_id, reason, self._admission.retry_after_s))
@@ -259,9 +312,10 @@ class Policy:
         session = turn.session
         if event.turn_id in session.main_turns:
             if event.ending is Ending.FINISHED:
-                self._learn_size(turn, event)
+                self._learn_size(turn, event, now)
             if len(session.main_turns) == 1:
                 self._enter_gap(turn, event, now)
+                self._advise(session, commands)
         self._close(turn, now, commands)
 
     def _close(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
@@ -274,10 +328,12 @@ class Policy:
             session.phase = Phase.QUEUED if session.held_turns else Phase.IDLE
         self.sessions.close_turn(session, turn_id, now)
         if session.is_over and not session.open_turns:
-            self._forget(session, commands)
+            self._forget(session, now, commands)
 
-    def _learn_size(self, turn: OpenTurn, event: TurnEnded) -> None:
+    def _learn_size(self, turn: OpenTurn, event: TurnEnded, now: float) -> None:
         session = turn.session
+        if session.turns == 0 and event.cached_tokens is not None:
+            self._budgets.learn_shared(session, event.cached_tokens)
         if event.prompt_tokens is None:
             context = self._budgets.context_of(turn.arrival, session)
         else:
@@ -286,6 +342,9 @@ class Policy:
         self._may_admit |= context < session.context_tokens
         session.turns += 1
         session.grow_to(context)
+        self._budgets.computed(session, event)
+        self._budgets.recharge(session)
+        self._forecast.turn_ended(session, event, now)
 
     def _enter_gap(self, turn: OpenTurn, event: TurnEnded, now: float) -> None:
         """The session's last turn in flight is over: what is it doing now?"""
@@ -293,13 +352,22 @@ class Policy:
         session.gap_signature = event.tool_signature
         session.is_after_text = event.ending is Ending.FINISHED and event.tool_calls == 0
         if not self._may_come_back(session, event.ending):
-            self._uncount(session)
+            self._uncount(session, now)
             return
+        session.gap_since_s = now
         self._gaps.begin(session, event.command_digests, now)
         if session.is_after_text and not self._expects_return(session):
-            self._rest(session)
+            self._rest(session, now)
         else:
             session.phase = Phase.TOOL_GAP
+
+    def _advise(self, session: SessionState, commands: list[Command]) -> None:
+        """Keep a counted session's blocks through its gap; let another's go first."""
+        if session.backend is None or not self._parts.retention:
+            return
+        if self.backends[session.backend].takes_hints:
+            action = KvAction.KEEP if session.is_counted else KvAction.DEMOTE
+            commands.append(HintKv(session.id, session.backend, action))
 
     @staticmethod
     def _may_come_back(session: SessionState, ending: Ending) -> bool:
@@ -319,49 +387,54 @@ class Policy:
             session.goes_on_after_text = has_returned
             self._returns.learn(session.family, has_returned=has_returned)
 
-    def _rest(self, session: SessionState) -> None:
+    def _rest(self, session: SessionState, now: float) -> None:
         """Nothing more is expected: the session's size is known, and its budget is free."""
         if session.turns:
-            self._budgets.peaks.learn(session.family, session.id, session.peak_tokens)
-        self._uncount(session)
+            self._forecast.session_rested(session, now)
+        self._uncount(session, now)
 
-    def _uncount(self, session: SessionState) -> None:
+    def _uncount(self, session: SessionState, now: float) -> None:
         """Give the budget back. The blocks stay cached until somebody needs them."""
         session.phase = Phase.IDLE
-        self._budgets.release(session)
+        self._budgets.release(session, now)
         self._may_admit = True
 
-    def _session_ended(self, event: SessionEnded, commands: list[Command]) -> None:
+    def _tool_observed(self, event: ToolObserved, now: float) -> None:
+        self._gaps.observe(event, now)
+
+    def _session_ended(self, event: SessionEnded, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
         if session is None:
             return
         session.is_over = True
         if not session.open_turns:
-            self._forget(session, commands)
+            self._forget(session, now, commands)
         elif session.phase is Phase.TOOL_GAP:  # only side calls are left
-            self._end_gap(session)
+            self._end_gap(session, now)
 
-    def _forget(self, session: SessionState, commands: list[Command]) -> None:
-        self._end_gap(session)
+    def _forget(self, session: SessionState, now: float, commands: list[Command]) -> None:
+        self._end_gap(session, now)
         self.sessions.remove(session)
+        self._forecast.session_forgotten(session)
         commands.append(ForgetSession(session.id))
 
     # -- time -------------------------------------------------------------------------------------
 
     def _time_passed(self, now: float, commands: list[Command]) -> None:
         for session in self._gaps.pop_over(now):
-            self._end_gap(session)
+            self._end_gap(session, now)
+            self._advise(session, commands)
         for session in self.sessions.expired(now):
-            self._forget(session, commands)
+            self._forget(session, now, commands)
         for held in self.held.held_too_long(self._admission.max_hold_s, now):
             self._reject(self._turns[held.turn_id], Reason.HELD_TOO_LONG, now, commands)
 
-    def _end_gap(self, session: SessionState) -> None:
+    def _end_gap(self, session: SessionState, now: float) -> None:
         """Nothing came in the session's gap, if it is in one, and nothing will."""
         self._gaps.end(session)
         self._learn_return(session, has_returned=False)
         if session.phase is Phase.TOOL_GAP:
-            self._rest(session)
+            self._rest(session, now)
 
     def _rearm(self, commands: list[Command]) -> None:
         """Ask to be called when the next thing falls due, unless that is already arranged."""

@@ -45,6 +45,12 @@ class SessionState:
     phase: Phase = Phase.IDLE
     backend: str | None = None
     is_counted: bool = False
+    charged_tokens: float = 0.0
+    """What it was charged, without what its family shares."""
+    charged_context: int = 0
+    """The context that the charge was for."""
+    warm_until_tokens: float = 0.0
+    """Count of tokens computed on its backend at which its idle blocks are taken to be half gone."""
     turns: int = 0
     """Turns that finished."""
     context_tokens: int = 0
@@ -57,6 +63,8 @@ class SessionState:
     held_turns: list[str] = field(default_factory=list)
     """In order of arrival. A counted session has none: its turns go at once."""
     parent_id: str | None = None
+    gap_since_s: float | None = None
+    """When its last turn in flight ended; None while one is, or one is held."""
     gap_signature: str | None = None
     """Tool whose run the session is waiting for, if the answer named one."""
     is_after_text: bool = False

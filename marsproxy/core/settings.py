@@ -6,7 +6,8 @@ of admission policies on bootstrapped coding-agent and interactive traces (stock
 policy, several seeds).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, get_type_hints
 
 
@@ -44,6 +45,9 @@ class AdmissionSettings:
     kv_target: Annotated[float, Range(0.05, 2)] = 0.90
     """Share of a backend's KV tokens that counted sessions may be predicted to need (0.90 is one of the two
     best settings on every trace of the lab; at 1.1, without protected blocks, half of the gain is lost)."""
+    kv_target_leased: Annotated[float, Range(0.05, 2)] = 1.0
+    """The same on a backend that keeps counted sessions' blocks from new ones (lab: 1.0 is the robust
+    middle; too optimistic a promise then stalls new sessions instead of evicting old ones)."""
     growth_beta: Annotated[float, Range(0, 1)] = 0.5
     """Share of a session's expected growth that is reserved with its context (lab: 0.5 best or within seed
     noise; 0 admits on the present context and loses four fifths of the gain)."""
@@ -56,6 +60,14 @@ class AdmissionSettings:
     idle_gap_s: Annotated[float, Range(0, 3600)] = 30.0
     """Seconds of a tool gap after which a session no longer counts (lab: 30 to 60; counting idle users cost
     a factor of four against stock)."""
+    warm_share: Annotated[float, Range(0, 1)] = 0.5
+    """Share of its blocks that a returning session must still have cached to go at once (lab)."""
+    valve: Annotated[float, Range(0.05, 10)] = 0.95
+    """Share of the pool that counted sessions really fill, from which the youngest of them pauses (lab: up
+    to 8 % better where sizes are known, 2 to 5 times where predictions are bad)."""
+    deadline_slack: Annotated[float, Range(0, 10_000)] = 30.0
+    """A new session's virtual deadline is its arrival and this many times its expected work (lab: 30 keeps
+    most of what shortest-first gains on mixed traffic, at half of what that costs the longest)."""
     look_ahead: Annotated[int, Range(0, 1000)] = 3
     """Turns behind a head that does not fit which may go first (lab: 3 recovers most of what the blocked
     head costs)."""
@@ -71,6 +83,10 @@ class AdmissionSettings:
     tools_per_core: Annotated[float, Range(0.1, 1000)] = 2.5
     """Tools running and queued per core of the tool hosts up to which new sessions are admitted (lab: 2 to
     3 best, 1 costs up to 5 %)."""
+    tool_memory_target: Annotated[float, Range(0.05, 1)] = 0.9
+    """Share of the tool hosts' memory, used and foreseen, up to which new sessions are admitted."""
+    tool_pressure_limit: Annotated[float, Range(0.01, 1)] = 0.6
+    """Share of time in which some tool waits for memory, from which no new session is admitted."""
     max_held_turns: Annotated[int, Range(0, 1_000_000)] = 16_384
     """Turns held at once; one more is refused with 429. A held turn costs its body and a connection."""
     max_hold_s: Annotated[float, Range(0.01, 86_400)] = 570.0
@@ -81,6 +97,26 @@ class AdmissionSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self, "admission")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which parts of the policy work. All of them, but in a study of what each is worth."""
+
+    gpu_budget: bool = True
+    """New and cold sessions wait until their KV fits the pool."""
+    cpu_budget: bool = True
+    """New sessions wait while the tool hosts have no room."""
+    order: bool = True
+    """The queue is by virtual deadline: short work first. Else by arrival."""
+    priority: bool = True
+    """The engine runs continuations before new sessions."""
+    retention: bool = True
+    """Counted sessions keep their blocks through their gaps; others' are the first to go."""
+    valve: bool = True
+    """The youngest session pauses when the pool is nearly full."""
+    correction: bool = True
+    """The share of the pool that is promised follows what is seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +137,6 @@ class SessionSettings:
 class PolicySettings:
     admission: AdmissionSettings = AdmissionSettings()
     sessions: SessionSettings = SessionSettings()
+    parts: Parts = Parts()
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    """Share of each tenant against the others while they compete; 1 for those not named."""
