@@ -152,6 +152,11 @@ def build_app() -> App:
         help="Draw runs as one self-contained HTML file, with the comparison as JSON beside it.",
     )
     app.command(
+        "loadgen.sim.command:simulate_command",
+        name="simulate",
+        help="Play a workload in virtual time: the proxy's policy, a model of engine and tool hosts.",
+    )
+    app.command(
         "loadgen.engine.cli:engine_app",
         name="engine",
         help="Serve the embedded engine: a model of vLLM's scheduler behind vLLM's HTTP face, no GPU needed.",

@@ -1,7 +1,7 @@
 """One simulated run: from settings and a workload to records and a summary like a live run's."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ def make_policy(
 
 def meta_of(
     settings: SimulationSettings, workload: Workload, simulation: Simulation, kv_tokens: int
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     totals = [server.engine.scheduler.totals for server in simulation.servers.values()]
     hosts = simulation.hosts
     return {

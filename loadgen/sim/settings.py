@@ -14,6 +14,10 @@ ENDLESS_S = 86_400.0
 after ten minutes and try again, which makes an overload worse for everybody; none of it is modelled."""
 
 
+PATIENT = PolicySettings(admission=AdmissionSettings(max_hold_s=ENDLESS_S))
+"""The policy's defaults, for clients that wait."""
+
+
 class TokenEstimate(Enum):
     """What the policy is told of a prompt before its usage is known."""
 
@@ -46,7 +50,7 @@ class SimulationSettings:
     """None: each agent runs its tools on a machine of its own, of which the policy hears nothing."""
     max_batched_tokens: int = 8192
     max_running: int = 256
-    policy_settings: PolicySettings = PolicySettings(admission=AdmissionSettings(max_hold_s=ENDLESS_S))
+    policy_settings: PolicySettings = PATIENT
     takes_hints: bool = True
     """Whether the engine has the backend patch, so that it keeps and evicts as it is told. A policy that
     never hints gets stock vLLM either way."""

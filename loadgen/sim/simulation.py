@@ -225,7 +225,7 @@ class Simulation:
         for step in steps:
             agent = self._agents[step.key]
             record = agent.gap_record
-            assert record is not None and record.tool is not None
+            assert record is not None, "only an agent in its gap runs a tool"
             if self._tells_tools:
                 exec_id = f"{step.key}/{record.turn}"
                 self.tell(
@@ -336,9 +336,11 @@ class Agent:
 
     __slots__ = ("context_tokens", "gap_record", "next_turn", "record", "session", "tokens_off")
 
-    def __init__(self, session: Session, record: SessionRecord) -> None:
+    def __init__(self, session: Session, now: float) -> None:
         self.session = session
-        self.record = record
+        self.record = SessionRecord(
+            session.id, arrival_s=now, turns_planned=len(session.turns), tenant=session.tenant
+        )
         self.next_turn = 0
         self.context_tokens = session.system_tokens
         self.tokens_off = 1.0

@@ -4,6 +4,7 @@ Owns the tool hosts' headroom and the memory that counted sessions are expected 
 that nobody reports on is no reason to wait.
 """
 
+from marsproxy.core.events import ToolHostsObserved
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.headroom import ToolHosts
 from marsproxy.core.sessions import SessionState
@@ -27,10 +28,21 @@ class ToolBudget:
         hosts = self.hosts.fresh(now, limits.telemetry_stale_s)
         if hosts is None:
             return False
-        if hosts.cores is not None and hosts.running is not None and hosts.queued is not None:
-            if hosts.running + hosts.queued >= limits.tools_per_core * hosts.cores:
-                return True
-        if hosts.memory_available_mb is not None and hosts.memory_total_mb:
-            if hosts.memory_available_mb < (1 - limits.tool_memory_target) * hosts.memory_total_mb:
-                return True
-        return hosts.memory_pressure is not None and hosts.memory_pressure > limits.tool_pressure_limit
+        return (
+            are_cores_busy(hosts, limits.tools_per_core)
+            or is_memory_short(hosts, limits.tool_memory_target)
+            or (hosts.memory_pressure is not None and hosts.memory_pressure > limits.tool_pressure_limit)
+        )
+
+
+def are_cores_busy(hosts: ToolHostsObserved, per_core: float) -> bool:
+    """Unknown is "no"."""
+    if hosts.cores is None or hosts.running is None or hosts.queued is None:
+        return False
+    return hosts.running + hosts.queued >= per_core * hosts.cores
+
+
+def is_memory_short(hosts: ToolHostsObserved, target: float) -> bool:
+    if hosts.memory_available_mb is None or not hosts.memory_total_mb:
+        return False
+    return hosts.memory_available_mb < (1 - target) * hosts.memory_total_mb
