@@ -110,6 +110,15 @@ class StepTime:
         memory_s = self._dense_s + self._experts_s * covered + self._kv_s * context_tokens
         return max(compute_s, memory_s) + self.hardware.step_overhead_s
 
+    def decode_seconds(self, requests: int, context_tokens: float, /) -> float:
+        """``seconds`` of one new token for each request; ``context_tokens`` is the sum of what they have
+        before it. Linear in that sum on either side of the roofline."""
+        compute_s = self._linear_s * requests + self._attention_s * (context_tokens + 0.5 * requests)
+        covered = 1 - self._expert_miss**requests
+        kv_tokens = context_tokens + requests
+        memory_s = self._dense_s + self._experts_s * covered + self._kv_s * kv_tokens
+        return max(compute_s, memory_s) + self.hardware.step_overhead_s
+
     @cached_property
     def default_kv_tokens(self) -> int:
         """Tokens of KV cache that fit beside the weights; 0 or less where the model does not fit."""

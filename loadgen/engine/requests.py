@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from loadgen.engine.extents import Extent
+
 
 class Phase(Enum):
     WAITING = "waiting"
@@ -21,21 +23,34 @@ class EngineRequest:
     prompt_tokens: int
     output_tokens: int
     """Tokens it will generate before it ends; known up front because the answer is."""
-    block_hashes: Sequence[int]
-    """Prefix hash of each full block of prompt and answer together. A longer sequence may be shared
-    between the turns of a session: only as many as prompt and answer fill are read."""
+    block_hashes: Sequence[int] = ()
+    """For a block store: prefix hash of each full block of prompt and answer together. A longer sequence may
+    be shared between the turns of a session: only as many as prompt and answer fill are read."""
     priority: int = 0
     """Lower runs earlier; ignored by fcfs."""
     arrival_s: float = 0.0
     finish_reason: str = "stop"
     """What its end will be called in the metrics: the answer is known, so is why it ends."""
 
+    chain: str | None = None
+    """For a chain store: the name of the text that prompt and answer are the beginning of."""
+    shared_chain: str | None = None
+    """The text that others begin with, too: a system prompt."""
+    shared_tokens: int = 0
+    """Its length; only its full blocks are shared."""
+
     phase: Phase = Phase.WAITING
     computed_tokens: int = 0
     generated_tokens: int = 0
     blocks: list[int] = field(default_factory=list)
+    """What it holds in a block store."""
+    extents: list[Extent] = field(default_factory=list)
+    """What it holds in a chain store, but for blocks that are not full."""
+    held_blocks: int = 0
     registered_blocks: int = 0
-    """Of ``blocks``, how many from the head are in the prefix cache."""
+    """Of those, how many from the head are in the prefix cache."""
+    settled_tokens: int = 0
+    """Up to here it may compute without asking the store for a block or filling one up."""
     cached_tokens: int | None = None
     """Prompt tokens found in the cache when first scheduled; None before."""
     preemptions: int = 0
@@ -48,6 +63,16 @@ class EngineRequest:
     def known_tokens(self) -> int:
         """Prompt and what was generated so far."""
         return self.prompt_tokens + self.generated_tokens
+
+    def settle(self, tokens: int, block_tokens: int) -> None:
+        """The store has seen to that many tokens: the last block they begin has room for others."""
+        full, rest = divmod(tokens, block_tokens)
+        self.settled_tokens = (full + 1) * block_tokens - 1 if rest else tokens
+
+    def let_go(self) -> None:
+        """The store took everything back."""
+        self.extents = []
+        self.held_blocks = self.registered_blocks = self.settled_tokens = 0
 
     @property
     def is_over(self) -> bool:

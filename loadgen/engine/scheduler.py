@@ -21,12 +21,11 @@ Facts: vLLM 0.32 ``v1/core/sched/scheduler.py``, ``v1/core/kv_cache_manager.py``
 scheduling's one step of delay after a stop, speculative decoding, KV connectors.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from loadgen.engine.blocks import BlockPool
 from loadgen.engine.queues import PolicyName, waiting_queue
 from loadgen.engine.requests import EngineRequest, Phase
+from loadgen.engine.stores import BlockStore, Hit, KvStore
 
 
 class RequestTooLargeError(ValueError):
@@ -74,12 +73,14 @@ class Totals:
 
 
 class Scheduler:
-    def __init__(self, limits: SchedulerLimits) -> None:
+    def __init__(self, limits: SchedulerLimits, store: KvStore | None = None) -> None:
+        """``store`` is a block store of the limits' size if none is given."""
         for name in ("block_tokens", "max_batched_tokens", "max_running"):
             if getattr(limits, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(limits, name)}")
         self.limits = limits
-        self.pool = BlockPool(limits.kv_blocks)
+        self.pool: KvStore = BlockStore(limits.kv_blocks, limits.block_tokens) if store is None else store
+        assert self.pool.total_blocks == limits.kv_blocks, "store and limits differ in size"
         self.waiting = waiting_queue(limits.policy)
         self.running: list[EngineRequest] = []
         self.totals = Totals()
@@ -105,7 +106,7 @@ class Scheduler:
             raise RequestTooLargeError(
                 f"request {request.request_id}: {total_tokens} tokens never fit a KV cache of {room} tokens"
             )
-        assert len(request.block_hashes) >= total_tokens // self.limits.block_tokens
+        self.pool.check(request)
         self._queued += 1
         request.queued_number = self._queued
         self.waiting.add(request)
@@ -118,7 +119,7 @@ class Scheduler:
             self.running.remove(request)
         else:
             self.waiting.remove(request)
-        self._free(request)
+        self.pool.free(request)
         request.phase = Phase.ABORTED
         self.totals.aborted += 1
 
@@ -157,21 +158,33 @@ class Scheduler:
         running = self.running
         if not running or len(running) > self.limits.max_batched_tokens:
             return 0
-        if any(request.known_tokens - request.computed_tokens != 1 for request in running):
+        steps = running[0].output_tokens
+        for request in running:
+            generated = request.generated_tokens
+            if not generated or request.prompt_tokens + generated - request.computed_tokens != 1:
+                return 0
+            steps = min(steps, request.output_tokens - generated)
+        if self.can_start_head():
             return 0
-        if len(self.waiting) and len(running) < self.limits.max_running and self._fits(self.waiting.head()):
-            return 0
-        steps = min(request.output_tokens - request.generated_tokens for request in running)
-        while steps > 1 and self._blocks_to_grow(steps) > self.pool.free_blocks:
+        free_blocks = self.pool.free_blocks
+        while steps > 1 and self._blocks_to_grow(steps) > free_blocks:
             steps //= 2
-        return steps if self._blocks_to_grow(steps) <= self.pool.free_blocks else 0
+        return steps if self._blocks_to_grow(steps) <= free_blocks else 0
+
+    def can_start_head(self) -> bool:
+        """Whether the next step would admit somebody who waits, given token budget."""
+        if not len(self.waiting) or len(self.running) >= self.limits.max_running:
+            return False
+        return self._fits(self.waiting.head())
 
     def schedule_decodes(self, steps: int) -> Batch:
         """One batch for ``steps`` steps, at most what ``mergeable_decode_steps`` answered."""
         batch = Batch(steps=steps)
         for request in self.running:
-            grown = self._try_grow(request, steps)
-            assert grown
+            tokens = request.computed_tokens + steps
+            if tokens > request.settled_tokens:
+                grown = self.pool.try_grow(request, tokens)
+                assert grown
             batch.scheduled[request] = 1
         return batch
 
@@ -184,7 +197,8 @@ class Scheduler:
         while index < len(self.running) and budget > 0:
             request = self.running[index]
             new_tokens = min(request.known_tokens - request.computed_tokens, budget)
-            while not self._try_grow(request, new_tokens):
+            tokens = request.computed_tokens + new_tokens
+            while tokens > request.settled_tokens and not self.pool.try_grow(request, tokens):
                 victim = self.waiting.victim(self.running)
                 position = self.running.index(victim)
                 budget += batch.scheduled.pop(victim, 0)
@@ -198,26 +212,9 @@ class Scheduler:
             index += 1
         return budget
 
-    def _try_grow(self, request: EngineRequest, new_tokens: int) -> bool:
-        """Blocks for ``new_tokens`` more, and the full ones into the prefix cache."""
-        tokens = request.computed_tokens + new_tokens
-        missing = self._blocks_for(tokens) - len(request.blocks)
-        if missing > 0:
-            if missing > self.pool.free_blocks:
-                return False
-            request.blocks += self.pool.allocate(missing)
-        self._register(request, tokens // self.limits.block_tokens)
-        return True
-
-    def _register(self, request: EngineRequest, full_blocks: int) -> None:
-        while request.registered_blocks < full_blocks:
-            index = request.registered_blocks
-            self.pool.register(request.blocks[index], request.block_hashes[index])
-            request.registered_blocks += 1
-
     def _preempt(self, request: EngineRequest, position: int, batch: Batch) -> None:
         del self.running[position]
-        self._free(request)
+        self.pool.free(request)
         request.phase = Phase.WAITING
         request.computed_tokens = 0
         request.preemptions += 1
@@ -236,33 +233,30 @@ class Scheduler:
             self.waiting.pop()
             budget -= self._start(request, hit, budget, batch, now)
 
-    def _start(self, request: EngineRequest, hit: list[int], budget: int, batch: Batch, now: float) -> int:
-        hit_tokens = len(hit) * self.limits.block_tokens
-        self.pool.touch(hit)
-        request.blocks = hit
-        request.registered_blocks = len(hit)
+    def _start(self, request: EngineRequest, hit: Hit, budget: int, batch: Batch, now: float) -> int:
+        hit_tokens = hit.blocks * self.limits.block_tokens
+        self.pool.take(request, hit)
         request.computed_tokens = hit_tokens
         request.phase = Phase.RUNNING
         self._count_lookup(request, hit_tokens)
         if request.scheduled_s is None:
             request.scheduled_s = now
         new_tokens = min(request.known_tokens - hit_tokens, budget)
-        grown = self._try_grow(request, new_tokens)
+        grown = self.pool.try_grow(request, hit_tokens + new_tokens)
         assert grown, "the fit check covers every chunk"
         self.running.append(request)
         batch.scheduled[request] = new_tokens
         return new_tokens
 
-    def _prefix_hit(self, request: EngineRequest) -> list[int]:
-        reusable = (request.known_tokens - 1) // self.limits.block_tokens
-        return self.pool.longest_hit(request.block_hashes, reusable)
+    def _prefix_hit(self, request: EngineRequest) -> Hit:
+        return self.pool.find(request, (request.known_tokens - 1) // self.limits.block_tokens)
 
-    def _fits(self, request: EngineRequest, hit: Sequence[int] | None = None) -> bool:
+    def _fits(self, request: EngineRequest, hit: Hit | None = None) -> bool:
         blocks = self._blocks_for(request.known_tokens)
         if blocks <= self.pool.free_blocks:
             return True  # even if nothing of it were cached
         hit = self._prefix_hit(request) if hit is None else hit
-        return blocks - len(hit) + self.pool.idle_among(hit) <= self.pool.free_blocks
+        return blocks - hit.blocks + self.pool.idle_blocks(hit) <= self.pool.free_blocks
 
     def _count_lookup(self, request: EngineRequest, hit_tokens: int) -> None:
         """Only the first admission counts; a resumed request would hit its own blocks."""
@@ -283,20 +277,16 @@ class Scheduler:
         request.generated_tokens += tokens
         self.totals.generation_tokens += tokens
         if request.generated_tokens >= request.output_tokens:
-            self._free(request)
+            self.pool.free(request)
             request.phase = Phase.FINISHED
             self.totals.finished += 1
-
-    def _free(self, request: EngineRequest) -> None:
-        self.pool.release(request.blocks[::-1])
-        request.blocks = []
-        request.registered_blocks = 0
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.limits.block_tokens)
 
     def _blocks_to_grow(self, steps: int) -> int:
-        return sum(
-            max(0, self._blocks_for(request.computed_tokens + steps) - len(request.blocks))
-            for request in self.running
-        )
+        blocks = 0
+        for request in self.running:
+            if request.computed_tokens + steps > request.settled_tokens:
+                blocks += self._blocks_for(request.computed_tokens + steps) - request.held_blocks
+        return blocks

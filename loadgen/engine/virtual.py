@@ -2,20 +2,23 @@
 
 The caller owns time and the other events; the engine says when its step ends. The protocol:
 
-    engine.add(request, now)            whenever something arrives
-    engine.start(now, until=next_event) after all events of ``now`` are in; a no-op while a step runs
-    engine.step_ends_s                  when to call ``finish_step``; None while idle
-    engine.finish_step()                who generated, and then ``start`` again
+    engine.add(request, now)     whenever something arrives, also while a step runs; ``abort`` the same
+    engine.start(now)            after all events of ``now`` are in; a no-op while a step runs
+    engine.step_ends_s           when to call ``finish_step``; None while idle. May move to an earlier
+                                 time, never before ``now``, when something arrives
+    engine.finish_step()         who generated, and then ``start`` again
 
-A run of decode steps that nothing can interrupt is taken as one: the batch is the same in each of
-them and step times are linear in the contexts, so their sum is the step count times the time at the
-mid-point (exact while one side of the roofline dominates, as memory does when decoding). No such run
-starts a step at or after ``until``, so an arrival waits for one step only, as it would one by one.
+A run of equal decode steps is taken as one: step times are linear in the contexts, so their sum is the
+step count times the time at the mid-point (exact while one side of the roofline dominates, as memory
+does when decoding). What comes in between cuts the run at the end of the step in progress, so it waits
+for one step only and everything is as if the steps had been taken one by one; the caller need not know
+what comes next, and several engines can run side by side.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import inf
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Protocol
 
 from loadgen.engine.requests import EngineRequest
@@ -28,51 +31,92 @@ class StepSeconds(Protocol):
     def __call__(self, items: Iterable[tuple[float, int]], /) -> float: ...
 
 
-@dataclass(slots=True)
-class _Running:
-    batch: Batch
-    ends_s: float
+class DecodeSeconds(Protocol):
+    """Seconds of a step of one new token for each of so many requests; the sum of their contexts before."""
+
+    def __call__(self, requests: int, context_tokens: float, /) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _DecodeRun:
+    """Decode steps in a row that nothing has interrupted yet; the scheduler hears of them at the end."""
+
+    begin_s: float
+    steps: int
+    requests: int
+    context_tokens: int
+
+    def seconds(self, steps: int, decode_seconds: DecodeSeconds) -> float:
+        """Of the first so many steps."""
+        if not steps:
+            return 0.0
+        middle = self.context_tokens + self.requests * (steps - 1) / 2
+        return steps * decode_seconds(self.requests, middle)
+
+    def steps_before(self, now: float, decode_seconds: DecodeSeconds) -> int:
+        """How many begin before ``now``; at least 1."""
+        low, high = 1, self.steps  # `low` steps begin in time, `high + 1` do not
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.begin_s + self.seconds(middle - 1, decode_seconds) < now:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
 
 class VirtualEngine:
     def __init__(
-        self, scheduler: Scheduler, step_seconds: StepSeconds, *, merge_decodes: bool = True
+        self,
+        scheduler: Scheduler,
+        step_seconds: StepSeconds,
+        decode_seconds: DecodeSeconds | None = None,
+        *,
+        merge_decodes: bool = True,
     ) -> None:
+        """``decode_seconds`` is a faster way to say the same of a decode step; it is derived if not given."""
         self.scheduler = scheduler
+        self.step_ends_s: float | None = None
         self._step_seconds = step_seconds
+        self._decode_seconds = decode_seconds or _decode_seconds_of(step_seconds)
         self._merge_decodes = merge_decodes
-        self._running: _Running | None = None
-
-    @property
-    def step_ends_s(self) -> float | None:
-        return self._running.ends_s if self._running else None
+        self._batch: Batch | None = None
+        self._run: _DecodeRun | None = None
 
     def add(self, request: EngineRequest, now: float) -> None:
         request.arrival_s = now
         self.scheduler.add(request)
+        # Behind a head that does not fit nothing changes for those that run.
+        if self._run is not None and self.scheduler.can_start_head():
+            self._interrupt(now)
 
-    def abort(self, request: EngineRequest) -> None:
+    def abort(self, request: EngineRequest, now: float) -> None:
+        self._interrupt(now)
         self.scheduler.abort(request)
 
-    def start(self, now: float, until: float = inf) -> None:
-        """Begin a step at ``now`` if none runs and there is work; merge decode steps up to ``until``."""
-        if self._running is not None or not self.scheduler.has_work:
+    def start(self, now: float) -> None:
+        """Begin a step at ``now`` if none runs and there is work."""
+        if self.step_ends_s is not None or not self.scheduler.has_work:
             return
         steps = self.scheduler.mergeable_decode_steps() if self._merge_decodes else 0
         if steps > 1:
-            steps = self._steps_before(now, until, steps)
-        if steps > 1:
-            batch = self.scheduler.schedule_decodes(steps)
-            self._running = _Running(batch, now + self._decodes_s(steps))
+            running = self.scheduler.running
+            context_tokens = sum([request.computed_tokens for request in running])
+            self._run = _DecodeRun(now, steps, len(running), context_tokens)
+            self.step_ends_s = now + self._run.seconds(steps, self._decode_seconds)
         else:
-            batch = self.scheduler.schedule(now)
-            self._running = _Running(batch, now + self._step_seconds(batch.items()))
+            self._batch = self.scheduler.schedule(now)
+            self.step_ends_s = now + self._step_seconds(self._batch.items())
 
     def finish_step(self) -> list[EngineRequest]:
         """End the step in flight and return those that generated, finished ones included."""
-        assert self._running is not None, "no step in flight"
-        running, self._running = self._running, None
-        return self.scheduler.complete(running.batch, running.ends_s)
+        now, batch, run = self.step_ends_s, self._batch, self._run
+        assert now is not None, "no step in flight"
+        self.step_ends_s = self._batch = self._run = None
+        if run is not None:
+            batch = self.scheduler.schedule_decodes(run.steps)
+        assert batch is not None
+        return self.scheduler.complete(batch, now)
 
     def run(
         self,
@@ -80,44 +124,41 @@ class VirtualEngine:
         on_finish: Callable[[EngineRequest, float], Iterable[tuple[float, EngineRequest]]],
     ) -> float:
         """Run to the end of all work; ``on_finish`` may return later arrivals. Returns the end time."""
-        pending = sorted(arrivals, key=lambda arrival: arrival[0])
+        order = count()
+        pending = [(at_s, next(order), request) for at_s, request in arrivals]
+        heapify(pending)
         now = 0.0
-        while pending or self._running or self.scheduler.has_work:
-            if self._running is None and not self.scheduler.has_work:
+        while pending or self.step_ends_s is not None:
+            if self.step_ends_s is not None and (not pending or self.step_ends_s <= pending[0][0]):
+                now = self.step_ends_s
+                for request in self.finish_step():
+                    if request.is_over:
+                        for at_s, later in on_finish(request, now):
+                            heappush(pending, (at_s, next(order), later))
+            else:
                 now = max(now, pending[0][0])
             while pending and pending[0][0] <= now:
-                self.add(pending.pop(0)[1], now)
-            self.start(now, until=pending[0][0] if pending else inf)
-            assert self._running is not None
-            now = self._running.ends_s
-            later = [
-                arrival
-                for request in self.finish_step()
-                if request.is_over
-                for arrival in on_finish(request, now)
-            ]
-            if later:
-                pending = sorted(pending + later, key=lambda arrival: arrival[0])
+                self.add(heappop(pending)[2], now)
+            self.start(now)
         return now
 
-    def _steps_before(self, now: float, until: float, limit: int) -> int:
-        """How many of ``limit`` decode steps start before ``until``; at least 1."""
-        if now + self._decodes_s(limit - 1) < until:
-            return limit
-        low, high = 1, limit - 1  # `low` steps start in time, `high + 1` do not
-        while low < high:
-            middle = (low + high + 1) // 2
-            if now + self._decodes_s(middle - 1) < until:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+    def _interrupt(self, now: float) -> None:
+        """Leave of a run of decodes what began before ``now``: steps that are over, and one in progress."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        steps = run.steps_before(now, self._decode_seconds)
+        if steps > 1:
+            over_s = run.begin_s + run.seconds(steps - 1, self._decode_seconds)
+            self.scheduler.complete(self.scheduler.schedule_decodes(steps - 1), over_s)
+        self._batch = self.scheduler.schedule_decodes(1)
+        self.step_ends_s = run.begin_s + run.seconds(steps, self._decode_seconds)
 
-    def _decodes_s(self, steps: int) -> float:
-        """Seconds of that many steps of the requests that run, one token each."""
-        if steps < 1:
-            return 0.0
-        shift = (steps - 1) / 2
-        return steps * self._step_seconds(
-            [(request.computed_tokens + shift, 1) for request in self.scheduler.running]
-        )
+
+def _decode_seconds_of(step_seconds: StepSeconds) -> DecodeSeconds:
+    """A step costs the same however its contexts are spread."""
+
+    def decode_seconds(requests: int, context_tokens: float) -> float:
+        return step_seconds([(context_tokens / requests, 1)] * requests)
+
+    return decode_seconds

@@ -1,0 +1,99 @@
+"""What the scheduler asks of a KV cache, and the store that keeps every block.
+
+Two stores serve the same scheduler. ``BlockStore`` is vLLM's block pool with real hashes: the realtime
+engine's, because there prompts are texts. ``loadgen.engine.chains.ChainStore`` knows a session's context
+by name and keeps runs of blocks: the simulator's, because its cost does not grow with the context.
+
+A store fills ``EngineRequest.held_blocks``, ``registered_blocks`` and ``settled_tokens`` in; the scheduler
+reads them and nothing else of what a request holds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from loadgen.engine.blocks import BlockPool
+from loadgen.engine.requests import EngineRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The cached prefix of a request, found but not yet taken."""
+
+    blocks: int
+    """Of the prefix, in the cache."""
+    parts: Sequence[Any]
+    """Where they are, in the store's own terms."""
+
+
+class KvStore(Protocol):
+    @property
+    def total_blocks(self) -> int: ...
+    @property
+    def free_blocks(self) -> int: ...
+    @property
+    def used_blocks(self) -> int:
+        """Those that requests refer to."""
+
+    def check(self, request: EngineRequest) -> None:
+        """Raise ``ValueError`` if the request lacks what this store knows prefixes by."""
+
+    def find(self, request: EngineRequest, limit_blocks: int) -> Hit:
+        """The longest cached prefix of at most that many blocks; changes nothing."""
+
+    def idle_blocks(self, hit: Hit) -> int:
+        """How many of the hit's blocks would leave the free queue if it were taken."""
+
+    def take(self, request: EngineRequest, hit: Hit) -> None: ...
+
+    def try_grow(self, request: EngineRequest, tokens: int) -> bool:
+        """Blocks for that many tokens in all, full ones findable. False and no change if too few are free."""
+
+    def free(self, request: EngineRequest) -> None:
+        """Give back all that the request holds, its last block first."""
+
+    def try_reset(self) -> bool:
+        """Forget every cached prefix; refused while any block is in use, as vLLM does."""
+
+
+class BlockStore(BlockPool):
+    """A block pool that deals with requests: prefixes are known by ``EngineRequest.block_hashes``."""
+
+    def __init__(self, total_blocks: int, block_tokens: int) -> None:
+        super().__init__(total_blocks)
+        self._block_tokens = block_tokens
+
+    def check(self, request: EngineRequest) -> None:
+        full_blocks = (request.prompt_tokens + request.output_tokens) // self._block_tokens
+        if len(request.block_hashes) < full_blocks:
+            raise ValueError(f"request {request.request_id}: block_hashes for {full_blocks} blocks needed")
+
+    def find(self, request: EngineRequest, limit_blocks: int) -> Hit:
+        blocks = self.longest_hit(request.block_hashes, limit_blocks)
+        return Hit(len(blocks), blocks)
+
+    def idle_blocks(self, hit: Hit) -> int:
+        return self.idle_among(hit.parts)
+
+    def take(self, request: EngineRequest, hit: Hit) -> None:
+        self.touch(hit.parts)
+        request.blocks = list(hit.parts)
+        request.held_blocks = request.registered_blocks = hit.blocks
+
+    def try_grow(self, request: EngineRequest, tokens: int) -> bool:
+        missing = -(-tokens // self._block_tokens) - request.held_blocks
+        if missing > 0:
+            if missing > self.free_blocks:
+                return False
+            request.blocks += self.allocate(missing)
+            request.held_blocks += missing
+        for index in range(request.registered_blocks, tokens // self._block_tokens):
+            self.register(request.blocks[index], request.block_hashes[index])
+            request.registered_blocks = index + 1
+        request.settle(tokens, self._block_tokens)
+        return True
+
+    def free(self, request: EngineRequest) -> None:
+        self.release(request.blocks[::-1])
+        request.blocks = []
+        request.let_go()
