@@ -42,7 +42,7 @@ class Server:
             policy=settings.kind.engine_order,
         )
         self.kv_tokens = limits.kv_blocks * BLOCK_TOKENS
-        self.engine = VirtualEngine(Scheduler(limits, store=ChainStore(limits)), step_time)
+        self.engine = VirtualEngine(Scheduler(limits, store=ChainStore(limits.kv_blocks, BLOCK_TOKENS)), step_time.seconds, step_time.decode_seconds)
         self._turns: dict[EngineRequest, SimTurn] = {}
 
     @property
@@ -62,7 +62,6 @@ class Server:
             shared_chain=turn.system_id,
             shared_tokens=turn.system_tokens,
             priority=command.priority,
-            may_break_leases=command.may_break_leases,
         )
         turn.request, turn.server = request, self
         self._turns[request] = turn

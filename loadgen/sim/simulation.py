@@ -139,9 +139,7 @@ class Simulation:
         self._start(self._waiting.pop(), now)
 
     def _start(self, session: Session, now: float) -> None:
-        agent = Agent(
-            session, SessionRecord(session.id, now, None, len(session.turns), tenant=session.tenant)
-        )
+        agent = Agent(session, now)
         if self.settings.token_estimate is TokenEstimate.BYTES:
             median, sigma = BYTES_PER_TOKEN_OFF
             agent.tokens_off = median * self._tokens_off.lognormvariate(0, sigma)
