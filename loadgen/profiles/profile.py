@@ -21,7 +21,7 @@ class ToolProfile:
     """Of all tool calls of the profile."""
     duration_s: Distribution
     cores: float
-    memory_mb: float
+    memory_mb: Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,16 @@ class Profile:
 
     def session(self, index: int, seed: int) -> Session:
         # A generator of its own per session: a str seed is hashed the same in every process.
-        rng = Random(f"{self.name}/{seed}/{index}")
+        # Memory has its own, so that the other draws do not depend on what is known of it.
+        key = f"{self.name}/{seed}/{index}"
         return Session(
             id=f"{self.name}-{seed}-{index}",
-            turns=self.draw_turns(rng),
+            turns=self.draw_turns(Random(key), Random(f"{key}/memory")),
             system_tokens=self.system_tokens,
             system_id=self.name,
         )
 
-    def draw_turns(self, rng: Random) -> list[Turn]:
+    def draw_turns(self, rng: Random, memory_rng: Random) -> list[Turn]:
         count = self.turns.sample_int(rng)
         first = max(LEAST_NEW_TOKENS, self.first_prompt_tokens.sample_int(rng) - self.system_tokens)
         turns: list[Turn] = []
@@ -62,7 +63,7 @@ class Profile:
         for i in range(count):
             new = self.draw_new_tokens(rng, turns[-1]) if turns else first
             output = self.output_tokens.sample_int(rng)
-            tool, pause_s = self.draw_gap(rng)
+            tool, pause_s = self.draw_gap(rng, memory_rng)
             context += new + output
             if turns and context > self.max_context_tokens:
                 break
@@ -77,13 +78,15 @@ class Profile:
             new -= before.output_tokens
         return max(LEAST_NEW_TOKENS, new)
 
-    def draw_gap(self, rng: Random) -> tuple[ToolCall | None, float | None]:
+    def draw_gap(self, rng: Random, memory_rng: Random) -> tuple[ToolCall | None, float | None]:
         """Always three draws, so that a change of one figure leaves the others' draws alone."""
         which, kind, share = rng.random(), rng.random(), rng.random()
+        memory = memory_rng.random()
         if which < self.user_pause_share and self.user_pause_s is not None:
             return None, round(self.user_pause_s.at(share), 3)
         tool = pick(self.tools, kind)
-        return ToolCall(tool.name, round(tool.duration_s.at(share), 4), tool.cores, tool.memory_mb), None
+        memory_mb = round(tool.memory_mb.at(memory), 1)
+        return ToolCall(tool.name, round(tool.duration_s.at(share), 4), tool.cores, memory_mb), None
 
 
 def pick(tools: tuple[ToolProfile, ...], share: float) -> ToolProfile:
@@ -134,5 +137,10 @@ def parse_tool(i: int, table: dict[str, Any]) -> ToolProfile:
         share=float(table["share"]),
         duration_s=parse_distribution(f"tools[{i}].duration_s", table["duration_s"]),
         cores=float(table["cores"]),
-        memory_mb=float(table["memory_mb"]),
+        memory_mb=parse_memory(f"tools[{i}].memory_mb", table["memory_mb"]),
     )
+
+
+def parse_memory(field: str, value: Any) -> Distribution:
+    """A number is the same for every call."""
+    return parse_distribution(field, value if isinstance(value, dict) else {"constant": value})

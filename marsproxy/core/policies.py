@@ -9,6 +9,7 @@ from typing import Literal
 
 from marsproxy.core.baselines.fcfs import Fcfs
 from marsproxy.core.baselines.priority import ContinuationsFirst
+from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPublished
 from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.settings import ConfigError, PolicySettings
@@ -33,6 +34,12 @@ POLICIES: Mapping[str, PolicyKind] = {
     "fcfs": PolicyKind("stock vLLM, first come, first served", Fcfs, "fcfs"),
     "priority": PolicyKind(
         "stock vLLM, continuations tagged before new sessions", ContinuationsFirst, "priority"
+    ),
+    "thunderagent": PolicyKind(
+        "pause and resume on a tick (arXiv 2602.13692), marking repaired", ThunderAgent, "fcfs"
+    ),
+    "thunderagent_default": PolicyKind(
+        "pause and resume on a tick (arXiv 2602.13692), marking as published", ThunderAgentAsPublished, "fcfs"
     ),
 }
 

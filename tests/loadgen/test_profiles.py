@@ -1,5 +1,6 @@
 """The shipped profiles say what their sources say, and a seed is a workload."""
 
+from collections.abc import Sequence
 from statistics import mean, median
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from loadgen.errors import FieldError, LoadgenError
 from loadgen.profiles import Profile, load_profile, profile_names
 from loadgen.profiles.distribution import parse_distribution
-from loadgen.workload import Turn
+from loadgen.workload import ToolCall, Turn
 
-SESSIONS = 400
+SESSIONS = 500
 
 
 def drawn(name: str) -> tuple[Profile, list[list[Turn]]]:
@@ -18,7 +19,14 @@ def drawn(name: str) -> tuple[Profile, list[list[Turn]]]:
 
 
 def test_the_profiles_that_ship() -> None:
-    assert profile_names() == ["autonomous", "demo", "heavy-tail-tools", "interactive"]
+    assert profile_names() == [
+        "autonomous",
+        "demo",
+        "heavy-tail-tools",
+        "interactive",
+        "memory-bound",
+        "tool-heavy",
+    ]
 
 
 @pytest.mark.parametrize("name", ["autonomous", "heavy-tail-tools"])
@@ -50,6 +58,51 @@ def test_interactive_sessions_match_their_source() -> None:
     gaps = sum(len(turns) - 1 for turns in sessions)
     assert len(pauses) / gaps == pytest.approx(profile.user_pause_share, rel=0.1)
     assert median(final_context(profile, turns) for turns in sessions) == pytest.approx(148_000, rel=0.15)
+
+
+def test_a_clients_own_time_is_no_load_on_a_tool_host() -> None:
+    gaps = [turn for turns in drawn("interactive")[1] for turn in turns[:-1]]
+    tools = [turn.tool for turn in gaps if turn.tool is not None]
+    assert {(tool.name, tool.cores, tool.memory_mb) for tool in tools} == {("client", 0, 0)}
+    assert all((turn.tool is None) != (turn.think_s is None) for turn in gaps)
+
+
+@pytest.mark.parametrize("name", ["tool-heavy", "memory-bound"])
+def test_tool_heavy_sessions_match_their_source(name: str) -> None:
+    profile, sessions = drawn(name)
+    counts = [len(turns) for turns in sessions]
+    assert quantiles(counts) == pytest.approx((45, 92, 134), rel=0.1)
+    assert median(turns[0].new_tokens for turns in sessions) + profile.system_tokens == pytest.approx(
+        13_385, rel=0.01
+    )
+    new = [turn.new_tokens for turns in sessions for turn in turns[1:]]
+    assert quantiles(new)[:2] == pytest.approx((180, 1_195), rel=0.05)
+    output = [turn.output_tokens for turns in sessions for turn in turns]
+    assert quantiles(output) == pytest.approx((145, 601, 1_400), rel=0.05)
+    # Not fitted, so checks of the whole. The source's longest sessions grow less per turn (p90 84,300).
+    assert median(final_context(profile, turns) for turns in sessions) == pytest.approx(54_500, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["tool-heavy", "memory-bound"])
+def test_tool_heavy_tools_take_a_third_of_the_time(name: str) -> None:
+    sessions = drawn(name)[1]
+    durations = tool_times(sessions)
+    half, nine_tenths, last = quantiles(durations)
+    # Where half the calls are short and half are long, the median hangs in between.
+    assert 0.025 < half < 0.08
+    assert (nine_tenths, last) == pytest.approx((9.5, 20.5), rel=0.1)
+    calls = sum(map(len, sessions))
+    assert sum(durations) / (sum(durations) + 5.832 * calls) == pytest.approx(0.364, abs=0.015)
+    bash = quantiles(tool_times(sessions, "Bash"))
+    assert bash == pytest.approx((6.8, 10.9, 28), rel=0.15)
+
+
+def test_memory_peaks_are_many_times_the_mean() -> None:
+    held = memory(drawn("memory-bound")[1], "Bash")
+    assert mean(held) == pytest.approx(264, rel=0.1)
+    assert max(held) / mean(held) == pytest.approx(15.4, rel=0.1)
+    measured = memory(drawn("tool-heavy")[1], "Bash")
+    assert mean(measured) == pytest.approx(17, rel=0.2)
 
 
 def test_the_heavy_tail_holds_nearly_all_tool_time() -> None:
@@ -90,7 +143,7 @@ def test_sessions_fit_their_context_window_and_end_without_a_gap(name: str) -> N
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(LoadgenError, match="allowed: autonomous, demo, heavy-tail-tools, interactive"):
+    with pytest.raises(LoadgenError, match="allowed: autonomous, demo, heavy-tail-tools, inter"):
         load_profile("fast")
 
 
@@ -110,8 +163,23 @@ def test_a_bad_distribution_is_refused(table: dict[str, object]) -> None:
         parse_distribution("turns", table)
 
 
-def tool_times(sessions: list[list[Turn]]) -> list[float]:
-    return [turn.tool.duration_s for turns in sessions for turn in turns if turn.tool is not None]
+def tools_of(sessions: list[list[Turn]], name: str | None) -> list[ToolCall]:
+    tools = [turn.tool for turns in sessions for turn in turns if turn.tool is not None]
+    return [tool for tool in tools if name in (None, tool.name)]
+
+
+def tool_times(sessions: list[list[Turn]], name: str | None = None) -> list[float]:
+    return [tool.duration_s for tool in tools_of(sessions, name)]
+
+
+def memory(sessions: list[list[Turn]], name: str) -> list[float]:
+    return [tool.memory_mb for tool in tools_of(sessions, name)]
+
+
+def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """p50, p90 and p99."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 9 // 10], ordered[len(ordered) * 99 // 100]
 
 
 def final_context(profile: Profile, turns: list[Turn]) -> int:
