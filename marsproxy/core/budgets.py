@@ -70,9 +70,7 @@ class Budgets:
     def charge(self, session: SessionState, backend: BackendState, context: int) -> None:
         """Count the session: take what ``choose`` found free."""
         session.context_tokens = context
-        session.is_counted = True
-        session.backend = backend.name
-        backend.counted[session.id] = session
+        backend.charge(session)
         count = backend.families.get(session.family, 0)
         backend.families[session.family] = count + 1
         if not count:
@@ -95,8 +93,7 @@ class Budgets:
             return
         backend = self.backend_of(session)
         self._give_back(session, backend)
-        session.is_counted = False
-        del backend.counted[session.id]
+        backend.release(session)
         backend.families[session.family] -= 1
         if not backend.families[session.family]:
             del backend.families[session.family]

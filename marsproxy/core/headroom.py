@@ -38,6 +38,15 @@ class BackendState:
     def is_fresh(self, now: float, stale_s: float) -> bool:
         return self.is_reachable and self.observed_at_s is not None and now - self.observed_at_s <= stale_s
 
+    def charge(self, session: SessionState) -> None:
+        session.is_counted = True
+        session.backend = self.name
+        self.counted[session.id] = session
+
+    def release(self, session: SessionState) -> None:
+        session.is_counted = False
+        del self.counted[session.id]
+
     def known_pool_tokens(self, now: float, stale_s: float) -> int | None:
         """Size of the KV pool in tokens; None while telemetry is missing or stale."""
         return self.kv_tokens_total if self.is_fresh(now, stale_s) else None
