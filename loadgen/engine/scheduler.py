@@ -134,19 +134,28 @@ class Scheduler:
     def complete(self, batch: Batch, now: float) -> list[EngineRequest]:
         """End the step: advance its requests and return those that generated, finished ones included."""
         self.totals.steps += batch.steps
-        generated = []
+        steps, running = batch.steps, Phase.RUNNING
+        generated: list[EngineRequest] = []
         has_finished = False
-        for request, new_tokens in batch.scheduled.items():
-            if request.phase is not Phase.RUNNING:
+        for request, new_tokens in batch.scheduled.items():  # the hottest loop of a simulation
+            if request.phase is not running:
                 continue  # aborted while the step ran
-            request.computed_tokens += new_tokens
-            if request.computed_tokens < request.known_tokens:
+            computed_tokens = request.computed_tokens + new_tokens
+            generated_tokens = request.generated_tokens
+            if computed_tokens < request.prompt_tokens + generated_tokens:
+                request.computed_tokens = computed_tokens
                 continue
-            self._generate(request, batch.steps, now)
+            request.computed_tokens = computed_tokens + steps - 1
+            request.generated_tokens = generated_tokens = generated_tokens + steps
             generated.append(request)
-            has_finished |= request.is_over
+            if request.first_token_s is None:
+                self._count_first_token(request, now)
+            if generated_tokens >= request.output_tokens:
+                self._finish(request)
+                has_finished = True
+        self.totals.generation_tokens += steps * len(generated)
         if has_finished:
-            self.running = [request for request in self.running if request.phase is Phase.RUNNING]
+            self.running = [request for request in self.running if request.phase is running]
         return generated
 
     def mergeable_decode_steps(self) -> int:
@@ -193,21 +202,25 @@ class Scheduler:
     def _schedule_running(self, batch: Batch) -> int:
         """Fill the batch from those that run; what is left of the token budget."""
         budget = self.limits.max_batched_tokens
+        running, scheduled = self.running, batch.scheduled
         index = 0
-        while index < len(self.running) and budget > 0:
-            request = self.running[index]
-            new_tokens = min(request.known_tokens - request.computed_tokens, budget)
-            tokens = request.computed_tokens + new_tokens
+        while index < len(running) and budget > 0:
+            request = running[index]
+            computed_tokens = request.computed_tokens
+            new_tokens = request.prompt_tokens + request.generated_tokens - computed_tokens
+            if new_tokens > budget:
+                new_tokens = budget
+            tokens = computed_tokens + new_tokens
             while tokens > request.settled_tokens and not self.pool.try_grow(request, tokens):
-                victim = self.waiting.victim(self.running)
-                position = self.running.index(victim)
-                budget += batch.scheduled.pop(victim, 0)
+                victim = self.waiting.victim(running)
+                position = running.index(victim)
+                budget += scheduled.pop(victim, 0)
                 self._preempt(victim, position, batch)
                 if victim is request:
                     return budget
                 if position < index:
                     index -= 1
-            batch.scheduled[request] = new_tokens
+            scheduled[request] = new_tokens
             budget -= new_tokens
             index += 1
         return budget
@@ -268,18 +281,15 @@ class Scheduler:
 
     # -- ends ------------------------------------------------------------------------------------
 
-    def _generate(self, request: EngineRequest, tokens: int, now: float) -> None:
-        if request.first_token_s is None:
-            request.first_token_s = now
-            self.totals.prompt_tokens += request.prompt_tokens
-            self.totals.prompt_tokens_cached += request.cached_tokens or 0
-        request.computed_tokens += tokens - 1
-        request.generated_tokens += tokens
-        self.totals.generation_tokens += tokens
-        if request.generated_tokens >= request.output_tokens:
-            self.pool.free(request)
-            request.phase = Phase.FINISHED
-            self.totals.finished += 1
+    def _count_first_token(self, request: EngineRequest, now: float) -> None:
+        request.first_token_s = now
+        self.totals.prompt_tokens += request.prompt_tokens
+        self.totals.prompt_tokens_cached += request.cached_tokens or 0
+
+    def _finish(self, request: EngineRequest) -> None:
+        self.pool.free(request)
+        request.phase = Phase.FINISHED
+        self.totals.finished += 1
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.limits.block_tokens)
