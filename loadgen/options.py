@@ -18,7 +18,8 @@ from loadgen.source import Workload, open_workload
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
     workload: Annotated[str, Parameter(name=["--workload", "-w"])]
-    """Profile name (autonomous, demo, heavy-tail-tools, interactive) or a workload file."""
+    """Profile (autonomous, demo, heavy-tail-tools, interactive, memory-bound, tool-heavy), workload file, or
+    mix:NAME=WEIGHT,NAME=WEIGHT."""
     sessions: Annotated[int | None, Parameter(name=["--sessions", "-n"])] = None
     """How many; a file shorter than that starts again. Default: the whole file."""
     seed: int = 0
@@ -30,7 +31,17 @@ class WorkloadOptions:
     scale_gaps: float = 1.0
     """Factor on tool times and user pauses."""
     max_context_tokens: int | None = None
-    """End a session before the turn that would pass this."""
+    """End a session before the turn that would pass this; leave those out of a file that cannot begin."""
+    max_gap_s: float | None = None
+    """Longest tool call and user pause, in seconds."""
+    select: str | None = None
+    """Only the sessions of a file with FIELD=VALUE, such as src=NAME."""
+    bootstrap: bool = False
+    """Draw the sessions of a file by seed, with replacement, instead of in their order."""
+    shared_prompt_tokens: int = 0
+    """Let the sessions of a file that says nothing of it have so many first tokens in common."""
+    fallback: str | None = None
+    """Profile to take where a file does not exist; the summary says so."""
     skip_bad_lines: bool = False
     """Count broken lines of a workload file and go on, instead of stopping at the first."""
 
@@ -39,8 +50,14 @@ class WorkloadOptions:
             self.workload,
             sessions=self.sessions,
             seed=seed,
-            modifiers=Modifiers(self.max_turns, self.scale_tokens, self.scale_gaps, self.max_context_tokens),
+            modifiers=Modifiers(
+                self.max_turns, self.scale_tokens, self.scale_gaps, self.max_context_tokens, self.max_gap_s
+            ),
             skip_bad_lines=self.skip_bad_lines,
+            select=self.select,
+            bootstrap=self.bootstrap,
+            shared_prompt_tokens=self.shared_prompt_tokens,
+            fallback=self.fallback,
         )
 
 

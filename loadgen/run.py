@@ -235,6 +235,7 @@ def meta(run: LiveRun, sampler: GaugeSampler) -> dict[str, Any]:
         "model": target.model,
         "workload": run.workload.name,
         "workload_skipped_lines": run.workload.skipped_lines,
+        "workload_stand_in": run.workload.stand_in,
         "seed": settings.seed,
         "tools": settings.tools.value,
         "stream": settings.stream,

@@ -35,7 +35,7 @@ def parse_session(line: bytes) -> Session:
     traced = msgspec.json.decode(line, type=TracedSession)
     for i, turn in enumerate(traced.turns):
         check_at_least(f"turns[{i}].in", turn.prompt_tokens, 1)
-        check_at_least(f"turns[{i}].out", turn.out, 1)
+        check_at_least(f"turns[{i}].out", turn.out, 0)
         check_at_least(f"turns[{i}].gap_s", turn.gap_s, 0)
         if any(seconds < 0 for _, seconds in turn.tools):
             raise FieldError(f"turns[{i}].tools", "has a negative duration; allowed: seconds >= 0")
@@ -53,7 +53,9 @@ def parse_session(line: bytes) -> Session:
 def convert_turn(turn: TracedTurn, before: TracedTurn | None, *, is_last: bool) -> Turn:
     tool = None if is_last else tool_of(turn)
     pause_s = None if is_last or tool is not None else turn.gap_s
-    return Turn(new_tokens=grown_by(turn, before), output_tokens=turn.out, tool=tool, think_s=pause_s)
+    # No answer is an aborted call: as short as one can be.
+    output_tokens = max(1, turn.out)
+    return Turn(new_tokens=grown_by(turn, before), output_tokens=output_tokens, tool=tool, think_s=pause_s)
 
 
 def grown_by(turn: TracedTurn, before: TracedTurn | None) -> int:

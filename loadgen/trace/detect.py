@@ -10,6 +10,7 @@ import msgspec
 from loadgen.errors import WorkloadError
 from loadgen.trace import agent_sessions, mini_swe, mooncake, own
 from loadgen.trace.lines import BadLines, numbered_lines, parse_line, read_all
+from loadgen.trace.select import Select
 from loadgen.workload import Session
 
 
@@ -20,13 +21,20 @@ class TraceKind(Enum):
     MINI_SWE_AGENT = "mini-swe-agent"
 
 
+ONE_SESSION_A_LINE = (TraceKind.OWN, TraceKind.AGENT_SESSIONS)
+
+
 def read_sessions(
-    path: Path, *, bad_lines: BadLines | None = None, kind: TraceKind | None = None
+    path: Path,
+    *,
+    bad_lines: BadLines | None = None,
+    kind: TraceKind | None = None,
+    select: Select | None = None,
 ) -> Iterator[Session]:
     """Sessions of ``path``, whatever known format it has. At least one, with ids that differ."""
     bad_lines = bad_lines or BadLines()
     seen: set[str] = set()
-    for session in read(path, kind or detect(path), bad_lines):
+    for session in read(path, kind or detect(path), bad_lines, select):
         if session.id in seen:
             bad_lines.report(
                 WorkloadError(
@@ -40,12 +48,16 @@ def read_sessions(
         raise WorkloadError("no session in the file" + skipped(bad_lines), path=str(path))
 
 
-def read(path: Path, kind: TraceKind, bad_lines: BadLines) -> Iterator[Session]:
+def read(path: Path, kind: TraceKind, bad_lines: BadLines, select: Select | None = None) -> Iterator[Session]:
+    if select is not None and kind not in ONE_SESSION_A_LINE:
+        raise WorkloadError(
+            f"is {kind.value}; {select} can be selected only where a line is a session", path=str(path)
+        )
     match kind:
         case TraceKind.OWN:
-            return each_line(path, own.parse_session, bad_lines)
+            return each_line(path, own.parse_session, bad_lines, select)
         case TraceKind.AGENT_SESSIONS:
-            return each_line(path, agent_sessions.parse_session, bad_lines)
+            return each_line(path, agent_sessions.parse_session, bad_lines, select)
         case TraceKind.MOONCAKE:
             return mooncake.read(path, bad_lines)
         case TraceKind.MINI_SWE_AGENT:
@@ -54,14 +66,33 @@ def read(path: Path, kind: TraceKind, bad_lines: BadLines) -> Iterator[Session]:
             assert_never(kind)
 
 
-def each_line(path: Path, parse: Callable[[bytes], Session], bad_lines: BadLines) -> Iterator[Session]:
-    for number, line in numbered_lines(path):
+def each_line(
+    path: Path, parse: Callable[[bytes], Session], bad_lines: BadLines, select: Select | None
+) -> Iterator[Session]:
+    for number, line in selected_lines(path, select):
         try:
             session = parse_line(path, number, line, parse)
         except WorkloadError as error:
             bad_lines.report(error)
             continue
         yield session
+
+
+def selected_lines(path: Path, select: Select | None) -> Iterator[tuple[int, bytes]]:
+    if select is None:
+        yield from numbered_lines(path)
+        return
+    others: set[str] = set()
+    is_found = False
+    for number, line in numbered_lines(path):
+        value = select.value_in(line)
+        if value == select.value:
+            is_found = True
+            yield number, line
+        elif isinstance(value, str):
+            others.add(value)
+    if not is_found:
+        raise select.none_found(path, others)
 
 
 def detect(path: Path) -> TraceKind:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.errors import WorkloadError
-from loadgen.trace import BadLines, TraceKind, read_sessions, write_sessions
+from loadgen.errors import LoadgenError, WorkloadError
+from loadgen.trace import BadLines, Select, TraceKind, parse_select, read_sessions, write_sessions
 from loadgen.trace.detect import detect
 from loadgen.workload import Session, ToolCall, Turn
 
@@ -174,7 +174,7 @@ def test_agent_sessions_grow_as_their_prompts_did(tmp_path: Path) -> None:
     ("turn", "field"),
     [
         (traced(0, 1, 1), "turns[0].in"),
-        (traced(1, 0, 1), "turns[0].out"),
+        (traced(1, -1, 1), "turns[0].out"),
         (traced(1, 1, 1, gap_s=-0.5), "turns[0].gap_s"),
         (traced(1, 1, 1, tools=[["x", -1.0]]), "turns[0].tools"),
     ],
@@ -185,6 +185,57 @@ def test_agent_sessions_are_checked(tmp_path: Path, turn: dict[str, Any], field:
     with pytest.raises(WorkloadError) as caught:
         list(read_sessions(path, kind=TraceKind.AGENT_SESSIONS))
     assert (caught.value.line, caught.value.field) == (1, field)
+
+
+def test_an_aborted_call_has_the_shortest_answer(tmp_path: Path) -> None:
+    path = tmp_path / "agents.jsonl"
+    path.write_bytes(agent_session(traced(1000, 0, 1000, gap_s=1.0, gap="client"), traced(1200, 5, 200)))
+    (session,) = read_sessions(path)
+    assert session.turns == [Turn(1000, 1, ToolCall("client", 1.0, 0.0)), Turn(200, 5)]
+
+
+def from_sources(path: Path, *sources: str | None) -> Path:
+    lines = [
+        msgspec.json.encode({"id": str(i), "turns": [traced(10, 1, 10)]} | ({"src": src} if src else {}))
+        for i, src in enumerate(sources)
+    ]
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+def test_sessions_are_selected_by_a_field_of_theirs(tmp_path: Path) -> None:
+    path = from_sources(tmp_path / "agents.jsonl", "red", "blue", None, "red")
+    assert [session.id for session in read_sessions(path, select=parse_select("src=red"))] == ["0", "3"]
+    own = tmp_path / "own.jsonl"
+    own.write_text(json.dumps(GOOD | {"tenant": "a"}) + "\n" + json.dumps(GOOD | {"id": "2"}), "utf-8")
+    assert [session.tenant for session in read_sessions(own, select=Select("tenant", "a"))] == ["a"]
+
+
+def test_a_broken_line_that_cannot_be_selected_is_passed_over(tmp_path: Path) -> None:
+    path = from_sources(tmp_path / "agents.jsonl", "red")
+    path.write_bytes(path.read_bytes() + b"\n{broken\n[1]\n")
+    assert [session.id for session in read_sessions(path, select=Select("src", "red"))] == ["0"]
+
+
+def test_what_could_have_been_selected_is_named(tmp_path: Path) -> None:
+    path = from_sources(tmp_path / "agents.jsonl", "red", "blue")
+    with pytest.raises(WorkloadError, match="no session with src=green; in the file: blue, red"):
+        list(read_sessions(path, select=Select("src", "green")))
+    with pytest.raises(WorkloadError, match="no field 'kind'"):
+        list(read_sessions(path, select=Select("kind", "x")))
+
+
+def test_only_where_a_line_is_a_session_one_is_selected(tmp_path: Path) -> None:
+    path = tmp_path / "mooncake.jsonl"
+    path.write_text(request(0, 10, 1, [1]), "utf-8")
+    with pytest.raises(WorkloadError, match="is mooncake; src=x can be selected only where"):
+        list(read_sessions(path, select=Select("src", "x")))
+
+
+@pytest.mark.parametrize("text", ["src", "=x", "src=", ""])
+def test_a_selection_needs_a_field_and_a_value(text: str) -> None:
+    with pytest.raises(LoadgenError, match="allowed: FIELD=VALUE"):
+        parse_select(text)
 
 
 def request(at_ms: int, length: int, out: int, blocks: list[int]) -> str:
