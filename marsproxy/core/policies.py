@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from marsproxy.core.baselines.concur import Concur
 from marsproxy.core.baselines.fcfs import Fcfs
 from marsproxy.core.baselines.priority import ContinuationsFirst
 from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPublished
@@ -40,6 +41,9 @@ POLICIES: Mapping[str, PolicyKind] = {
     ),
     "thunderagent_default": PolicyKind(
         "pause and resume on a tick (arXiv 2602.13692), marking as published", ThunderAgentAsPublished, "fcfs"
+    ),
+    "concur": PolicyKind(
+        "a window of active agents, AIMD on cache signals (arXiv 2601.22705)", Concur, "fcfs"
     ),
 }
 
