@@ -12,6 +12,7 @@ from marsproxy.core.baselines.continuum import continuum, continuum_dy
 from marsproxy.core.baselines.fcfs import Fcfs
 from marsproxy.core.baselines.infercept import InferCept
 from marsproxy.core.baselines.priority import ContinuationsFirst
+from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPublished
 from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.settings import ConfigError, PolicySettings
@@ -60,6 +61,12 @@ POLICIES: Mapping[str, PolicyKind] = {
         InferCept,
         "priority",
         needs_hints=True,
+    ),
+    "thunderagent": PolicyKind(
+        "pause and resume on a tick (arXiv 2602.13692), marking repaired", ThunderAgent, "fcfs"
+    ),
+    "thunderagent_default": PolicyKind(
+        "pause and resume on a tick (arXiv 2602.13692), marking as published", ThunderAgentAsPublished, "fcfs"
     ),
 }
 

@@ -114,7 +114,7 @@ class Autellix(Follower):
     def _service_of(self, call: Call, event: TurnEnded, now: float) -> Service:
         cold_tokens = call.prompt_tokens if call.first_token_s is not None else 0
         if event.prompt_tokens is not None and event.cached_tokens is not None:
-            cold_tokens = event.prompt_tokens - event.cached_tokens
+            cold_tokens = max(0, event.prompt_tokens - event.cached_tokens)
         tokens = max(cold_tokens + (event.completion_tokens or 0), call.computed_tokens)
         if call.first_token_s is None:
             # Not streamed, or never started: what finished ran all the time, what did not only waited.

@@ -71,6 +71,8 @@ class FollowedTurn:
     turn_class: TurnClass
     """NEW, CONTINUATION or SIDE: whether the session has had a turn before."""
     arrived_s: float
+    prompt_tokens: int = 0
+    """As far as one can know before usage has come."""
     backend: str | None = None
     """Where it was forwarded to; None while it is held."""
 
@@ -117,7 +119,7 @@ class Follower(ABC):
         turn whose ``backend`` is None was never forwarded."""
 
     def session_forgotten(self, session: SessionState) -> None:
-        """It ended, expired, or made room for another. No turn of it is open."""
+        """It ended, expired, or makes room for another, and goes now. No turn of it is open."""
 
     def observed(self, event: Observation, now: float) -> None:
         """Anything else, after the books took note of it."""
@@ -167,6 +169,10 @@ class Follower(ABC):
         """Any other command: hints, changes of priority."""
         self._commands.append(command)
 
+    def place(self, session: SessionState, backend: str) -> None:
+        """The session's turns will go there from now on."""
+        self._move(session, session.phase, backend)
+
     def home_of(self, session: SessionState) -> str:
         """The backend that may still have its blocks; for a new one, that with the fewest at work."""
         if session.backend is not None and self.backends[session.backend].is_reachable:
@@ -212,7 +218,8 @@ class Follower(ABC):
         self.turns[event.turn_id] = turn
         self.sessions.open_turn(session, event.turn_id, now)
         if not turn.is_side:
-            session.grow_to(self._context_of(event, session))
+            turn.prompt_tokens = self._context_of(event, session)
+            session.grow_to(turn.prompt_tokens)
         self.turn_arrived(turn, now)
         self._forget_if_over(session)
 
@@ -280,9 +287,9 @@ class Follower(ABC):
             self._forget(session)
 
     def _forget(self, session: SessionState) -> None:
+        self.session_forgotten(session)
         self._move(session, Phase.IDLE, None)
         self.sessions.remove(session)
-        self.session_forgotten(session)
         self.order(ForgetSession(session.id))
 
     def _move(self, session: SessionState, phase: Phase, backend: str | None) -> None:
@@ -301,8 +308,16 @@ class Follower(ABC):
                 self.backends[event.backend].is_reachable = False
             case ToolHostsObserved():
                 self.tool_hosts.observe(event, now)
+            case TurnProgressed():
+                self._progressed(event)
             case _:
                 pass
+
+    def _progressed(self, event: TurnProgressed) -> None:
+        turn = self.turns.get(event.turn_id)
+        if turn is not None and not turn.is_side:
+            grown = turn.prompt_tokens + event.completion_tokens
+            turn.session.grow_to(max(turn.session.context_tokens, grown))
 
     # -- time -------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class ValuedTtl:
     def turn_served(self, served: Served) -> None:
         self._prefill.learn(served.prompt_tokens, served.cached_tokens, served.ttft_s)
         if served.is_unpinned_return:
-            prefill_s = self._prefill.seconds(served.prompt_tokens - served.cached_tokens)
+            prefill_s = self._prefill.seconds(max(0, served.prompt_tokens - served.cached_tokens))
             self._delays.add(max(0.0, served.ttft_s - prefill_s))
 
     def session_rested(self, session_id: str, turns: int) -> None:
