@@ -73,8 +73,12 @@ class Continuum(Follower):
         match event:
             case TurnFirstToken(turn_id) if turn_id in self.turns:
                 self._started(self.turns[turn_id], now)
-            case KvReclaimed(session_id) | HintAnswered(session_id, kept_tokens=0):
-                self._pin_lost(session_id)
+            case KvReclaimed(session_id):
+                self._pins.release(session_id)
+                self._fall_back(session_id)
+            case HintAnswered(session_id, kept_tokens=0):
+                self._pins.refused(session_id)
+                self._fall_back(session_id)
             case _:
                 pass
 
@@ -117,9 +121,8 @@ class Continuum(Follower):
                 self._pins.started(turn.session.id)
             self._move_to(turn, PINNED_OR_STARTED)
 
-    def _pin_lost(self, session_id: str) -> None:
-        """A turn that still waits for its start falls back among the others."""
-        self._pins.lost(session_id)
+    def _fall_back(self, session_id: str) -> None:
+        """The pin is gone: a turn that still waits for its start waits among the others."""
         session = self.sessions.get(session_id)
         for turn_id in sorted(session.open_turns) if session else ():
             if self._flights[turn_id].first_token_s is None:

@@ -24,7 +24,6 @@ from marsproxy.core.baselines.interception_waste import break_even_s
 from marsproxy.core.baselines.pins import Pins
 from marsproxy.core.baselines.prefill_times import PrefillTimes
 from marsproxy.core.baselines.tool_gaps import MeanGaps, ToolGaps
-from marsproxy.core.commands import HintKv, KvAction
 from marsproxy.core.events import (
     BackendObserved,
     Ending,
@@ -97,8 +96,10 @@ class InferCept(Follower):
                     self._pins.started(self.turns[turn_id].session.id)
             case BackendObserved():
                 self._links[event.backend].tokens_per_s = event.kv_swap_tokens_per_s
-            case KvReclaimed(session_id) | HintAnswered(session_id, kept_tokens=0):
-                self._pins.lost(session_id)
+            case KvReclaimed(session_id):
+                self._pins.release(session_id)
+            case HintAnswered(session_id, kept_tokens=0):
+                self._pins.refused(session_id)
             case _:
                 pass
 
@@ -115,8 +116,7 @@ class InferCept(Follower):
         gap_s = self._means.mean_s(event.tool_signature) or 0.0
         preserve_s = self._preserve_s(session, backend)
         if self._links[backend].try_take(session.context_tokens, gap_s, now):
-            self._pins.lost(session.id)
-            self.order(HintKv(session.id, backend, KvAction.SWAP_OUT))
+            self._pins.swap_out(session.id, backend)
         elif gap_s < preserve_s:
             self._pins.keep(session.id, backend, preserve_s, now)
         else:

@@ -4,7 +4,8 @@ A pin lasts from the turn's end until its time is over. If the session's next tu
 pin holds until the engine has started the turn, however long it queues: Continuum never unpins a program
 that is in the waiting queue (arXiv 2511.02230, section 5.2), InferCept none that has resumed.
 
-Pins are hard: nobody takes their blocks while anything runs. The engine says so when it broke one.
+Pins are hard: nobody takes their blocks while anything runs. When the engine broke one all the same, what is
+left of it holds memory for a session that has to prefill in any case, and is released.
 """
 
 from collections.abc import Callable
@@ -42,8 +43,13 @@ class Pins:
     def await_turn(self, session_id: str, backend: str, now: float) -> bool:
         """The next turn is here, about to be forwarded: does it find a pin? Then the pin waits with it."""
         pin = self._by_session.get(session_id)
-        if pin is None or now > pin.until_s or pin.backend != backend:
-            self._by_session.pop(session_id, None)
+        if pin is None:
+            return False
+        if now > pin.until_s:
+            del self._by_session[session_id]
+            return False
+        if pin.backend != backend:
+            self.release(session_id)
             return False
         if pin.until_s < inf:
             pin.until_s = inf
@@ -54,11 +60,16 @@ class Pins:
         """The turn that the pin waited for refers to the blocks itself now, and the engine ended the pin."""
         self._by_session.pop(session_id, None)
 
-    def lost(self, session_id: str) -> None:
-        """The engine refused it, or took the blocks."""
+    def refused(self, session_id: str) -> None:
+        """The engine has nothing to hold."""
         self._by_session.pop(session_id, None)
 
     def release(self, session_id: str) -> None:
         """Nobody is waited for any more. Fine without a pin; the hint is idle if its time is over."""
         if (pin := self._by_session.pop(session_id, None)) is not None:
             self._order(HintKv(session_id, pin.backend, KvAction.RELEASE))
+
+    def swap_out(self, session_id: str, backend: str) -> None:
+        """Instead of a pin: the blocks go to the host's memory and come back with the next turn."""
+        self._by_session.pop(session_id, None)
+        self._order(HintKv(session_id, backend, KvAction.SWAP_OUT))

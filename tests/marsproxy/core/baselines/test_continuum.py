@@ -129,7 +129,12 @@ def test_a_pin_is_worth_nothing_on_a_backend_that_is_gone():
         .at(1, arrives("a1"), goes("a1", backend="one"))
         .at(10, calls_tool("a1"), pins("a", 2.0, "one"))
         .at(10, BackendUnreachable("one"))
-        .at(11, arrives("a2"), goes("a2", "continuation", backend="two", priority=other(1)))
+        .at(
+            11,
+            arrives("a2"),
+            releases("a", "one"),
+            goes("a2", "continuation", backend="two", priority=other(1)),
+        )
     )
 
 
@@ -159,19 +164,27 @@ def test_a_turn_that_has_started_is_not_put_behind_those_that_wait():
     ).at(3, starts("a1"))
 
 
-@pytest.mark.parametrize("lost", [reclaimed, refused_hint])
-def test_who_lost_the_pin_in_the_gap_comes_back_among_the_others(lost: Any):
-    one_pause().at(10.5, lost("a")).at(11, arrives("a2"), goes("a2", "continuation", priority=other(1)))
+def test_who_lost_the_pin_in_the_gap_comes_back_among_the_others():
+    (
+        one_pause()
+        .at(10.5, reclaimed("a"), releases("a"))
+        .at(11, arrives("a2"), goes("a2", "continuation", priority=other(1)))
+    )
+    (
+        one_pause()
+        .at(10.5, refused_hint("a"))
+        .at(11, arrives("a2"), goes("a2", "continuation", priority=other(1)))
+    )
 
 
 def test_who_loses_the_pin_while_waiting_falls_back_among_the_others():
     (
         one_pause()
         .at(11, arrives("a2"), pins("a", None), goes("a2", "continuation", priority=pinned(1)))
-        .at(12, reclaimed("a"), moves("a2", other(1)))
+        .at(12, reclaimed("a"), releases("a"), moves("a2", other(1)))
         .at(13, reclaimed("a"))
         .at(14, starts("a2"), moves("a2", pinned(1)))
-        .at(15, reclaimed("a"))
+        .at(15, refused_hint("a"))
     )
 
 

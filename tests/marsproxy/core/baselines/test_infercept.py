@@ -152,7 +152,7 @@ def test_a_pin_that_the_engine_broke_is_not_kept_on():
         known_speed()
         .at(10, arrives("a1", 8_000), goes("a1"))
         .at(11, finishes("a1", 8_000), pins("a", ALONE_S))
-        .at(12, reclaimed("a"))
+        .at(12, reclaimed("a"), releases("a"))
         .at(12, arrives("a2", 8_000), goes("a2", "continuation"))
     )
 

@@ -5,7 +5,7 @@ import pytest
 from marsproxy.core.baselines.pins import Pins
 from marsproxy.core.commands import Command
 from tests.marsproxy.core.baselines.hint_words import pins as pinned
-from tests.marsproxy.core.baselines.hint_words import releases
+from tests.marsproxy.core.baselines.hint_words import releases, swaps_out
 
 
 @pytest.fixture
@@ -36,12 +36,14 @@ def test_it_waits_with_a_turn_that_came_in_time(pins: Pins, orders: list[Command
     assert orders == [pinned("a", None)]
 
 
-@pytest.mark.parametrize(("backend", "at"), [("gpu", 12.001), ("other", 11.0)])
-def test_it_does_not_wait_for_a_turn_that_is_late_or_goes_elsewhere(
-    pins: Pins, orders: list[Command], backend: str, at: float
-):
-    assert not pins.await_turn("a", backend, at)
+def test_it_does_not_wait_for_a_turn_that_is_late(pins: Pins, orders: list[Command]):
+    assert not pins.await_turn("a", "gpu", 12.001)
     assert (orders, len(pins)) == ([], 0)
+
+
+def test_it_is_released_when_the_turn_goes_elsewhere(pins: Pins, orders: list[Command]):
+    assert not pins.await_turn("a", "other", 11.0)
+    assert (orders, len(pins)) == ([releases("a")], 0)
 
 
 def test_it_is_released_once(pins: Pins, orders: list[Command]):
@@ -50,11 +52,16 @@ def test_it_is_released_once(pins: Pins, orders: list[Command]):
     assert orders == [releases("a")]
 
 
-def test_what_started_or_was_lost_need_not_be_released(pins: Pins, orders: list[Command]):
+def test_what_started_or_was_refused_need_not_be_released(pins: Pins, orders: list[Command]):
     pins.started("a")
     pins.release("a")
     pins.keep("b", "gpu", 1.0, now=20.0)
     orders.clear()
-    pins.lost("b")
+    pins.refused("b")
     pins.release("b")
     assert (orders, len(pins)) == ([], 0)
+
+
+def test_what_is_swapped_out_is_not_pinned(pins: Pins, orders: list[Command]):
+    pins.swap_out("a", "gpu")
+    assert (orders, len(pins)) == ([swaps_out("a")], 0)
