@@ -36,6 +36,7 @@ class Budgets:
         self.tools = ToolBudget(settings.admission, forecast)
         self.ratio = TokenRatio()
         self.shared = SharedPrefixes()
+        self._mean_size = 0.0
         self.corrections = {name: Correction() for name in backends}
 
     def choose(
@@ -78,6 +79,8 @@ class Budgets:
             backend.reserved_tokens += shared
             backend.context_tokens += shared
         self._take(session, backend)
+        size = session.charged_tokens + self.shared.of(session.family, backend.name)
+        self._mean_size += (size - self._mean_size) * (0.05 if self._mean_size else 1.0)
         self.tools.count(session)
 
     def recharge(self, session: SessionState) -> None:
@@ -123,6 +126,13 @@ class Budgets:
     def _give_back(session: SessionState, backend: BackendState) -> None:
         backend.reserved_tokens -= session.charged_tokens
         backend.context_tokens -= session.charged_context
+
+    def relative_size(self, session: SessionState, context: int) -> float:
+        """Its footprint over the mean of those admitted of late."""
+        pool = max((b.kv_tokens_total or 0 for b in self.backends.values()), default=0) or None
+        peak = self._forecast.peak_tokens(session, pool)
+        whole = footprint(context, peak, self._settings.growth_beta)
+        return whole / self._mean_size if self._mean_size else 1.0
 
     def learn_shared(self, session: SessionState, cached_tokens: int) -> None:
         """The session's first turn found so much of its prompt in the cache."""

@@ -86,6 +86,8 @@ class BackendObserved:
     """It understands ``HintKv``: an engine with the backend patch, or the simulated one."""
     kv_leased_tokens: int | None = None
     """Tokens in blocks that leases protect and no request refers to."""
+    kv_swap_tokens_per_s: float | None = None
+    """Speed of its host tier, out or in, for ``KvAction.SWAP_OUT``; None without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from marsproxy.core.baselines.autellix import Autellix
 from marsproxy.core.baselines.concur import Concur
+from marsproxy.core.baselines.continuum import continuum, continuum_dy
 from marsproxy.core.baselines.fcfs import Fcfs
+from marsproxy.core.baselines.infercept import InferCept
 from marsproxy.core.baselines.priority import ContinuationsFirst
 from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPublished
 from marsproxy.core.policy import Policy
@@ -35,6 +38,30 @@ POLICIES: Mapping[str, PolicyKind] = {
     "fcfs": PolicyKind("stock vLLM, first come, first served", Fcfs, "fcfs"),
     "priority": PolicyKind(
         "stock vLLM, continuations tagged before new sessions", ContinuationsFirst, "priority"
+    ),
+    "continuum": PolicyKind(
+        "pins of 2 s for tools that are back by then, jobs in order of arrival (arXiv 2511.02230)",
+        continuum,
+        "priority",
+        needs_hints=True,
+    ),
+    "continuum_dy": PolicyKind(
+        "pins for as long as its cost model finds worth it, jobs in order of arrival (arXiv 2511.02230)",
+        continuum_dy,
+        "priority",
+        needs_hints=True,
+    ),
+    "autellix": PolicyKind(
+        "PLAS: the program that was served least goes first (arXiv 2502.13965)",
+        Autellix,
+        "priority",
+        needs_hints=True,
+    ),
+    "infercept": PolicyKind(
+        "preserve, discard or swap while a tool runs, by least waste (arXiv 2402.01869)",
+        InferCept,
+        "priority",
+        needs_hints=True,
     ),
     "thunderagent": PolicyKind(
         "pause and resume on a tick (arXiv 2602.13692), marking repaired", ThunderAgent, "fcfs"

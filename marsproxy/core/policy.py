@@ -266,12 +266,15 @@ class Policy:
         self._budgets.charge(session, backend, context)
 
     def _deadline_s(self, turn: OpenTurn, now: float) -> float:
-        """The virtual deadline of a turn that begins to wait. Returns wait behind nobody new, except those
-        whose deadline has passed."""
-        if turn.turn_class is not TurnClass.NEW or not self._parts.order:
+        """The virtual deadline of a turn that begins to wait: the more of the pool it will take, and the
+        longer, the later."""
+        if not self._parts.order:
             return now + DELAY_S[turn.turn_class]
-        work_s = self._forecast.work_s(turn.session)
-        return now + DELAY_S[TurnClass.RETURN] + self._admission.deadline_slack * work_s
+        context = self._budgets.context_of(turn.arrival, turn.session)
+        work_s = self._forecast.work_s(turn.session) * self._budgets.relative_size(turn.session, context)
+        if turn.turn_class is TurnClass.RETURN:
+            work_s *= 0.3
+        return now + self._admission.deadline_slack * work_s
 
     def _release_held(self, admitted: OpenTurn, now: float, commands: list[Command]) -> None:
         """The session is counted now: the turn that it was counted for goes, and with it all its others."""
