@@ -42,7 +42,11 @@ class Server:
             policy=settings.kind.engine_order,
         )
         self.kv_tokens = limits.kv_blocks * BLOCK_TOKENS
-        self.engine = VirtualEngine(Scheduler(limits, store=ChainStore(limits.kv_blocks, BLOCK_TOKENS)), step_time.seconds, step_time.decode_seconds)
+        self.engine = VirtualEngine(
+            Scheduler(limits, store=ChainStore(limits.kv_blocks, BLOCK_TOKENS)),
+            step_time.seconds,
+            step_time.decode_seconds,
+        )
         self._turns: dict[EngineRequest, SimTurn] = {}
 
     @property

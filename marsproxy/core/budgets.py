@@ -14,7 +14,7 @@ from marsproxy.core.admission import footprint
 from marsproxy.core.commands import Reason
 from marsproxy.core.correction import Correction
 from marsproxy.core.estimate import TokenRatio
-from marsproxy.core.events import TurnArrived, TurnEnded
+from marsproxy.core.events import BackendObserved, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.headroom import BackendState
@@ -23,6 +23,9 @@ from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import PolicySettings
 from marsproxy.core.shared_prefix import SharedPrefixes
 from marsproxy.core.tool_budget import ToolBudget
+
+BLOCK_SLACK_TOKENS = 32
+"""A cached prefix ends with a whole block, and never covers the last token."""
 
 
 class Budgets:
@@ -171,6 +174,23 @@ class Budgets:
         if session.backend is None or not session.turns:
             return False
         return self.backends[session.backend].computed_tokens <= session.warm_until_tokens
+
+    def observe(self, event: BackendObserved, now: float, *, is_waited_for: bool) -> None:
+        backend, correction = self.backends[event.backend], self.corrections[event.backend]
+        if event.preemptions_total is not None:
+            if backend.preemptions_total is not None:
+                correction.preempted(max(0, event.preemptions_total - backend.preemptions_total))
+            backend.preemptions_total = event.preemptions_total
+        backend.observe(event, now)
+        if backend.kv_tokens_total:
+            filled = backend.context_tokens / backend.kv_tokens_total
+            correction.update(now, is_waited_for=is_waited_for, filled_share=filled)
+
+    def returned(self, session: SessionState, event: TurnEnded) -> None:
+        """A turn of a counted session has run: was its context still there?"""
+        if session.backend is not None and event.cached_tokens is not None and event.prompt_tokens:
+            expected = min(session.known_tokens, event.prompt_tokens)
+            self.corrections[session.backend].returned(expected, event.cached_tokens + BLOCK_SLACK_TOKENS)
 
     def computed(self, session: SessionState, event: TurnEnded) -> None:
         """A turn has run: what it computed has pushed out as much of what was idle."""

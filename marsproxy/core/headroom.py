@@ -18,6 +18,7 @@ class BackendState:
     observed_at_s: float | None = None
     is_reachable: bool = True
     takes_hints: bool = False
+    preemptions_total: int | None = None
     counted: dict[str, SessionState] = field(default_factory=dict)
     """Sessions charged to the budget, by id, in the order in which they were charged."""
     reserved_tokens: float = 0.0

@@ -115,7 +115,7 @@ class Policy:
             case TurnEnded():
                 self._ended(event, now, commands)
             case BackendObserved():
-                self.backends[event.backend].observe(event, now)
+                self._budgets.observe(event, now, is_waited_for=bool(self.held))
                 self._may_admit = True
             case BackendUnreachable():
                 self.backends[event.backend].is_reachable = False
@@ -335,6 +335,8 @@ class Policy:
 
     def _learn_size(self, turn: OpenTurn, event: TurnEnded, now: float) -> None:
         session = turn.session
+        if turn.turn_class is TurnClass.CONTINUATION:
+            self._budgets.returned(session, event)
         if session.turns == 0 and event.cached_tokens is not None:
             self._budgets.learn_shared(session, event.cached_tokens)
         if event.prompt_tokens is None:

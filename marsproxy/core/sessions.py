@@ -55,6 +55,8 @@ class SessionState:
     """Turns that finished."""
     context_tokens: int = 0
     """Prompt and answer of the latest turn: usage where known, else the estimate."""
+    known_tokens: int = 0
+    """The same of the latest turn whose usage came back: what its backend has had in its cache."""
     peak_tokens: int = 0
     open_turns: set[str] = field(default_factory=set)
     """Held or in flight, side calls included."""
@@ -75,7 +77,7 @@ class SessionState:
     """Somebody said so; forgotten as soon as its open turns are answered."""
 
     def grow_to(self, tokens: int) -> None:
-        self.context_tokens = tokens
+        self.context_tokens = self.known_tokens = tokens
         self.peak_tokens = max(self.peak_tokens, tokens)
 
 

@@ -101,7 +101,12 @@ def main() -> None:
         took_s = time.perf_counter() - begin
         totals = scheduler.totals
         ratio = totals.prefix_cache_hits / totals.prefix_cache_queries
-        row = (f"{totals.finished / took_s:,.0f}", f"{took_s:.2f}", f"{totals.finished:,}", f"{totals.steps:,}")
+        row = (
+            f"{totals.finished / took_s:,.0f}",
+            f"{took_s:.2f}",
+            f"{totals.finished:,}",
+            f"{totals.steps:,}",
+        )
         table.add_row(case, *row, f"{ratio:.3f}", f"{totals.preemptions:,}", f"{end_s:,.0f}")
     Console().print(table)
 
