@@ -25,7 +25,7 @@ CHANCE = 2.0
 two standard deviations of a part that is like the whole: one such part in twenty is taken to differ."""
 MAX_POOLS = 64
 """Priors at once: backends whose pools differ in size have each their own."""
-REFRESH = 16
+REFRESH = 8
 """A curve is computed anew when its table has changed by one part in so many, counting ends and growth
 each for themselves: of ten thousand sessions that grow, the few that end say most."""
 
