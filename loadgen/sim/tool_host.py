@@ -5,7 +5,7 @@ A fluid model, uncalibrated. A tool is so many seconds of progress, one per seco
 - Cores: while the tools ask for more cores than there are, all that use any get on at ``cores /
   demand``: an ideal fair scheduler without cost of switching. Tools that only wait are not slowed.
 - Memory: while the tools hold more than there is, everything on the host gets on slower by
-  ``(held / memory) ** THRASH_EXPONENT``. No tool is killed, and memory comes back when a tool ends.
+  ``(held / memory) ** thrash_exponent``. No tool is killed, and memory comes back when a tool ends.
 
 Tools of one class all progress at one rate, so each class has one counter of attained service and
 a heap of the readings at which its tools are done. A change of the rates touches the two counters,
@@ -84,9 +84,12 @@ class Average:
 
 
 class FluidHost:
-    def __init__(self, cores: float, memory_mb: float | None) -> None:
+    def __init__(
+        self, cores: float, memory_mb: float | None, thrash_exponent: float = THRASH_EXPONENT
+    ) -> None:
         self.cores = cores
         self.memory_mb = memory_mb
+        self.thrash_exponent = thrash_exponent
         self.running = 0
         self.cores_wanted = 0.0
         self.memory_used_mb = 0.0
@@ -109,7 +112,7 @@ class FluidHost:
         """Factor by which lack of memory slows everything, 1 if there is none."""
         if self.memory_mb is None or self.memory_used_mb <= self.memory_mb * (1 + ROUNDING):
             return 1.0
-        return math.pow(self.memory_used_mb / self.memory_mb, THRASH_EXPONENT)
+        return math.pow(self.memory_used_mb / self.memory_mb, self.thrash_exponent)
 
     @property
     def is_short_of_cores(self) -> bool:

@@ -22,7 +22,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from loadgen.errors import LoadgenError
-from loadgen.sim.tool_host import FluidHost, HostedTool
+from loadgen.sim.tool_host import THRASH_EXPONENT, FluidHost, HostedTool
 from loadgen.workload import ToolCall
 from marsproxy.core.events import ToolHostsObserved, ToolPhase
 
@@ -45,6 +45,8 @@ class ToolHostShape:
     hosts: int = 1
     slots_per_core: float = 1.0
     """Tools that may run at a time for each core; one slot at least."""
+    thrash_exponent: float = THRASH_EXPONENT
+    """How fast a host slows down whose tools hold more memory than it has."""
 
     def __post_init__(self) -> None:
         if not 0 < self.cores < inf:
@@ -55,6 +57,8 @@ class ToolHostShape:
             raise LoadgenError(f"{self.hosts} tool hosts; allowed: 1 or more")
         if not 0 < self.slots_per_core < inf:
             raise LoadgenError(f"slots per core are {self.slots_per_core}; allowed: more than 0")
+        if not 0 <= self.thrash_exponent < inf:
+            raise LoadgenError(f"thrash exponent is {self.thrash_exponent}; allowed: 0 or more")
 
     @property
     def slots(self) -> int:
@@ -78,7 +82,7 @@ class ToolStep:
 class ToolHosts:
     def __init__(self, shape: ToolHostShape | None) -> None:
         self.shape = shape
-        self._hosts = [FluidHost(shape.cores, shape.memory_mb) for _ in range(shape.hosts)] if shape else []
+        self._hosts = [make_host(shape) for _ in range(shape.hosts)] if shape else []
         self._tools: dict[str, HostedTool] = {}
         self._queue: OrderedDict[str, HostedTool] = OrderedDict()
         self._apart: list[tuple[float, int, HostedTool]] = []
@@ -222,6 +226,10 @@ class ToolHosts:
         while self._apart and self._apart[0][2].is_gone:
             heappop(self._apart)
         return self._apart[0][0] if self._apart else inf
+
+
+def make_host(shape: ToolHostShape) -> FluidHost:
+    return FluidHost(shape.cores, shape.memory_mb, shape.thrash_exponent)
 
 
 def is_apart(call: ToolCall) -> bool:

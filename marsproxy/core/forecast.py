@@ -7,8 +7,8 @@ would be if it knew.
 
 from typing import Protocol
 
-from marsproxy.core.durations import DurationCurve
 from marsproxy.core.events import ToolObserved, TurnEnded
+from marsproxy.core.histogram import Curve
 from marsproxy.core.sessions import SessionState
 
 
@@ -30,12 +30,15 @@ class Forecast(Protocol):
     def gap_over_probability(self, session: SessionState, signature: str | None, within_s: float) -> float:
         """Chance that the gap that has just begun is over ``within_s`` seconds from its start."""
 
-    def gap_curve(self, session: SessionState, signature: str | None) -> DurationCurve:
-        """The same for every ``within_s`` at once; its ``quantile_s`` says how long to wait for a return."""
+    def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
+        """The same for every ``within_s`` at once; its ``quantile`` says how long to wait for a return."""
 
-    def memory_mb(self, family: str, signature: str | None) -> float | None:
+    def memory_mb(self, signature: str | None, family: str) -> float | None:
         """Peak memory that a call of the tool will hardly exceed (95 %); of any tool of the family if the
-        tool is None or was not seen yet. None: nothing is known."""
+        tool is None. None: nothing is known."""
+
+    def memory_mean_mb(self, signature: str | None, family: str) -> float | None:
+        """Mean of the peaks: many calls at once need about that much each."""
 
     def turn_arrived(self, session: SessionState, prompt_tokens: int, now: float) -> None:
         """A main turn came, with a prompt of about that size. The session's clock stands still until the

@@ -1,53 +1,82 @@
-"""What finished sessions and tools have taught: the live policy's forecast.
+"""What sessions and tools have taught so far: the live policy's forecast.
 
-Owns the tables of families and tools. Sizes come from ``estimate``, durations from ``durations``;
-what is done with an expectation is the policy's business.
+Owns what is known of each live session beyond the session table, and the priors. How a distribution is
+learned is in ``lifetable`` (sizes that grow until they end) and ``histogram`` (what is measured once).
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from marsproxy.core.durations import EDGES_S, DecayedHistogram, DurationCurve
-from marsproxy.core.estimate import MAX_FAMILIES, PeakEstimator
 from marsproxy.core.events import ToolObserved, TurnEnded
+from marsproxy.core.families import MAX_POOLS, FamilyTables, Part, Place, prompt_bucket
+from marsproxy.core.histogram import Curve, log_edges
+from marsproxy.core.lifetable import LifeCurve, edges, next_edge, rayleigh
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import AdmissionSettings
+from marsproxy.core.toolpast import ToolPast
 
 MAX_COURSES = 100_000
-PSEUDO_SAMPLES = 5.0
-PRIOR_WORK_S = 300.0
+"""Sessions whose course is remembered; a policy that forgets its sessions never comes near."""
+TOKEN_EDGES = edges(500, 1e6)
+"""From the shortest first prompts of agents to the longest contexts that are served."""
+WORK_EDGES_S = edges(1, 32_768)
+"""To nine hours."""
+PRIOR_WORK_S = 185.0
+"""Mean job of an autonomous coding agent on a server with room (lab). With one kind of traffic it orders
+nothing, whatever it is."""
+GAP_EDGES_S = log_edges(-2, 4, 4)
+"""10 ms, below which nothing is decided, to 2.8 h, longer than any row of the session table lives; each
+1.78 times the one before."""
+GAP_PRIOR = Curve(
+    (0.1, 0.2, 0.5, 1, 3, 10, 30, 100, 300, 1_000),
+    (0.10, 0.37, 0.50, 0.56, 0.61, 0.81, 0.91, 0.96, 0.98, 1.0),
+)
+"""Seconds of tool gaps, in equal parts of what the load profiles are made from: SWE-agent (p50 0.155, p90
+0.395), TraceLab (p50 0.3, p90 13.6, 4.9 % above 60) and Claude Code sessions (p50 9, p90 76)."""
+PAUSE_PRIOR = Curve(
+    (9, 16, 31, 49, 78, 122, 179, 291, 564, 1_414, 6_565),
+    (0.05, 0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80, 0.90, 1.0),
+)
+"""Seconds until a user's next message, from the same Claude Code sessions."""
+MEMORY_EDGES_MB = log_edges(0, 6, 8)
+"""1 MB, an interpreter being some tens, to 1 TB; each 1.33 times the one before."""
+MEMORY_SHARE = 0.95
+"""Of a tool's calls, those that need no more than ``memory_mb``."""
+
+
+def on_edges(prior: Curve, at: tuple[float, ...]) -> Curve:
+    return Curve(at, [prior.share_within(edge) for edge in at])
 
 
 @dataclass(slots=True)
 class Course:
     """What a session has done so far."""
 
+    place: Place
     first_prompt_tokens: int
     worked_s: float = 0.0
+    """Until its clock last stood still."""
     since_s: float | None = None
-    """Since when its clock runs; None while it is held or at rest."""
-    last_s: float = 0.0
-    in_flight: int = 0
+    """Since when its clock runs: from a turn's way to the backend, through gaps, until it is held."""
+    ended_at_s: float | None = None
+    """When its latest turn ended."""
+    reached_tokens: float = 0.0
+    """Size up to which its tables know of it: its largest context since it last came to rest. After a
+    return, the next edge: who comes into a bucket half way says nothing about it."""
+    reached_s: float = 0.0
+    """Work that its tables know of."""
+    rested_at: list[tuple[Part, int]] = field(default_factory=list)
+    """While at rest: where its work was told to have ended."""
+    is_resting: bool = False
+    is_sized: bool = False
+    """It has left the bucket in which it came back, so where it rests next counts."""
+
+    def work_s(self, now: float) -> float:
+        return self.worked_s + (0.0 if self.since_s is None else now - self.since_s)
 
     def stop(self, now: float) -> None:
-        if self.since_s is not None:
-            self.worked_s += now - self.since_s
-            self.since_s = None
-
-
-@dataclass(slots=True)
-class Mean:
-    latest: OrderedDict[str, float] = field(default_factory=OrderedDict)
-    total: float = 0.0
-
-    def put(self, session_id: str, value: float) -> None:
-        self.total += value - self.latest.pop(session_id, 0.0)
-        self.latest[session_id] = value
-        if len(self.latest) > 30:
-            self.total -= self.latest.popitem(last=False)[1]
-
-    def shrunk(self, prior: float) -> float:
-        return (self.total + PSEUDO_SAMPLES * prior) / (len(self.latest) + PSEUDO_SAMPLES)
+        self.worked_s = self.work_s(now)
+        self.since_s = None
 
 
 class LearnedForecast:
@@ -55,75 +84,126 @@ class LearnedForecast:
 
     def __init__(self, settings: AdmissionSettings) -> None:
         self._settings = settings
-        self._peaks = PeakEstimator()
         self._courses: OrderedDict[str, Course] = OrderedDict()
-        self._work: OrderedDict[tuple[str, int] | str, Mean] = OrderedDict()
-        self._all_work = Mean()
-        self._gaps: OrderedDict[str | None, DecayedHistogram] = OrderedDict()
-        self._memory: OrderedDict[str, float] = OrderedDict()
+        # A family of short chats says nothing about the size of agents, and reserving too little is what
+        # breaks a server: each family's size starts from the prior.
+        self._sizes = FamilyTables(TOKEN_EDGES, is_one_kind=False)
+        self._work = FamilyTables(WORK_EDGES_S, is_one_kind=True)
+        self._work_prior = rayleigh(WORK_EDGES_S, PRIOR_WORK_S)
+        self._size_priors: dict[float, LifeCurve] = {}
+        self._gaps = ToolPast(on_edges(GAP_PRIOR, GAP_EDGES_S))
+        self._pauses = ToolPast(on_edges(PAUSE_PRIOR, GAP_EDGES_S))
+        self._memory = ToolPast(Curve(MEMORY_EDGES_MB, [0.0] * len(MEMORY_EDGES_MB)))
+
+    # -- questions --------------------------------------------------------------------------------
 
     def peak_tokens(self, session: SessionState, pool_tokens: int | None) -> float:
-        prior = float(self._settings.peak_prior_tokens)
-        if pool_tokens is not None:
-            prior = min(prior, pool_tokens * self._settings.peak_prior_pool_share)
-        return max(session.context_tokens, self._peaks.expected(session.family, prior))
+        course, prior = self._courses.get(session.id), self._size_prior(pool_tokens)
+        if course is None:
+            return self._sizes.curve((session.family, 0), prior).expected_of(session.context_tokens)
+        size = session.context_tokens or course.first_prompt_tokens
+        return self._sizes.curve(course.place, prior).expected_of(size)
 
     def work_s(self, session: SessionState) -> float:
-        family = self._work.get(session.family, Mean()).shrunk(self._all_work.shrunk(PRIOR_WORK_S))
-        return self._work.get(self._bucket(session), Mean()).shrunk(family)
-
-    def _bucket(self, session: SessionState) -> tuple[str, int]:
-        course = self._courses.get(session.id)
-        return (session.family, 0 if course is None else course.first_prompt_tokens.bit_length())
+        return self._work.curve(self._place(session), self._work_prior).mean
 
     def gap_over_probability(self, session: SessionState, signature: str | None, within_s: float) -> float:
-        return self.gap_curve(session, signature).over_within(within_s)
+        return self.gap_curve(session, signature).share_within(within_s)
 
-    def gap_curve(self, session: SessionState, signature: str | None) -> DurationCurve:
-        prior = [1 - 1 / (1 + edge_s) for edge_s in EDGES_S]
-        histogram = self._gaps.get(signature, DecayedHistogram())
-        return DurationCurve(EDGES_S, histogram.shrunk_towards(prior, PSEUDO_SAMPLES))
+    def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
+        past = self._pauses if signature is None else self._gaps
+        return past.curve(session.family, signature)
 
-    def memory_mb(self, family: str, signature: str | None) -> float | None:
-        return self._memory.get(signature or "")
+    def memory_mb(self, signature: str | None, family: str) -> float | None:
+        if self._memory.mean(family, signature) is None:
+            return None
+        return self._memory.curve(family, signature).quantile(MEMORY_SHARE)
+
+    def memory_mean_mb(self, signature: str | None, family: str) -> float | None:
+        return self._memory.mean(family, signature)
+
+    # -- what happened ----------------------------------------------------------------------------
 
     def turn_arrived(self, session: SessionState, prompt_tokens: int, now: float) -> None:
         course = self._courses.get(session.id)
         if course is None:
-            course = self._courses[session.id] = Course(prompt_tokens)
+            place = (session.family, prompt_bucket(prompt_tokens))
+            self._courses[session.id] = Course(place, prompt_tokens)
             if len(self._courses) > MAX_COURSES:
                 self._courses.popitem(last=False)
-        if not session.main_turns:
+        elif not session.main_turns:
             course.stop(now)
 
     def turn_forwarded(self, session: SessionState, now: float) -> None:
         course = self._courses.get(session.id)
-        if course is not None and course.since_s is None:
+        if course is None:
+            return
+        if course.is_resting:
+            self._resume(course)
+        if course.since_s is None:
             course.since_s = now
 
     def turn_ended(self, session: SessionState, event: TurnEnded, now: float) -> None:
         course = self._courses.get(session.id)
-        if course is not None:
-            course.last_s = now
+        if course is None:
+            return
+        course.ended_at_s = now
+        work_s, context = course.work_s(now), session.context_tokens
+        for part in self._work.parts(course.place):
+            part.table.grew(course.reached_s, work_s)
+        course.reached_s = work_s
+        if context > course.reached_tokens:
+            for part in self._sizes.parts(course.place):
+                part.table.grew(course.reached_tokens, context)
+            course.reached_tokens = context
+            course.is_sized = True
 
     def gap_ended(self, session: SessionState, signature: str | None, gap_s: float) -> None:
-        self._gaps.setdefault(signature, DecayedHistogram()).add(gap_s)
-        if len(self._gaps) > MAX_FAMILIES:
-            self._gaps.popitem(last=False)
+        past = self._pauses if signature is None else self._gaps
+        past.add(session.family, signature, gap_s)
 
     def tool_finished(self, family: str, event: ToolObserved) -> None:
         if event.memory_peak_mb is not None:
-            self._memory[event.tool_signature or ""] = event.memory_peak_mb
+            self._memory.add(family, event.tool_signature, event.memory_peak_mb)
 
     def session_rested(self, session: SessionState, now: float) -> None:
-        self._peaks.learn(session.family, session.id, session.peak_tokens)
         course = self._courses.get(session.id)
-        if course is None:
+        if course is None or course.is_resting or course.ended_at_s is None:
             return
-        course.stop(course.last_s)
-        for key in (session.family, self._bucket(session)):
-            self._work.setdefault(key, Mean()).put(session.id, course.worked_s)
-        self._all_work.put(session.id, course.worked_s)
+        course.is_resting = True
+        course.stop(course.ended_at_s)
+        if course.is_sized:
+            for part in self._sizes.parts(course.place):
+                part.table.ended(course.reached_tokens)
+        course.reached_tokens, course.is_sized = next_edge(TOKEN_EDGES, session.context_tokens), False
+        course.rested_at = [
+            (part, part.table.ended(course.reached_s)) for part in self._work.parts(course.place)
+        ]
 
     def session_forgotten(self, session: SessionState) -> None:
         self._courses.pop(session.id, None)
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _resume(course: Course) -> None:
+        """Its work was not at its end after all. Its size was: it let go of its budget."""
+        course.is_resting = False
+        for part, end in course.rested_at:
+            part.table.resumed(course.reached_s, end)
+        course.rested_at = []
+
+    def _place(self, session: SessionState) -> Place:
+        course = self._courses.get(session.id)
+        return (session.family, 0) if course is None else course.place
+
+    def _size_prior(self, pool_tokens: int | None) -> LifeCurve:
+        mean = float(self._settings.peak_prior_tokens)
+        if pool_tokens is not None:
+            mean = min(mean, pool_tokens * self._settings.peak_prior_pool_share)
+        prior = self._size_priors.get(mean)
+        if prior is None:
+            if len(self._size_priors) >= MAX_POOLS:
+                self._size_priors.clear()
+            prior = self._size_priors[mean] = rayleigh(TOKEN_EDGES, mean)
+        return prior

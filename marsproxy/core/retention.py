@@ -12,7 +12,7 @@ worth for a second: 0 while there is room. Pure arithmetic: knows neither sessio
 from dataclasses import dataclass
 from math import exp
 
-from marsproxy.core.durations import DurationCurve
+from marsproxy.core.histogram import Curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Keep:
 DEMOTE = Keep(0.0, 0.0)
 
 
-def best_keep(gap: DurationCurve, saved_s: float, tokens: int, price: float) -> Keep:
+def best_keep(gap: Curve, saved_s: float, tokens: int, price: float) -> Keep:
     """The most valuable of the times at which the curve has a point.
 
     Between two of them the curve is straight, so the marginal value only falls: the best time is at most
@@ -36,7 +36,7 @@ def best_keep(gap: DurationCurve, saved_s: float, tokens: int, price: float) -> 
         price: seconds lost per token and second held.
     """
     best, held_s, last_s, last = DEMOTE, 0.0, 0.0, 0.0
-    for at_s, over in zip(gap.edges_s, gap.over, strict=True):
+    for at_s, over in zip(gap.edges, gap.shares, strict=True):
         held_s += (at_s - last_s) * (1 - (last + over) / 2)
         value_s = over * saved_s - price * tokens * held_s
         if value_s > 0 and value_s >= best.value_s:

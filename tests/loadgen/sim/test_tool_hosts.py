@@ -1,6 +1,8 @@
 """Tools on hosts in virtual time: who runs when, for how long, and what is seen of it."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,13 @@ def test_too_much_memory_slows_everything() -> None:
     assert hosts.cores_busy == pytest.approx(1 / slowed)
     assert ends(run_out(hosts)) == pytest.approx({"a": slowed, "b": slowed})
     assert hosts.memory_peak_mb == 200
+
+
+def test_how_fast_a_host_slows_down_is_a_setting() -> None:
+    hosts = ToolHosts(ToolHostShape(4, 100, Discipline.SHARING, thrash_exponent=1.0))
+    for key in "ab":
+        hosts.submit(key, call(1.0, memory_mb=150), 0.0)
+    assert ends(run_out(hosts)) == pytest.approx({"a": 3.0, "b": 3.0})
 
 
 def test_slots_wait_in_order() -> None:
@@ -240,17 +249,16 @@ def test_memory_without_a_bound_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "memory_mb", "hosts", "per_core", "says"),
+    ("change", "says"),
     [
-        (0, None, 1, 1.0, "cores of a tool host are 0; allowed"),
-        (float("nan"), None, 1, 1.0, "cores of a tool host are nan"),
-        (1, 0, 1, 1.0, "memory of a tool host is 0 MB"),
-        (1, None, 0, 1.0, "0 tool hosts"),
-        (1, None, 1, 0, "slots per core are 0"),
+        ({"cores": 0}, "cores of a tool host are 0; allowed"),
+        ({"cores": float("nan")}, "cores of a tool host are nan"),
+        ({"memory_mb": 0}, "memory of a tool host is 0 MB"),
+        ({"hosts": 0}, "0 tool hosts"),
+        ({"slots_per_core": 0}, "slots per core are 0"),
+        ({"thrash_exponent": -1}, "thrash exponent is -1"),
     ],
 )
-def test_a_senseless_shape_is_refused(
-    cores: float, memory_mb: float | None, hosts: int, per_core: float, says: str
-) -> None:
+def test_a_senseless_shape_is_refused(change: dict[str, Any], says: str) -> None:
     with pytest.raises(LoadgenError, match=says):
-        ToolHostShape(cores, memory_mb, hosts=hosts, slots_per_core=per_core)
+        replace(ToolHostShape(2.0), **change)

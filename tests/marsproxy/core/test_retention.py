@@ -2,19 +2,19 @@
 
 import pytest
 
-from marsproxy.core.durations import DurationCurve, certain
+from marsproxy.core.histogram import Curve, certain
 from marsproxy.core.retention import DEMOTE, PrefillRate, ShadowPrice, best_keep
 
 
 def test_memory_that_costs_nothing_is_kept_to_the_end():
-    keep = best_keep(DurationCurve((1.0, 10.0), (0.5, 1.0)), saved_s=2.0, tokens=1_000, price=0.0)
+    keep = best_keep(Curve((1.0, 10.0), (0.5, 1.0)), saved_s=2.0, tokens=1_000, price=0.0)
     assert (keep.ttl_s, keep.value_s) == (10.0, 2.0)
 
 
 def test_a_long_tail_is_not_waited_for():
     # Half return within a second: 0.5 * 2 - 0.001 * 1000 * (1 * 0.75) = 0.25, at ten seconds
     # 2 - (0.75 + 9 * 0.25) = -1.
-    keep = best_keep(DurationCurve((1.0, 10.0), (0.5, 1.0)), saved_s=2.0, tokens=1_000, price=0.001)
+    keep = best_keep(Curve((1.0, 10.0), (0.5, 1.0)), saved_s=2.0, tokens=1_000, price=0.001)
     assert keep.ttl_s == 1.0
     assert keep.value_s == pytest.approx(0.25)
 

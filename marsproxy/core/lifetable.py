@@ -1,0 +1,170 @@
+"""How far things of a kind get before they end, learned also from those that have not ended yet.
+
+Theory of operation
+-------------------
+
+The mean of what has ended is too low while few have: the first to finish are the short ones. A life
+table asks another question, bucket by bucket: of those that left this bucket, how many left it by ending
+in it, and how many by growing out of it? The answer needs no end to be seen of those that grew, so a
+session still running counts for every bucket that it has behind it. (The estimator is Kaplan and
+Meier's, JASA 1958, in its grouped form; a session whose growth is first seen half way counts from there.)
+
+Chained from the last bucket to the first, the answers give the mean over all, and for something that has
+come a certain way the mean over those that came as far. Where everything has ended, the mean over all is
+exactly the mean of the ends. A prior is a fraction of a cohort that went through the table before, so it
+weighs less in each bucket the more have been there.
+
+Knows sizes only; whether they are tokens or seconds is the user's business.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import erf, exp, pi, sqrt
+
+MEMORY = 30
+"""Ends after which an end weighs 1/e (simulated runs: 30 follows drift without jumping about)."""
+NOTHING = 1e-6
+"""A share or count below this says nothing: what is left of a prior far beyond its tail, or of rounding."""
+RATIO = 2**0.25
+"""From one edge to the next. Who is still in a bucket says nothing about it yet, so buckets that are too wide
+lose what a crowd that grows in step has to tell (half an octave: 8 points more bias at the tenth end)."""
+
+
+def edges(least: float, most: float) -> tuple[float, ...]:
+    """Where buckets begin: 0, ``least`` and on by ``RATIO`` up to ``most``; the last one has no end."""
+    found = [0.0, least]
+    while found[-1] < most:
+        found.append(found[-1] * RATIO)
+    return tuple(found)
+
+
+def next_edge(edges: Sequence[float], size: float) -> float:
+    """Where the bucket after that of ``size`` begins; of the last bucket, where it begins itself."""
+    return edges[min(bisect_right(edges, size), len(edges) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class LifeCurve:
+    """A distribution of final sizes."""
+
+    edges: Sequence[float]
+    alive: Sequence[float]
+    """Share that gets to the beginning of each bucket."""
+    ending: Sequence[float]
+    """Of those, the share that ends in it; 1 in the last."""
+    end_mean: Sequence[float]
+    """Mean size of those that end in it."""
+    expected: Sequence[float]
+    """Mean final size of those that get to its beginning."""
+
+    @property
+    def mean(self) -> float:
+        return self.expected[0]
+
+    def expected_of(self, size: float) -> float:
+        """Mean final size of those that have come to ``size``; always more than it."""
+        bucket = bisect_right(self.edges, size) - 1
+        is_last = bucket == len(self.edges) - 1
+        upper = size * RATIO if is_last else self.edges[bucket + 1]
+        # Who has come beyond the usual end within the bucket ends half way to where it ends.
+        end = self.end_mean[bucket]
+        end = end if end > size else (size + upper) / 2
+        return end if is_last else end + (1 - self.ending[bucket]) * (self.expected[bucket + 1] - end)
+
+
+def life_curve(edges: Sequence[float], ending: Sequence[float], end_mean: Sequence[float]) -> LifeCurve:
+    alive = list(accumulate(ending[:-1], lambda share, ends: share * (1 - ends), initial=1.0))
+    expected = [end_mean[-1]]
+    for ends, mean in zip(ending[-2::-1], end_mean[-2::-1], strict=True):
+        expected.append(ends * mean + (1 - ends) * expected[-1])
+    return LifeCurve(edges, alive, ending, end_mean, expected[::-1])
+
+
+def rayleigh(edges: Sequence[float], mean: float) -> LifeCurve:
+    """A prior of that mean. Its 90th percentile is 1.8 and its 99th 2.6 times its median, as the final
+    contexts of coding agents are (SWE-agent 1.7 and 2.9, Claude Code on SWE-rebench 1.5 and 1.9)."""
+    alive = [exp(-pi / 4 * (edge / mean) ** 2) for edge in edges]
+    lived = [mean * erf(sqrt(pi) / 2 * edge / mean) for edge in edges]
+    ending, end_mean = [], []
+    for i, edge in enumerate(edges[:-1]):
+        ends = alive[i] - alive[i + 1]
+        both = edge * alive[i] - edges[i + 1] * alive[i + 1] + lived[i + 1] - lived[i]
+        is_reached = ends > NOTHING
+        ending.append(ends / alive[i] if is_reached else 0.5)
+        end_mean.append(both / ends if is_reached else (edge + edges[i + 1]) / 2)
+    return life_curve(edges, [*ending, 1.0], [*end_mean, edges[-1] * RATIO])
+
+
+class LifeTable:
+    """Counts by bucket: who ended in it, at which size, and who grew out of it. Older ones weigh less."""
+
+    __slots__ = ("_edges", "_ended", "_ended_size", "_grown", "ends", "steps")
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self._edges = edges
+        self._grown = [0.0] * len(edges)
+        self._ended = [0.0] * len(edges)
+        self._ended_size = [0.0] * len(edges)
+        self.ends = 0
+        """Ends told so far."""
+        self.steps = 0
+        """Buckets grown out of, told so far."""
+
+    def grew(self, before: float, after: float) -> None:
+        """Something has come from one size to another."""
+        first, last = bisect_right(self._edges, before) - 1, bisect_right(self._edges, after) - 1
+        for bucket in range(first, last):
+            self._grown[bucket] += 1
+        self.steps += max(0, last - first)
+
+    def ended(self, size: float) -> int:
+        """Something has come to its end. The number is for ``resumed``."""
+        keep = 1 - 1 / MEMORY
+        self._grown = [count * keep for count in self._grown]
+        self._ended = [count * keep for count in self._ended]
+        self._ended_size = [total * keep for total in self._ended_size]
+        self._add_end(size, 1.0)
+        self.ends += 1
+        return self.ends
+
+    def resumed(self, size: float, end: int) -> None:
+        """That was not the end: what it had come to weigh by now is taken back."""
+        self._add_end(size, -((1 - 1 / MEMORY) ** (self.ends - end)))
+
+    def _add_end(self, size: float, weight: float) -> None:
+        bucket = bisect_right(self._edges, size) - 1
+        self._ended[bucket] = max(0.0, self._ended[bucket] + weight)
+        self._ended_size[bucket] = max(0.0, self._ended_size[bucket] + weight * size)
+
+    @property
+    def steps_kept(self) -> float:
+        """Of the steps, those that still count. Linear in the number of buckets."""
+        return sum(self._grown)
+
+    def surprise(self, prior: LifeCurve) -> float:
+        """How far the ends seen are from those that the prior lets expect, as a squared normal deviate.
+
+        The log-rank test against one known curve: about 1 on average if the prior is the truth.
+        """
+        off, variance = 0.0, 0.0
+        for grown, ended, share in zip(self._grown, self._ended, prior.ending, strict=True):
+            left = grown + ended
+            off += ended - left * share
+            variance += left * share * (1 - share)
+        return off * off / variance if variance > NOTHING else 0.0
+
+    def curve(self, prior: LifeCurve, prior_count: float) -> LifeCurve:
+        """What was seen, and ``prior_count`` more that went as the prior has it."""
+        ending, end_mean = [], []
+        for grown, ended, size, alive, share, mean in zip(
+            self._grown, self._ended, self._ended_size, prior.alive, prior.ending, prior.end_mean, strict=True
+        ):
+            came = prior_count * alive
+            ends = ended + came * share
+            left = ended + grown + came
+            ending.append(ends / left if left > NOTHING else share)
+            end_mean.append((size + came * share * mean) / ends if ends > NOTHING else mean)
+        ending[-1] = 1.0
+        return life_curve(self._edges, ending, end_mean)
