@@ -13,6 +13,12 @@ def ideal_session_s(session: Session, step_time: StepTime) -> float:
     return sum(ideal_turns_s(session, step_time)) + sum(gap_s(session, i) for i in range(len(session.turns)))
 
 
+def ideal_work_s(session: Session, step_time: StepTime) -> float:
+    """The same without the user's pauses."""
+    tools_s = sum(turn.tool.duration_s for turn in session.turns if turn.tool)
+    return sum(ideal_turns_s(session, step_time)) + tools_s
+
+
 def ideal_turns_s(session: Session, step_time: StepTime) -> list[float]:
     turns_s = []
     cached, context = 0, session.system_tokens

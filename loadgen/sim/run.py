@@ -2,19 +2,23 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
 from loadgen.errors import LoadgenError
 from loadgen.provenance import commit, describe
 from loadgen.records import SessionRecord, TurnRecord
-from loadgen.sim.ideal import ideal_session_s
-from loadgen.sim.settings import SimulationSettings
+from loadgen.sim.forecasts import WithoutHistory, ScaledForecast, TrueForecast
+from loadgen.sim.ideal import ideal_session_s, ideal_work_s
+from loadgen.sim.settings import SimulationSettings, Sizes
 from loadgen.sim.simulation import Simulation
 from loadgen.source import Workload
 from loadgen.summary import summarise
 from loadgen.workload import Session
+from marsproxy.core.forecast import Forecast
+from marsproxy.core.learned import LearnedForecast
+from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
 
 
@@ -71,7 +75,30 @@ def check_fits(workload: Workload, kv_tokens: int) -> None:
 def make_policy(
     settings: SimulationSettings, sessions: list[Session], step_time: StepTime
 ) -> SchedulingPolicy:
-    return settings.kind.make(settings.policy_settings, settings.backend_names)
+    kind = settings.kind
+    if settings.sizes is Sizes.LEARNED and settings.size_factor == 1:
+        return kind.make(settings.policy_settings, settings.backend_names)
+    if kind.parts is None:
+        raise LoadgenError(f"--sizes and --size-factor are for mars; {settings.policy} predicts in its own way")
+    return Policy(
+        replace(settings.policy_settings, parts=kind.parts),
+        settings.backend_names,
+        make_forecast(settings, sessions, step_time),
+    )
+
+
+def make_forecast(settings: SimulationSettings, sessions: list[Session], step_time: StepTime) -> Forecast:
+    admission = settings.policy_settings.admission
+    forecast: Forecast
+    match settings.sizes:
+        case Sizes.LEARNED:
+            forecast = LearnedForecast(admission)
+        case Sizes.TRUE:
+            by_id = {session.id: session for session in sessions}
+            forecast = TrueForecast(by_id, lambda session: ideal_work_s(session, step_time))
+        case Sizes.NO_HISTORY:
+            forecast = WithoutHistory(LearnedForecast(admission))
+    return ScaledForecast(forecast, settings.size_factor) if settings.size_factor != 1 else forecast
 
 
 def meta_of(

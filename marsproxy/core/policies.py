@@ -4,7 +4,7 @@ One table for ``marsproxy serve --policy``, for the simulator and for the docume
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from marsproxy.core.baselines.autellix import Autellix
@@ -16,7 +16,7 @@ from marsproxy.core.baselines.priority import ContinuationsFirst
 from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPublished
 from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
-from marsproxy.core.settings import ConfigError, PolicySettings
+from marsproxy.core.settings import ConfigError, Parts, PolicySettings
 
 EngineOrder = Literal["fcfs", "priority"]
 """vLLM's ``--scheduling-policy``."""
@@ -31,10 +31,38 @@ class PolicyKind:
     needs_hints: bool = False
     """Is not itself without an engine that takes ``HintKv`` or ``Reprioritise``: a stock vLLM behind the
     proxy is no comparison."""
+    parts: Parts | None = None
+    """Of a policy that is MARS, whole or in part: which of its parts work."""
 
+
+def _mars(about: str, parts: Parts, engine_order: EngineOrder = "priority") -> PolicyKind:
+    def make(settings: PolicySettings, backends: Sequence[str]) -> SchedulingPolicy:
+        return Policy(replace(settings, parts=parts), backends)
+
+    return PolicyKind(about, make, engine_order, parts=parts)
+
+
+NOTHING = Parts(
+    gpu_budget=False,
+    cpu_budget=False,
+    order=False,
+    priority=False,
+    retention=False,
+    valve=False,
+    correction=False,
+)
 
 POLICIES: Mapping[str, PolicyKind] = {
-    "mars": PolicyKind("this project's policy", Policy, "priority"),
+    "mars": PolicyKind("this project's policy", Policy, "priority", parts=Parts()),
+    "mars_admission": _mars(
+        "MARS, only its two budgets", replace(NOTHING, gpu_budget=True, cpu_budget=True), "fcfs"
+    ),
+    "mars_gpu": _mars("MARS, only its budget of KV tokens", replace(NOTHING, gpu_budget=True), "fcfs"),
+    "mars_cpu": _mars("MARS, only its budget of the tool hosts", replace(NOTHING, cpu_budget=True), "fcfs"),
+    "mars_priority": _mars("MARS, only its order in the engine", replace(NOTHING, priority=True)),
+    "mars_retention": _mars(
+        "MARS, only its leases and evictions", replace(NOTHING, retention=True), "fcfs"
+    ),
     "fcfs": PolicyKind("stock vLLM, first come, first served", Fcfs, "fcfs"),
     "priority": PolicyKind(
         "stock vLLM, continuations tagged before new sessions", ContinuationsFirst, "priority"
