@@ -24,6 +24,10 @@ from functools import cached_property
 from importlib import resources
 from typing import Any, Self
 
+HOST_BYTES_PER_S = 25e9
+"""PCIe 4.0 x16: 16 GT/s a lane with 128b/130b coding are 31.5e9 B/s each way (PCI-SIG, PCI Express Base
+Specification 4.0), of which packet headers and flow control leave about 80 % to a pinned copy."""
+
 
 @dataclass(frozen=True)
 class HardwareProfile:
@@ -118,6 +122,10 @@ class StepTime:
         kv_tokens = context_tokens + requests
         memory_s = self._dense_s + self._experts_s * covered + self._kv_s * kv_tokens
         return max(compute_s, memory_s) + self.hardware.step_overhead_s
+
+    def host_copy_seconds(self, tokens: int, bytes_per_s: float = HOST_BYTES_PER_S) -> float:
+        """Of the KV of that many tokens between the accelerator and the host's memory."""
+        return tokens * self.model.kv_bytes_per_token / bytes_per_s
 
     @cached_property
     def default_kv_tokens(self) -> int:

@@ -12,43 +12,63 @@ on. A history that is rewritten (condensed) is another text, so it needs a new c
 beside the session with a prompt of its own. Two requests of one chain at once are two readings of one
 text: they share what both have, as they would in vLLM.
 
-Owns which blocks are free, held or cached, as runs of blocks (``extents``); nothing is done block by
-block. What it must equal is ``BlockStore`` with hashes of ``(chain, index)``, and the tests hold it to it:
-free blocks that cache nothing go first, then idle ones in the order in which they were freed, tail first.
+What it must equal is ``BlockStore`` with hashes of ``(chain, index)``, and the tests hold it to it: free
+blocks that cache nothing go first, then idle ones in the order in which they were freed, tail first.
+
+On top of that it does what our scheduler plugin does in vLLM: ``keep``, ``release``, ``demote`` and
+``swap_out`` a chain between two requests. All act on idle blocks; only ``keep`` may also be said while the
+chain's request runs, and then applies when it finishes.
 """
 
-from loadgen.engine.extents import Chain, Extent, FreeQueue, Holder
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from loadgen.engine.extent_pool import ExtentPool, Parts
+from loadgen.engine.extents import Chain
+from loadgen.engine.host_tier import HostTier
+from loadgen.engine.leases import Leases
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.stores import Hit
+from marsproxy.core.commands import YieldsTo
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A ``keep`` that waits for the end of the chain's request."""
+
+    ttl_s: float | None
+    yields_to: YieldsTo
 
 
 class ChainStore:
-    def __init__(self, total_blocks: int, block_tokens: int = 16) -> None:
-        if total_blocks < 1:
-            raise ValueError(f"total_blocks must be at least 1, not {total_blocks}")
-        self.total_blocks = total_blocks
+    def __init__(self, total_blocks: int, block_tokens: int = 16, *, host_blocks: int = 0) -> None:
+        """``host_blocks`` is the room for chains that are swapped out; 0 has no host tier."""
         self.block_tokens = block_tokens
-        self._chains: dict[str, Chain] = {}
-        self._queue = FreeQueue()
-        self._idle_blocks = 0
-        self._empty_blocks = total_blocks
-        """Free ones that cache nothing; vLLM keeps them at the head of its queue."""
+        self._pool = ExtentPool(total_blocks)
+        self._leases = Leases(self._pool)
+        self._host = HostTier(host_blocks)
+        self._running: dict[str, int] = {}
+        """Requests that run, by chain."""
+        self._wishes: dict[str, _Wish] = {}
 
     def __repr__(self) -> str:
-        return f"<ChainStore {self.used_blocks} used, {self.free_blocks} free, {len(self._chains)} chains>"
+        return f"<ChainStore {self.used_blocks} used, {self.free_blocks} free, {self.leased_blocks} leased>"
+
+    @property
+    def total_blocks(self) -> int:
+        return self._pool.total_blocks
 
     @property
     def free_blocks(self) -> int:
-        return self._empty_blocks + self._idle_blocks
+        return self._pool.free_blocks
 
     @property
     def used_blocks(self) -> int:
-        return self.total_blocks - self._empty_blocks - self._idle_blocks
+        return self._pool.used_blocks
 
-    def resident_tokens(self, chain: str) -> int:
-        """Tokens of the chain's own blocks that are in the cache, held or idle."""
-        known = self._chains.get(chain)
-        return sum(extent.blocks for extent in known.extents) * self.block_tokens if known else 0
+    @property
+    def leased_blocks(self) -> int:
+        return self._pool.leased_blocks
 
     # -- what the scheduler asks -----------------------------------------------------------------
 
@@ -59,34 +79,37 @@ class ChainStore:
             raise ValueError(f"request {request.request_id}: shared_chain and shared_tokens go together")
 
     def find(self, request: EngineRequest, limit_blocks: int) -> Hit:
-        parts: list[tuple[Extent, int, int]] = []
-        found = 0
-        shared = min(self._shared_blocks(request), limit_blocks)
-        if shared:
-            found = self._cover(request.shared_chain, 0, shared, parts)
-        if found == shared:
-            found = self._cover(request.chain, found, limit_blocks, parts)
-        return Hit(found, parts)
+        assert request.chain is not None
+        parts: Parts = []
+        shared_blocks = self._shared_blocks(request)
+        found = self._cover(request.chain, request.shared_chain, shared_blocks, limit_blocks, parts)
+        host_blocks = 0
+        if self._host.used_blocks and found >= shared_blocks:
+            host_blocks = self._host.blocks_from(request.chain, found, limit_blocks)
+        return Hit(found, parts, host_blocks)
 
     def idle_blocks(self, hit: Hit) -> int:
-        return sum(end - start for extent, start, end in hit.parts if not extent.holders)
+        return sum([end - start for extent, start, end in hit.parts if not extent.holders])
 
     def take(self, request: EngineRequest, hit: Hit) -> None:
-        extents: list[Extent] = []
-        for extent, start, end in reversed(hit.parts):  # cuts leave the lower part in place
-            cut = self._cut(extent, start, end)
-            self._hold(cut, request)
-            extents.append(cut)
-        extents.reverse()
-        request.extents = extents
+        chain = request.chain
+        assert chain is not None
+        self._pool.hold_parts(list(hit.parts), request)
         request.held_blocks = request.registered_blocks = hit.blocks
+        if hit.host_blocks:
+            self._pool.allocate(hit.host_blocks)
+            request.held_blocks += hit.host_blocks
+            self._register(request, request.held_blocks)
+            self._host.drop(chain)
+        self._leases.end(chain)
+        self._running[chain] = self._running.get(chain, 0) + 1
 
     def try_grow(self, request: EngineRequest, tokens: int) -> bool:
         missing = -(-tokens // self.block_tokens) - request.held_blocks
         if missing > 0:
-            if missing > self._empty_blocks + self._idle_blocks:
+            if missing > self._pool.free_blocks:
                 return False
-            self._allocate(missing)
+            self._pool.allocate(missing)
             request.held_blocks += missing
         full_blocks = tokens // self.block_tokens
         if full_blocks > request.registered_blocks:
@@ -94,112 +117,143 @@ class ChainStore:
         request.settle(tokens, self.block_tokens)
         return True
 
-    def free(self, request: EngineRequest) -> None:
-        self._empty_blocks += request.held_blocks - request.registered_blocks
-        self._let_go(request)
+    def free(self, request: EngineRequest, finished_s: float | None = None) -> None:
+        if not request.held_blocks:
+            return  # it waits
+        self._pool.give_back_empty(request.held_blocks - request.registered_blocks)
+        self._pool.let_go(request)
         request.let_go()
+        self._stopped_running(request, finished_s)
 
     def try_reset(self) -> bool:
         if self.used_blocks:
             return False
-        self._chains.clear()
-        self._queue = FreeQueue()
-        self._empty_blocks, self._idle_blocks = self.total_blocks, 0
+        self._leases.end_all()
+        self._pool.empty_all()
         return True
 
-    # -- extents ---------------------------------------------------------------------------------
+    @property
+    def next_expiry_s(self) -> float | None:
+        return self._leases.next_expiry_s
+
+    def expire(self, now: float) -> None:
+        self._leases.expire(now)
+
+    def can_reclaim(
+        self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None
+    ) -> bool:
+        if count > self._pool.leased_blocks:
+            return False
+        parts = list(hit.parts) if hit else []
+        return count <= self._leases.reclaimable_blocks(yielding, parts, request.chain)
+
+    def reclaim(
+        self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None
+    ) -> None:
+        self._leases.reclaim(count, yielding, list(hit.parts) if hit else [], request.chain)
+
+    # -- hints -----------------------------------------------------------------------------------
+
+    def keep(self, chain: str, ttl_s: float | None, yields_to: YieldsTo, now: float) -> int:
+        """Lease the chain's cached prefix, for ``ttl_s`` or, with None, until its next request; tokens kept.
+
+        0 while its request runs: the lease then begins when that finishes.
+        """
+        if chain in self._running:
+            self._wishes[chain] = _Wish(ttl_s, yields_to)
+            return 0
+        parts = self._resident(chain)
+        if not parts:
+            return 0
+        self._leases.keep(chain, parts, None if ttl_s is None else now + ttl_s, yields_to)
+        return sum(end - start for _extent, start, end in parts) * self.block_tokens
+
+    def release(self, chain: str) -> None:
+        """End the lease: its blocks are idle, as if just freed."""
+        self._wishes.pop(chain, None)
+        self._leases.end(chain)
+
+    def demote(self, chain: str) -> None:
+        """End the lease, and make the chain's own idle blocks the first to be reused."""
+        self.release(chain)
+        for extent in self._pool.idle_extents(chain):
+            self._pool.reuse_first(extent)
+
+    def swap_out(self, chain: str) -> int:
+        """End the lease and move the chain's own idle blocks to the host; tokens moved, 0 without a tier."""
+        self.release(chain)
+        idle = self._pool.idle_extents(chain)
+        if not idle or not self._host.capacity_blocks:
+            return 0
+        lo = hi = idle[0].lo
+        for extent in idle:
+            if extent.lo <= hi:
+                hi = max(hi, extent.hi)
+            self._pool.empty(extent)
+        self._host.store(chain, lo, hi)
+        return (hi - lo) * self.block_tokens
+
+    def resident_tokens(self, chain: str) -> int:
+        """What the chain's next request would find on the accelerator, if anything of its own is there."""
+        return sum(end - start for _extent, start, end in self._resident(chain)) * self.block_tokens
+
+    @property
+    def leased_tokens(self) -> int:
+        """Held by leases alone."""
+        return self._pool.leased_blocks * self.block_tokens
+
+    def take_reclaimed(self) -> list[tuple[str, int]]:
+        """``(chain, tokens)`` that leases lost to others since the last call."""
+        return [(chain, blocks * self.block_tokens) for chain, blocks in self._leases.take_reclaimed()]
+
+    # -- names and blocks ------------------------------------------------------------------------
 
     def _shared_blocks(self, request: EngineRequest) -> int:
         return request.shared_tokens // self.block_tokens
 
-    def _cover(self, name: str | None, start: int, limit: int, parts: list[tuple[Extent, int, int]]) -> int:
-        chain = self._chains.get(name) if name is not None else None
-        return chain.cover(start, limit, parts) if chain else start
+    def _cover(self, chain: str, shared: str | None, shared_blocks: int, limit: int, parts: Parts) -> int:
+        found = 0
+        if shared_blocks:
+            shared_blocks = min(shared_blocks, limit)
+            found = self._pool.cover(shared, 0, shared_blocks, parts)
+        return found if found < shared_blocks else self._pool.cover(chain, found, limit, parts)
 
-    def _cut(self, extent: Extent, start: int, end: int) -> Extent:
-        """The extent of exactly those blocks; what is left of it stays where it is."""
-        if end < extent.hi:
-            self._split(extent, end)
-        return self._split(extent, start) if start > extent.lo else extent
-
-    def _split(self, extent: Extent, at: int) -> Extent:
-        upper = extent.split(at)
-        if not extent.holders:
-            self._queue.insert(upper, after=extent)
-        return upper
-
-    def _hold(self, extent: Extent, holder: Holder) -> None:
-        if not extent.holders:
-            self._queue.remove(extent)
-            self._idle_blocks -= extent.hi - extent.lo
-        extent.holders.append(holder)
-
-    def _let_go(self, holder: Holder) -> None:
-        """Drop the holder's extents, the last first; those that nobody else holds become idle."""
-        above: Extent | None = None
-        for extent in reversed(holder.extents):
-            extent.holders.remove(holder)
-            if extent.holders:
-                above = None
-                continue
-            self._idle_blocks += extent.hi - extent.lo
-            if above is not None and self._can_merge(extent, above):
-                self._queue.remove(above)
-                extent.chain.extents.remove(above)
-                extent.hi = above.hi
-            self._queue.append(extent)
-            above = extent
-
-    @staticmethod
-    def _can_merge(extent: Extent, above: Extent) -> bool:
-        # With a third extent in the chain the order of computation would have to be looked at.
-        return extent.chain is above.chain and extent.hi == above.lo and len(extent.chain.extents) == 2
-
-    def _allocate(self, count: int) -> None:
-        """Take that many free blocks, those that were free longest first; what they cached is gone."""
-        empty = min(count, self._empty_blocks)
-        self._empty_blocks -= empty
-        count -= empty
-        self._idle_blocks -= count
-        while count:
-            extent = self._queue.first
-            if extent.hi - extent.lo > count:
-                extent.hi -= count
-                return
-            count -= extent.hi - extent.lo
-            self._queue.remove(extent)
-            self._forget(extent)
-
-    def _forget(self, extent: Extent) -> None:
-        chain = extent.chain
-        chain.extents.remove(extent)
-        if not chain.extents:
-            del self._chains[chain.name]
+    def _resident(self, name: str) -> Parts:
+        """The cached prefix of a chain of which something is cached."""
+        parts: Parts = []
+        chain = self._pool.chains.get(name)
+        if chain is not None:
+            self._cover(name, chain.shared_name, chain.shared_blocks, self.total_blocks, parts)
+        return parts
 
     def _register(self, request: EngineRequest, full_blocks: int) -> None:
         """The request's blocks up to there are full: they can be found from now on."""
         start = request.registered_blocks
-        shared = min(self._shared_blocks(request), full_blocks)
-        if start < shared:
+        shared_blocks = self._shared_blocks(request)
+        if start < shared_blocks:
             assert request.shared_chain is not None
-            self._extend(request, request.shared_chain, start, shared)
-            start = shared
+            end = min(shared_blocks, full_blocks)
+            self._pool.extend(request, self._chain(request.shared_chain), start, end)
+            start = end
         if start < full_blocks:
             assert request.chain is not None
-            self._extend(request, request.chain, start, full_blocks)
+            chain = self._chain(request.chain, request.shared_chain, shared_blocks)
+            self._pool.extend(request, chain, start, full_blocks)
         request.registered_blocks = full_blocks
 
-    def _extend(self, request: EngineRequest, name: str, start: int, end: int) -> None:
-        chain = self._chains.get(name)
+    def _chain(self, name: str, shared_name: str | None = None, shared_blocks: int = 0) -> Chain:
+        chain = self._pool.chains.get(name)
         if chain is None:
-            chain = self._chains[name] = Chain(name)
-        if request.extents:
-            last = request.extents[-1]
-            # Only the extent that was computed last may grow in place: it hides no other.
-            if last.chain is chain and chain.extents[-1] is last and len(last.holders) == 1:
-                last.hi = end
-                return
-        extent = Extent(chain, start, end)
-        extent.holders.append(request)
-        chain.extents.append(extent)
-        request.extents.append(extent)
+            chain = self._pool.chains[name] = Chain(name, shared_name, shared_blocks)
+        return chain
+
+    def _stopped_running(self, request: EngineRequest, finished_s: float | None) -> None:
+        chain = request.chain
+        assert chain is not None
+        self._running[chain] -= 1
+        if self._running[chain]:
+            return
+        del self._running[chain]
+        wish = self._wishes.pop(chain, None)
+        if wish is not None and finished_s is not None:
+            self.keep(chain, wish.ttl_s, wish.yields_to, finished_s)

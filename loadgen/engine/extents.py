@@ -1,14 +1,14 @@
 """Runs of KV blocks, and the queue in which idle ones wait to be reused. Knows no tokens and no time.
 
 A *chain* is the sequence of blocks of one text; a block is known by its index from the text's start. An
-*extent* is a run of a chain's blocks in one state: held by somebody, or idle in the free queue. vLLM
-frees a sequence tail first, so an idle extent is reused from its end, block by block.
+*extent* is a run of a chain's blocks in one state: used by requests, leased, or idle in the free queue.
+vLLM frees a sequence tail first, so an idle extent is reused from its end, block by block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 class Holder(Protocol):
@@ -16,15 +16,19 @@ class Holder(Protocol):
 
     extents: list[Extent]
     """In order of the text."""
+    is_lease: ClassVar[bool]
 
 
 class Chain:
     """The blocks of one text that are still in the cache."""
 
-    __slots__ = ("extents", "name")
+    __slots__ = ("extents", "name", "shared_blocks", "shared_name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shared_name: str | None = None, shared_blocks: int = 0) -> None:
         self.name = name
+        self.shared_name = shared_name
+        self.shared_blocks = shared_blocks
+        """The text begins with that many blocks of that other chain."""
         self.extents: list[Extent] = []
         """In the order in which they were computed. Two may cover the same blocks, when a text was
         computed twice: the earlier one is found, as in vLLM, and the later one after it is gone."""
@@ -49,13 +53,15 @@ class Chain:
 class Extent:
     """The blocks ``lo`` to ``hi - 1`` of a chain."""
 
-    __slots__ = ("after", "before", "chain", "hi", "holders", "lo")
+    __slots__ = ("after", "before", "chain", "hi", "holders", "lo", "users")
 
     def __init__(self, chain: Chain, lo: int, hi: int) -> None:
         self.chain = chain
         self.lo = lo
         self.hi = hi
         self.holders: list[Holder] = []
+        self.users = 0
+        """How many of the holders are requests; the others are leases."""
         self.before: Extent | None = None
         self.after: Extent | None = None
 
@@ -72,7 +78,7 @@ class Extent:
         self.hi = at
         siblings = self.chain.extents
         siblings.insert(siblings.index(self) + 1, upper)
-        upper.holders = self.holders.copy()
+        upper.holders, upper.users = self.holders.copy(), self.users
         for holder in self.holders:
             holder.extents.insert(holder.extents.index(self) + 1, upper)
         return upper

@@ -23,6 +23,7 @@ class WaitingQueue(Protocol):
     def head(self) -> EngineRequest: ...
     def pop(self) -> EngineRequest: ...
     def remove(self, request: EngineRequest) -> None: ...
+    def reprioritise(self, request: EngineRequest, priority: int) -> None: ...
     def victim(self, running: list[EngineRequest]) -> EngineRequest: ...
 
 
@@ -50,6 +51,9 @@ class FcfsQueue:
 
     def remove(self, request: EngineRequest) -> None:
         self._requests.remove(request)
+
+    def reprioritise(self, request: EngineRequest, priority: int) -> None:
+        request.priority = priority  # and nobody looks at it
 
     def victim(self, running: list[EngineRequest]) -> EngineRequest:
         return running[-1]
@@ -81,6 +85,11 @@ class PriorityQueue:
         index = bisect_left(self._requests, urgency(request), key=urgency)
         assert self._requests[index] is request
         del self._requests[index]
+
+    def reprioritise(self, request: EngineRequest, priority: int) -> None:
+        self.remove(request)
+        request.priority = priority
+        self.add(request)
 
     def victim(self, running: list[EngineRequest]) -> EngineRequest:
         return max(running, key=urgency)

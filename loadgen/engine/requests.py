@@ -6,6 +6,7 @@ What the tokens say is none of its business. Both clocks and the HTTP face share
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 from loadgen.engine.extents import Extent
 
@@ -38,12 +39,15 @@ class EngineRequest:
     """The text that others begin with, too: a system prompt."""
     shared_tokens: int = 0
     """Its length; only its full blocks are shared."""
+    may_break_leases: bool = True
+    """Whether its prefill may take what is kept for sessions that will return, while anything else runs."""
 
     phase: Phase = Phase.WAITING
     computed_tokens: int = 0
     generated_tokens: int = 0
     blocks: list[int] = field(default_factory=list)
     """What it holds in a block store."""
+    is_lease: ClassVar[bool] = False
     extents: list[Extent] = field(default_factory=list)
     """What it holds in a chain store, but for blocks that are not full."""
     held_blocks: int = 0

@@ -19,13 +19,23 @@ and only ``add`` and ``abort`` may happen. In a step:
 A block enters the prefix cache when its last token is *scheduled*, so requests of one step can share.
 Facts: vLLM 0.32 ``v1/core/sched/scheduler.py``, ``v1/core/kv_cache_manager.py``. Not modelled: async
 scheduling's one step of delay after a stop, speculative decoding, KV connectors.
+
+A store may hold *leases*: cached blocks kept for sessions that will return. They are no free blocks. Only
+when free ones do not suffice is a lease broken, by the rules of ``_yielding``: for the head of the queue,
+and for a running request before anybody is preempted. When nothing runs any lease gives way.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from loadgen.engine.queues import PolicyName, waiting_queue
 from loadgen.engine.requests import EngineRequest, Phase
 from loadgen.engine.stores import BlockStore, Hit, KvStore
+from marsproxy.core.commands import YieldsTo
+
+EVERYBODY = frozenset(YieldsTo)
+RETURNING = frozenset({YieldsTo.ANYBODY, YieldsTo.RETURNING})
+NEW = frozenset({YieldsTo.ANYBODY})
 
 
 class RequestTooLargeError(ValueError):
@@ -51,6 +61,8 @@ class Batch:
     """New tokens per request."""
     preempted: list[EngineRequest] = field(default_factory=list)
     steps: int = 1
+    loaded_tokens: int = 0
+    """KV that has to be copied from the host's memory before the step can run."""
 
     def items(self) -> list[tuple[int, int]]:
         """``(context_before, new_tokens)`` of each request, what step times are made of."""
@@ -123,8 +135,16 @@ class Scheduler:
         request.phase = Phase.ABORTED
         self.totals.aborted += 1
 
+    def reprioritise(self, request: EngineRequest, priority: int) -> None:
+        """Change its place in the queue, or its turn to be preempted; fcfs heeds neither."""
+        if request.phase is Phase.WAITING:
+            self.waiting.reprioritise(request, priority)
+        else:
+            request.priority = priority
+
     def schedule(self, now: float) -> Batch:
         """The next step's batch; empty when there is no work."""
+        self.pool.expire(now)
         batch = Batch()
         budget = self._schedule_running(batch)
         if not batch.preempted:
@@ -151,7 +171,7 @@ class Scheduler:
             if request.first_token_s is None:
                 self._count_first_token(request, now)
             if generated_tokens >= request.output_tokens:
-                self._finish(request)
+                self._finish(request, now)
                 has_finished = True
         self.totals.generation_tokens += steps * len(generated)
         if has_finished:
@@ -175,27 +195,34 @@ class Scheduler:
             steps = min(steps, request.output_tokens - generated)
         if self.can_start_head():
             return 0
-        free_blocks = self.pool.free_blocks
-        while steps > 1 and self._blocks_to_grow(steps) > free_blocks:
+        while steps > 1 and not self._can_grow(steps):
             steps //= 2
-        return steps if self._blocks_to_grow(steps) <= free_blocks else 0
+        return steps if self._can_grow(steps) else 0
 
     def can_start_head(self) -> bool:
         """Whether the next step would admit somebody who waits, given token budget."""
         if not len(self.waiting) or len(self.running) >= self.limits.max_running:
             return False
-        return self._fits(self.waiting.head())
+        head = self.waiting.head()
+        hit = self._prefix_hit(head)
+        missing = self._missing_blocks(head, hit)
+        return missing <= 0 or self.pool.can_reclaim(missing, self._yielding(head), head, hit)
 
     def schedule_decodes(self, steps: int) -> Batch:
         """One batch for ``steps`` steps, at most what ``mergeable_decode_steps`` answered."""
-        batch = Batch(steps=steps)
+        self.grow_decodes(steps)
+        return Batch(dict.fromkeys(self.running, 1), steps=steps)
+
+    def grow_decodes(self, steps: int) -> None:
+        """Blocks for that many steps of those that run, one token each."""
+        missing = self._blocks_to_grow(steps) - self.pool.free_blocks
+        if missing > 0:
+            self.pool.reclaim(missing, self._yielding(self.running[0]), self.running[0])
         for request in self.running:
             tokens = request.computed_tokens + steps
             if tokens > request.settled_tokens:
                 grown = self.pool.try_grow(request, tokens)
                 assert grown
-            batch.scheduled[request] = 1
-        return batch
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -212,6 +239,8 @@ class Scheduler:
                 new_tokens = budget
             tokens = computed_tokens + new_tokens
             while tokens > request.settled_tokens and not self.pool.try_grow(request, tokens):
+                if self._try_reclaim_to_grow(request, tokens):
+                    continue
                 victim = self.waiting.victim(running)
                 position = running.index(victim)
                 budget += scheduled.pop(victim, 0)
@@ -224,6 +253,20 @@ class Scheduler:
             budget -= new_tokens
             index += 1
         return budget
+
+    def _try_reclaim_to_grow(self, request: EngineRequest, tokens: int) -> bool:
+        missing = self._blocks_for(tokens) - request.held_blocks - self.pool.free_blocks
+        yielding = self._yielding(request)
+        if not self.pool.can_reclaim(missing, yielding, request):
+            return False
+        self.pool.reclaim(missing, yielding, request)
+        return True
+
+    def _yielding(self, request: EngineRequest) -> Collection[YieldsTo]:
+        """The leases that give way to this request, whether it waits or runs."""
+        if not self.running or self.running == [request]:
+            return EVERYBODY
+        return RETURNING if request.may_break_leases or request.generated_tokens else NEW
 
     def _preempt(self, request: EngineRequest, position: int, batch: Batch) -> None:
         del self.running[position]
@@ -240,14 +283,15 @@ class Scheduler:
     def _schedule_waiting(self, batch: Batch, budget: int, now: float) -> None:
         while budget > 0 and len(self.waiting) and len(self.running) < self.limits.max_running:
             request = self.waiting.head()
-            hit = self._prefix_hit(request)
-            if not self._fits(request, hit):
+            hit = self._try_make_room(request)
+            if hit is None:
                 return  # head-of-line blocking, as in vLLM
             self.waiting.pop()
             budget -= self._start(request, hit, budget, batch, now)
 
     def _start(self, request: EngineRequest, hit: Hit, budget: int, batch: Batch, now: float) -> int:
-        hit_tokens = hit.blocks * self.limits.block_tokens
+        hit_tokens = (hit.blocks + hit.host_blocks) * self.limits.block_tokens
+        batch.loaded_tokens += hit.host_blocks * self.limits.block_tokens
         self.pool.take(request, hit)
         request.computed_tokens = hit_tokens
         request.phase = Phase.RUNNING
@@ -264,12 +308,24 @@ class Scheduler:
     def _prefix_hit(self, request: EngineRequest) -> Hit:
         return self.pool.find(request, (request.known_tokens - 1) // self.limits.block_tokens)
 
-    def _fits(self, request: EngineRequest, hit: Hit | None = None) -> bool:
-        blocks = self._blocks_for(request.known_tokens)
-        if blocks <= self.pool.free_blocks:
-            return True  # even if nothing of it were cached
-        hit = self._prefix_hit(request) if hit is None else hit
-        return blocks - hit.blocks + self.pool.idle_blocks(hit) <= self.pool.free_blocks
+    def _try_make_room(self, request: EngineRequest) -> Hit | None:
+        """Its cached prefix if it fits whole, leases broken if they must be; None if it does not fit."""
+        hit = self._prefix_hit(request)
+        missing = self._missing_blocks(request, hit)
+        if missing > 0:
+            yielding = self._yielding(request)
+            if not self.pool.can_reclaim(missing, yielding, request, hit):
+                return None
+            self.pool.reclaim(missing, yielding, request, hit)
+            hit = self._prefix_hit(request)
+            assert self._missing_blocks(request, hit) <= 0
+        return hit
+
+    def _missing_blocks(self, request: EngineRequest, hit: Hit) -> int:
+        blocks = self._blocks_for(request.known_tokens) - self.pool.free_blocks
+        if blocks <= 0:
+            return 0  # even if nothing of it were cached
+        return blocks - hit.blocks + self.pool.idle_blocks(hit)
 
     def _count_lookup(self, request: EngineRequest, hit_tokens: int) -> None:
         """Only the first admission counts; a resumed request would hit its own blocks."""
@@ -286,13 +342,20 @@ class Scheduler:
         self.totals.prompt_tokens += request.prompt_tokens
         self.totals.prompt_tokens_cached += request.cached_tokens or 0
 
-    def _finish(self, request: EngineRequest) -> None:
-        self.pool.free(request)
+    def _finish(self, request: EngineRequest, now: float) -> None:
+        self.pool.free(request, finished_s=now)
         request.phase = Phase.FINISHED
         self.totals.finished += 1
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.limits.block_tokens)
+
+    def _can_grow(self, steps: int) -> bool:
+        missing = self._blocks_to_grow(steps) - self.pool.free_blocks
+        if missing <= 0:
+            return True
+        first = self.running[0]
+        return self.pool.can_reclaim(missing, self._yielding(first), first)
 
     def _blocks_to_grow(self, steps: int) -> int:
         blocks = 0

@@ -8,12 +8,13 @@ A store fills ``EngineRequest.held_blocks``, ``registered_blocks`` and ``settled
 reads them and nothing else of what a request holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from loadgen.engine.blocks import BlockPool
 from loadgen.engine.requests import EngineRequest
+from marsproxy.core.commands import YieldsTo
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,11 @@ class Hit:
     """The cached prefix of a request, found but not yet taken."""
 
     blocks: int
-    """Of the prefix, in the cache."""
+    """Of the prefix, on the accelerator."""
     parts: Sequence[Any]
     """Where they are, in the store's own terms."""
+    host_blocks: int = 0
+    """What follows them in the host's memory: cached too, but they need new blocks and have to be copied."""
 
 
 class KvStore(Protocol):
@@ -49,8 +52,25 @@ class KvStore(Protocol):
     def try_grow(self, request: EngineRequest, tokens: int) -> bool:
         """Blocks for that many tokens in all, full ones findable. False and no change if too few are free."""
 
-    def free(self, request: EngineRequest) -> None:
-        """Give back all that the request holds, its last block first."""
+    def free(self, request: EngineRequest, finished_s: float | None = None) -> None:
+        """Give back all that the request holds, its last block first; None says that it has not finished."""
+
+    @property
+    def next_expiry_s(self) -> float | None:
+        """When the next lease ends; None if none will."""
+
+    def expire(self, now: float) -> None:
+        """End the leases whose time is up."""
+
+    def can_reclaim(
+        self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None
+    ) -> bool:
+        """Whether leases of those kinds could free that many blocks for the request without its hit's."""
+
+    def reclaim(
+        self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None
+    ) -> None:
+        """Free them; the hit has to be found again."""
 
     def try_reset(self) -> bool:
         """Forget every cached prefix; refused while any block is in use, as vLLM does."""
@@ -93,7 +113,22 @@ class BlockStore(BlockPool):
         request.settle(tokens, self._block_tokens)
         return True
 
-    def free(self, request: EngineRequest) -> None:
+    next_expiry_s = None
+
+    def expire(self, now: float) -> None:
+        """There are no leases here: only the simulator gives hints."""
+
+    def can_reclaim(
+        self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None
+    ) -> bool:
+        return False
+
+    def reclaim(
+        self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None
+    ) -> None:
+        raise AssertionError("nothing is ever reclaimable")
+
+    def free(self, request: EngineRequest, finished_s: float | None = None) -> None:
         self.release(request.blocks[::-1])
         request.blocks = []
         request.let_go()

@@ -8,6 +8,9 @@ The caller owns time and the other events; the engine says when its step ends. T
                                  time, never before ``now``, when something arrives
     engine.finish_step()         who generated, and then ``start`` again
 
+Hints (``keep`` and the like, over a chain store) are given as arrivals are. ``advance(now)`` brings the
+counters of requests up to ``now``, for who wants to read them in between.
+
 A run of equal decode steps is taken as one: step times are linear in the contexts, so their sum is the
 step count times the time at the mid-point (exact while one side of the roofline dominates, as memory
 does when decoding). What comes in between cuts the run at the end of the step in progress, so it waits
@@ -16,13 +19,15 @@ what comes next, and several engines can run side by side.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Protocol
 
+from loadgen.engine.chains import ChainStore
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Batch, Scheduler
+from marsproxy.core.commands import YieldsTo
 
 
 class StepSeconds(Protocol):
@@ -71,14 +76,17 @@ class VirtualEngine:
         scheduler: Scheduler,
         step_seconds: StepSeconds,
         decode_seconds: DecodeSeconds | None = None,
+        host_copy_seconds: Callable[[int], float] | None = None,
         *,
         merge_decodes: bool = True,
     ) -> None:
-        """``decode_seconds`` is a faster way to say the same of a decode step; it is derived if not given."""
+        """``decode_seconds`` is a faster way to say the same of a decode step; it is derived if not given.
+        ``host_copy_seconds`` of that many tokens is added to a step that needs KV from the host's memory."""
         self.scheduler = scheduler
         self.step_ends_s: float | None = None
         self._step_seconds = step_seconds
         self._decode_seconds = decode_seconds or _decode_seconds_of(step_seconds)
+        self._host_copy_seconds = host_copy_seconds
         self._merge_decodes = merge_decodes
         self._batch: Batch | None = None
         self._run: _DecodeRun | None = None
@@ -94,19 +102,41 @@ class VirtualEngine:
         self._interrupt(now)
         self.scheduler.abort(request)
 
+    def reprioritise(self, request: EngineRequest, priority: int, now: float) -> None:
+        self._interrupt(now)
+        self.scheduler.reprioritise(request, priority)
+
+    def keep(self, chain: str, ttl_s: float | None, yields_to: YieldsTo, now: float) -> int:
+        """See ``ChainStore``, for this and the next four."""
+        self._interrupt(now)
+        return self._chains.keep(chain, ttl_s, yields_to, now)
+
+    def release(self, chain: str, now: float) -> None:
+        self._interrupt(now)
+        self._chains.release(chain)
+
+    def demote(self, chain: str, now: float) -> None:
+        self._interrupt(now)
+        self._chains.demote(chain)
+
+    def swap_out(self, chain: str, now: float) -> int:
+        self._interrupt(now)
+        return self._chains.swap_out(chain)
+
+    def resident_tokens(self, chain: str, now: float) -> int:
+        self.advance(now)
+        return self._chains.resident_tokens(chain)
+
     def start(self, now: float) -> None:
         """Begin a step at ``now`` if none runs and there is work."""
         if self.step_ends_s is not None or not self.scheduler.has_work:
             return
+        self.scheduler.pool.expire(now)
         steps = self.scheduler.mergeable_decode_steps() if self._merge_decodes else 0
         if steps > 1:
-            running = self.scheduler.running
-            context_tokens = sum([request.computed_tokens for request in running])
-            self._run = _DecodeRun(now, steps, len(running), context_tokens)
-            self.step_ends_s = now + self._run.seconds(steps, self._decode_seconds)
+            self._start_run(now, steps)
         else:
-            self._batch = self.scheduler.schedule(now)
-            self.step_ends_s = now + self._step_seconds(self._batch.items())
+            self._start_step(now)
 
     def finish_step(self) -> list[EngineRequest]:
         """End the step in flight and return those that generated, finished ones included."""
@@ -142,17 +172,49 @@ class VirtualEngine:
             self.start(now)
         return now
 
-    def _interrupt(self, now: float) -> None:
-        """Leave of a run of decodes what began before ``now``: steps that are over, and one in progress."""
-        run, self._run = self._run, None
+    def advance(self, now: float) -> None:
+        """Count the steps of a run that are over at ``now``."""
+        run = self._run
         if run is None:
             return
-        steps = run.steps_before(now, self._decode_seconds)
-        if steps > 1:
-            over_s = run.begin_s + run.seconds(steps - 1, self._decode_seconds)
-            self.scheduler.complete(self.scheduler.schedule_decodes(steps - 1), over_s)
-        self._batch = self.scheduler.schedule_decodes(1)
-        self.step_ends_s = run.begin_s + run.seconds(steps, self._decode_seconds)
+        over = run.steps_before(now, self._decode_seconds) - 1
+        if over:
+            over_s = run.begin_s + run.seconds(over, self._decode_seconds)
+            self.scheduler.complete(self.scheduler.schedule_decodes(over), over_s)
+            context_tokens = run.context_tokens + over * run.requests
+            self._run = _DecodeRun(over_s, run.steps - over, run.requests, context_tokens)
+        self.scheduler.grow_decodes(1)  # the step in progress has its blocks
+
+    @property
+    def _chains(self) -> ChainStore:
+        store = self.scheduler.pool
+        assert isinstance(store, ChainStore), "hints need a chain store"
+        return store
+
+    def _start_step(self, now: float) -> None:
+        batch = self._batch = self.scheduler.schedule(now)
+        seconds = self._step_seconds(batch.items())
+        if batch.loaded_tokens and self._host_copy_seconds is not None:
+            seconds += self._host_copy_seconds(batch.loaded_tokens)
+        self.step_ends_s = now + seconds
+
+    def _start_run(self, now: float, steps: int) -> None:
+        running = self.scheduler.running
+        context_tokens = sum([request.computed_tokens for request in running])
+        run = _DecodeRun(now, steps, len(running), context_tokens)
+        expiry_s = self.scheduler.pool.next_expiry_s
+        if expiry_s is not None:  # a lease that ends gives room: the step after it must be scheduled
+            run = replace(run, steps=run.steps_before(expiry_s, self._decode_seconds))
+        self._run = run
+        self.step_ends_s = now + run.seconds(run.steps, self._decode_seconds)
+
+    def _interrupt(self, now: float) -> None:
+        """Leave of a run of decodes the step in progress; the steps before it are over."""
+        self.advance(now)
+        run, self._run = self._run, None
+        if run is not None:
+            self._batch = self.scheduler.schedule_decodes(1)
+            self.step_ends_s = run.begin_s + run.seconds(1, self._decode_seconds)
 
 
 def _decode_seconds_of(step_seconds: StepSeconds) -> DecodeSeconds:

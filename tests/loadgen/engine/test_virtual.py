@@ -1,7 +1,9 @@
 """The same scheduler in virtual time: merged decode steps, and the collapse past the pool size."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
+from loadgen.engine.chains import ChainStore
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
+from marsproxy.core.commands import YieldsTo
 
 BLOCK = 16
 
@@ -118,6 +122,138 @@ def test_an_arrival_waits_for_one_decode_step_not_for_the_merged_run() -> None:
 
     assert late.scheduled_s is not None
     assert 1.0 <= late.scheduled_s < 1.0 + 2 * roofline().seconds([(2000, 1)])
+
+
+@dataclass(frozen=True)
+class Ask:
+    at_s: float
+    prompt: int
+    output: int
+    priority: int
+    chain: int
+    gives_up_after_s: float | None
+    """Of the client, if it does."""
+
+
+asks = st.lists(
+    st.builds(
+        Ask,
+        at_s=st.floats(0.0, 6.0),
+        prompt=st.integers(1, 1_500),
+        output=st.integers(1, 300),
+        priority=st.integers(0, 2),
+        chain=st.integers(0, 5),
+        gives_up_after_s=st.one_of(st.none(), st.none(), st.floats(0.0, 3.0)),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@dataclass(frozen=True)
+class Hint:
+    at_s: float
+    kind: str
+    chain: int
+    ttl_s: float | None
+    yields_to: YieldsTo
+
+
+hints = st.lists(
+    st.builds(
+        Hint,
+        at_s=st.floats(0.0, 8.0),
+        kind=st.sampled_from(["keep", "keep", "keep", "release", "demote", "swap_out", "reprioritise"]),
+        chain=st.integers(0, 5),
+        ttl_s=st.one_of(st.none(), st.floats(0.0, 3.0)),
+        yields_to=st.sampled_from(YieldsTo),
+    ),
+    max_size=20,
+)
+
+
+class Driver:
+    """What a simulator does: events in the order of time, the engine's own among them."""
+
+    def __init__(self, asks: list[Ask], hints: list[Hint], kv_tokens: int, policy: str, merge: bool) -> None:
+        limits = SchedulerLimits(kv_blocks=kv_tokens // BLOCK, policy=policy)  # type: ignore[arg-type]
+        self.store = ChainStore(limits.kv_blocks, host_blocks=200)
+        self.engine = VirtualEngine(
+            Scheduler(limits, self.store),
+            roofline().seconds,
+            roofline().decode_seconds,
+            roofline().host_copy_seconds,
+            merge_decodes=merge,
+        )
+        self.requests = [
+            EngineRequest(
+                f"r{number}",
+                ask.prompt,
+                ask.output,
+                chain=f"c{ask.chain}",
+                priority=ask.priority,
+                may_break_leases=ask.priority > 0,
+                **({"shared_chain": "system", "shared_tokens": 100} if ask.chain % 2 else {}),
+            )
+            for number, ask in enumerate(asks)
+        ]
+        self.ends: dict[str, float] = {}
+        self.seen: list[object] = []
+        events: list[tuple[float, Callable[[float], object]]] = []
+        for request, ask in zip(self.requests, asks, strict=True):
+            events.append((ask.at_s, partial(self.engine.add, request)))
+            if ask.gives_up_after_s is not None:
+                events.append((ask.at_s + ask.gives_up_after_s, partial(self.engine.abort, request)))
+        events += [(hint.at_s, partial(self.give, hint)) for hint in hints]
+        self.play(sorted(events, key=lambda event: event[0]))
+
+    def give(self, hint: Hint, now: float) -> None:
+        chain = f"c{hint.chain}"
+        match hint.kind:
+            case "keep":
+                self.seen.append(self.engine.keep(chain, hint.ttl_s, hint.yields_to, now))
+            case "swap_out":
+                self.seen.append(self.engine.swap_out(chain, now))
+            case "reprioritise":
+                for request in [*self.engine.scheduler.running, *self.engine.scheduler.waiting]:
+                    if request.chain == chain:
+                        self.engine.reprioritise(request, 1, now)
+            case kind:
+                getattr(self.engine, kind)(chain, now)
+        self.seen.append(self.engine.resident_tokens(chain, now))
+
+    def play(self, events: list[tuple[float, Callable[[float], object]]]) -> None:
+        engine = self.engine
+        while events or engine.step_ends_s is not None:
+            if engine.step_ends_s is not None and (not events or engine.step_ends_s <= events[0][0]):
+                now = engine.step_ends_s
+                for request in engine.finish_step():
+                    if request.is_over:
+                        self.ends[request.request_id] = now
+            else:
+                now, happen = events.pop(0)
+                happen(now)
+            engine.start(now)
+
+
+@given(asks, hints, st.sampled_from([2_000, 4_000, 9_000]), st.sampled_from(["fcfs", "priority"]))
+@settings(max_examples=150, deadline=None)
+def test_interrupted_runs_are_as_if_nothing_was_merged(
+    asks: list[Ask], hints: list[Hint], kv_tokens: int, policy: str
+) -> None:
+    merged, single = (Driver(asks, hints, kv_tokens, policy, merge) for merge in (True, False))
+    assert merged.engine.scheduler.totals == single.engine.scheduler.totals
+    assert merged.ends == pytest.approx(single.ends)
+    assert merged.seen == single.seen
+    assert merged.store.take_reclaimed() == single.store.take_reclaimed()
+    for mine, other in zip(merged.requests, single.requests, strict=True):
+        assert (mine.phase, mine.generated_tokens) == (other.phase, other.generated_tokens)
+        assert (mine.cached_tokens, mine.preemptions) == (other.cached_tokens, other.preemptions)
+        assert mine.first_token_s == pytest.approx(other.first_token_s)
+    assert merged.store.used_blocks == 0
+    for chain in range(6):
+        merged.store.release(f"c{chain}")
+    assert merged.store.free_blocks == merged.store.total_blocks
 
 
 def test_the_driver_is_idle_between_requests() -> None:
