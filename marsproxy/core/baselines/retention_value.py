@@ -7,7 +7,7 @@ For a context whose loss costs ``benefit`` seconds, the time to keep it is the o
 with P their empirical distribution (equation 2). The paper tries every candidate at every decision. But
 the points (P, ttl) do not depend on the benefit, and the best one is always a corner of their lower convex
 hull: the last corner whose edge rises by less than ``benefit`` per unit of probability. The hull is
-rebuilt every few records, and a decision is a binary search.
+rebuilt when an eighth of the records are new, and a decision is a binary search.
 """
 
 from bisect import bisect_left
@@ -18,8 +18,8 @@ from marsproxy.core.baselines.windows import SortedWindow
 
 MAX_GAPS = 512
 """Latest gaps per distribution. The paper keeps all; at 512 a step of P is 0.2 %."""
-REBUILD_EVERY = 16
-"""Records after which the hull is made anew: it is at most 16 records old, of more than a hundred."""
+REBUILD_SHARE = 8
+"""The hull may lack this fraction of the records, so that a record costs eight of them on average."""
 MAX_PROGRAMS = 200
 """Latest finished sessions that the memoryfulness is about: as many as the paper's preview averages
 queueing delays over."""
@@ -30,7 +30,8 @@ class GapDistribution:
 
     def __init__(self) -> None:
         self._gaps = SortedWindow(MAX_GAPS)
-        self._added = 0
+        self._new = 0
+        """Records that the hull lacks."""
         self._corner_ttls_s: list[float] = [0.0]
         self._edge_slopes: list[float] = []
 
@@ -39,9 +40,10 @@ class GapDistribution:
 
     def add(self, gap_s: float) -> None:
         self._gaps.add(gap_s)
-        if self._added % REBUILD_EVERY == 0:
+        self._new += 1
+        if self._new * REBUILD_SHARE >= len(self._gaps):
             self._rebuild()
-        self._added += 1
+            self._new = 0
 
     def best_ttl_s(self, benefit_s: float) -> float:
         """Of two that are worth the same, the shorter."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from marsproxy.core.baselines.retention_value import (
     MAX_GAPS,
     MAX_PROGRAMS,
-    REBUILD_EVERY,
+    REBUILD_SHARE,
     GapDistribution,
     Memoryfulness,
 )
@@ -52,7 +52,7 @@ def test_no_candidate_is_worth_more(gaps: list[int], benefit: int):
 
 def test_the_distribution_is_bounded_and_not_far_behind():
     gaps = distribution([50.0] * MAX_GAPS)
-    for _ in range(MAX_GAPS + REBUILD_EVERY):
+    for _ in range(MAX_GAPS + MAX_GAPS // REBUILD_SHARE):
         gaps.add(1.0)
     assert len(gaps) == MAX_GAPS
     assert gaps.best_ttl_s(2.0) == 1.0
