@@ -9,7 +9,7 @@ from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
 from loadgen.errors import LoadgenError
 from loadgen.provenance import commit, describe
 from loadgen.records import SessionRecord, TurnRecord
-from loadgen.sim.forecasts import WithoutHistory, ScaledForecast, TrueForecast
+from loadgen.sim.forecasts import ScaledForecast, TrueForecast, WithoutHistory
 from loadgen.sim.ideal import ideal_session_s, ideal_work_s
 from loadgen.sim.settings import SimulationSettings, Sizes
 from loadgen.sim.simulation import Simulation

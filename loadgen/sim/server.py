@@ -42,11 +42,14 @@ class Server:
             policy=settings.kind.engine_order,
         )
         self.kv_tokens = limits.kv_blocks * BLOCK_TOKENS
+        store = ChainStore(limits.kv_blocks, BLOCK_TOKENS, host_blocks=settings.host_kv_tokens // BLOCK_TOKENS)
         self.engine = VirtualEngine(
-            Scheduler(limits, store=ChainStore(limits.kv_blocks, BLOCK_TOKENS)),
+            Scheduler(limits, store=store),
             step_time.seconds,
             step_time.decode_seconds,
+            step_time.host_copy_seconds,
         )
+        self.store = store
         self._turns: dict[EngineRequest, SimTurn] = {}
 
     @property
@@ -66,6 +69,7 @@ class Server:
             shared_chain=turn.system_id,
             shared_tokens=turn.system_tokens,
             priority=command.priority,
+            may_break_leases=command.may_break_leases,
         )
         turn.request, turn.server = request, self
         self._turns[request] = turn
@@ -88,16 +92,16 @@ class Server:
         return first, last
 
     def hint(self, hint: HintKv, now: float) -> None:
-        engine = self.engine
+        engine, chain = self.engine, hint.session_id
         match hint.action:
             case KvAction.KEEP:
-                engine.keep(hint.session_id, hint.ttl_s, hint.yields_to, now)
+                engine.keep(chain, hint.ttl_s, hint.yields_to, now)
             case KvAction.RELEASE:
-                engine.release(hint.session_id)
+                engine.release(chain, now)
             case KvAction.DEMOTE:
-                engine.demote(hint.session_id)
+                engine.demote(chain, now)
             case KvAction.SWAP_OUT:
-                engine.swap_out(hint.session_id)
+                engine.swap_out(chain, now)
 
     def reading(self) -> BackendObserved:
         scheduler = self.engine.scheduler

@@ -45,6 +45,8 @@ class SimulationSettings:
     model: str = "qwen3-30b-a3b"
     kv_tokens: int | None = None
     """KV cache of each backend. Default: what fits beside the weights."""
+    host_kv_tokens: int = 0
+    """Host memory that a backend may copy idle KV to. 0: none, as stock vLLM."""
     backends: int = 1
     tools: ToolHostShape | None = None
     """None: each agent runs its tools on a machine of its own, of which the policy hears nothing."""

@@ -253,7 +253,7 @@ class Simulation:
             self.tell(TurnFirstToken(turn.id), now)
         for turn in last:
             self._answered(turn, now)
-        for session_id, tokens in server.engine.reclaimed():
+        for session_id, tokens in server.store.take_reclaimed():
             self.tell(KvReclaimed(session_id, server.name, tokens), now)
 
     # -- policy -----------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class Simulation:
             case Reprioritise():
                 turn = self._turns[command.turn_id]
                 if self.settings.takes_hints and turn.server is not None and turn.request is not None:
-                    turn.server.engine.reprioritise(turn.request, command.priority)
+                    turn.server.engine.reprioritise(turn.request, command.priority, now)
             case SetTimer():
                 self._timer_number += 1
                 self.agenda.add(command.at_s, self._timer(self._timer_number))

@@ -14,6 +14,13 @@ PRIOR_WEIGHT = 3
 """Finished sessions that the prior counts for: after ten the prior is a quarter of the estimate.
 
 Early finishers are the short ones, so their mean alone would be too low (policy lab, pitfall 6)."""
+COMEBACK_PRIOR_RESTS = 4.0
+"""Rests that are supposed before any was seen, half of them with a return."""
+COMEBACK_WINDOW = 200.0
+"""Rests from which old ones fade."""
+COMEBACK_LIKELY = 0.2
+"""Rate from which idle blocks are worth their place among the others: a return saves a whole prefill,
+their early end a few blocks of somebody else's."""
 RATIO_GAIN = 0.1
 """Weight of the newest turn in the token ratio: follows a new model within about twenty turns."""
 
@@ -89,3 +96,32 @@ class ReturnRate:
 
     def is_return_likely(self, family: str) -> bool:
         return self._rates.get(family, 0.0) > 0.5
+
+
+class ComebackRate:
+    """How often a session comes back at all after an answer that calls no tool, per family.
+
+    Nobody says that a session is over, so the rests that nothing followed cannot be counted; rests and
+    returns can, and their quotient is the same in the long run.
+    """
+
+    def __init__(self) -> None:
+        self._rests: OrderedDict[str, list[float]] = OrderedDict()
+
+    def rested(self, family: str) -> None:
+        counts = self._rests.setdefault(family, [COMEBACK_PRIOR_RESTS, COMEBACK_PRIOR_RESTS / 2])
+        counts[0] += 1
+        if counts[0] > COMEBACK_WINDOW:
+            counts[0] /= 2
+            counts[1] /= 2
+        self._rests.move_to_end(family)
+        if len(self._rests) > MAX_FAMILIES:
+            self._rests.popitem(last=False)
+
+    def came_back(self, family: str) -> None:
+        if (counts := self._rests.get(family)) is not None:
+            counts[1] += 1
+
+    def is_likely(self, family: str) -> bool:
+        counts = self._rests.get(family)
+        return counts is None or counts[1] / counts[0] >= COMEBACK_LIKELY

@@ -29,7 +29,7 @@ from marsproxy.core.commands import (
     RejectTurn,
     SetTimer,
 )
-from marsproxy.core.estimate import ReturnRate
+from marsproxy.core.estimate import ComebackRate, ReturnRate
 from marsproxy.core.events import (
     BackendObserved,
     BackendUnreachable,
@@ -85,6 +85,7 @@ class Policy:
         self._turns: dict[str, OpenTurn] = {}
         self._gaps = Gaps(settings.admission.idle_gap_s)
         self._returns = ReturnRate()
+        self._comebacks = ComebackRate()
         self._timer_s: float | None = None
         self._may_admit = False
         """Something changed that a held turn may have waited for."""
@@ -176,6 +177,8 @@ class Policy:
             self._forecast.gap_ended(session, session.gap_signature, now - session.gap_since_s)
             session.gap_since_s = None
         self._gaps.end(session)
+        if session.is_after_text:
+            self._comebacks.came_back(session.family)
         self._learn_return(session, has_returned=True)
 
     def _must_pause(self, session: SessionState, now: float) -> bool:
@@ -356,6 +359,8 @@ class Policy:
         session = turn.session
         session.gap_signature = event.tool_signature
         session.is_after_text = event.ending is Ending.FINISHED and event.tool_calls == 0
+        if session.is_after_text:
+            self._comebacks.rested(session.family)
         if not self._may_come_back(session, event.ending):
             self._uncount(session, now)
             return
@@ -371,7 +376,12 @@ class Policy:
         if session.backend is None or not self._parts.retention:
             return
         if self.backends[session.backend].takes_hints:
-            action = KvAction.KEEP if session.is_counted else KvAction.DEMOTE
+            if session.is_counted:
+                action = KvAction.KEEP
+            elif session.is_after_text and not self._comebacks.is_likely(session.family):
+                action = KvAction.DEMOTE
+            else:
+                action = KvAction.RELEASE
             commands.append(HintKv(session.id, session.backend, action))
 
     @staticmethod
