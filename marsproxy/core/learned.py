@@ -95,6 +95,11 @@ class LearnedForecast:
         self._pauses = ToolPast(on_edges(PAUSE_PRIOR, GAP_EDGES_S))
         self._memory = ToolPast(Curve(MEMORY_EDGES_MB, [0.0] * len(MEMORY_EDGES_MB)))
 
+    @property
+    def courses(self) -> int:
+        """Sessions of which something is known beyond the tables."""
+        return len(self._courses)
+
     # -- questions --------------------------------------------------------------------------------
 
     def peak_tokens(self, session: SessionState, pool_tokens: int | None) -> float:

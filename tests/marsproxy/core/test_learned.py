@@ -1,13 +1,16 @@
 """What sessions and tools teach the forecast."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from marsproxy.core.events import Ending, ToolObserved, ToolPhase, TurnEnded
 from marsproxy.core.forecast import Forecast
-from marsproxy.core.learned import PRIOR_WORK_S, LearnedForecast
+from marsproxy.core.learned import MAX_COURSES, PRIOR_WORK_S, LearnedForecast
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import AdmissionSettings
 
+STEPS = ("arrive", "forward", "end", "rest", "gap", "forget")
 FINISHED = TurnEnded("t", Ending.FINISHED)
 
 
@@ -169,3 +172,41 @@ def test_memory_is_known_by_tool_and_by_family() -> None:
     assert anything is not None
     assert 40 < bash < 100 < make
     assert learned.memory_mean_mb(None, "f") == pytest.approx((19 * 50 + 2_000) / 20, rel=0.1)
+
+
+def test_what_is_known_of_live_sessions_is_bounded() -> None:
+    learned = forecast()
+    for number in range(MAX_COURSES + 10):
+        learned.turn_arrived(session_of("f", f"s{number}"), 500, 0.0)
+    assert learned.courses == MAX_COURSES
+    forgotten = session_of("f", "s0")
+    forgotten.grow_to(1_000)
+    learned.turn_ended(forgotten, FINISHED, 1.0)
+    learned.session_rested(forgotten, 1.0)
+    assert learned.peak_tokens(forgotten, None) > 1_000
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.floats(0, 400)), max_size=60))
+def test_whatever_it_is_told_it_answers_sensibly(told: list[tuple[str, int, float]]) -> None:
+    learned, now = forecast(), 0.0
+    sessions = [session_of("even" if number % 2 else "odd", f"s{number}") for number in range(3)]
+    for step, number, amount in told:
+        session, now = sessions[number], now + amount
+        match step:
+            case "arrive":
+                learned.turn_arrived(session, round(amount * 100), now)
+            case "forward":
+                learned.turn_forwarded(session, now)
+            case "end":
+                session.grow_to(round(amount * 500))
+                learned.turn_ended(session, FINISHED, now)
+            case "rest":
+                learned.session_rested(session, now)
+            case "gap":
+                learned.gap_ended(session, None if number else "bash", amount)
+            case _:
+                learned.session_forgotten(session)
+    for session in sessions:
+        assert learned.peak_tokens(session, 400_000) > session.context_tokens
+        assert 0 < learned.work_s(session) < 1e6
+        assert 0 <= learned.gap_over_probability(session, "bash", 30.0) <= 1
