@@ -40,6 +40,9 @@ PAUSE_PRIOR = Curve(
 """Seconds until a user's next message, from the same Claude Code sessions."""
 MEMORY_EDGES_MB = log_edges(0, 6, 8)
 """1 MB, an interpreter being some tens, to 1 TB; each 1.33 times the one before."""
+MEMORY_PRIOR = Curve((10, 50, 300, 2_000), (0.1, 0.5, 0.9, 1.0))
+"""Megabytes: the load profiles' small interpreter and their builds and test suites, both assumed, and a
+tail. It tempers the first few measurements; before any, memory is unknown."""
 MEMORY_SHARE = 0.95
 """Of a tool's calls, those that need no more than ``memory_mb``."""
 
@@ -93,7 +96,7 @@ class LearnedForecast:
         self._size_priors: dict[float, LifeCurve] = {}
         self._gaps = ToolPast(on_edges(GAP_PRIOR, GAP_EDGES_S))
         self._pauses = ToolPast(on_edges(PAUSE_PRIOR, GAP_EDGES_S))
-        self._memory = ToolPast(Curve(MEMORY_EDGES_MB, [0.0] * len(MEMORY_EDGES_MB)))
+        self._memory = ToolPast(on_edges(MEMORY_PRIOR, MEMORY_EDGES_MB))
 
     @property
     def courses(self) -> int:

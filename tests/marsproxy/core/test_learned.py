@@ -161,6 +161,15 @@ def test_memory_is_unknown_until_it_was_measured() -> None:
     assert learned.memory_mean_mb("bash", "f") is None
 
 
+def test_one_measurement_of_memory_is_not_the_whole_truth() -> None:
+    learned = forecast()
+    learned.tool_finished("f", ran("bash", 50.0))
+    high = learned.memory_mb("bash", "f")
+    assert high is not None
+    assert 300 < high < 2_000
+    assert learned.memory_mean_mb("bash", "f") == 50
+
+
 def test_memory_is_known_by_tool_and_by_family() -> None:
     learned = forecast()
     for _ in range(19):
