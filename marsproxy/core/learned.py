@@ -175,6 +175,17 @@ class LearnedForecast:
             self._memory.add(family, event.tool_signature, event.memory_peak_mb)
 
     def session_rested(self, session: SessionState, now: float) -> None:
+        self._rest(session)
+
+    def session_forgotten(self, session: SessionState) -> None:
+        # An agent whose last answer calls a tool never rests. If its growth counted and its end did not,
+        # sessions would be expected to grow for ever.
+        self._rest(session)
+        self._courses.pop(session.id, None)
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def _rest(self, session: SessionState) -> None:
         course = self._courses.get(session.id)
         if course is None or course.is_resting or course.ended_at_s is None:
             return
@@ -187,11 +198,6 @@ class LearnedForecast:
         course.rested_at = [
             (part, part.table.ended(course.reached_s)) for part in self._work.parts(course.place)
         ]
-
-    def session_forgotten(self, session: SessionState) -> None:
-        self._courses.pop(session.id, None)
-
-    # -- parts ------------------------------------------------------------------------------------
 
     @staticmethod
     def _resume(course: Course) -> None:

@@ -133,6 +133,18 @@ def test_the_peak_of_a_session_that_comes_back_is_up_to_its_next_rest() -> None:
     assert learned.peak_tokens(session, None) == pytest.approx(40_000, rel=0.1)
 
 
+def test_a_session_that_never_rests_has_ended_when_it_is_forgotten() -> None:
+    rested, forgotten = forecast(), forecast()
+    for number in range(30):
+        rested.session_forgotten(run_session(rested, f"s{number}", "f", 10_000, 60.0))
+        session = session_of("f", f"s{number}")
+        run_turn(forgotten, session, 10_000, 0.0, 60.0)
+        forgotten.session_forgotten(session)
+    new = session_of("f")
+    assert forgotten.peak_tokens(new, None) == rested.peak_tokens(new, None)
+    assert forgotten.work_s(new) == rested.work_s(new)
+
+
 def test_nothing_is_learned_of_a_session_of_which_no_turn_finished() -> None:
     learned, session = forecast(), session_of("f")
     learned.turn_arrived(session, 500, 0.0)
