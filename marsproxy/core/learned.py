@@ -75,7 +75,9 @@ class Course:
     """It has left the bucket in which it came back, so where it rests next counts."""
 
     def work_s(self, now: float) -> float:
-        return self.worked_s + (0.0 if self.since_s is None else now - self.since_s)
+        """``now`` may be earlier than the clock's start: the end of the last turn that finished, where a
+        later one was given up."""
+        return self.worked_s + (0.0 if self.since_s is None else max(0.0, now - self.since_s))
 
     def stop(self, now: float) -> None:
         self.worked_s = self.work_s(now)

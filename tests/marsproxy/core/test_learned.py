@@ -145,6 +145,19 @@ def test_a_session_that_never_rests_has_ended_when_it_is_forgotten() -> None:
     assert forgotten.work_s(new) == rested.work_s(new)
 
 
+def test_a_turn_that_was_given_up_takes_nothing_from_the_work_before_it() -> None:
+    learned = forecast()
+    for number in range(60):
+        session = session_of("f", f"s{number}")
+        run_turn(learned, session, 1_000, 0.0, 60.0)
+        learned.turn_arrived(session, 1_000, 60.0)
+        learned.turn_forwarded(session, 900.0)
+        learned.session_rested(session, 950.0)
+        run_turn(learned, session, 2_000, 1_000.0, 1_040.0)
+        learned.session_rested(session, 1_040.0)
+    assert learned.work_s(session_of("f")) == pytest.approx(100, rel=0.1)
+
+
 def test_nothing_is_learned_of_a_session_of_which_no_turn_finished() -> None:
     learned, session = forecast(), session_of("f")
     learned.turn_arrived(session, 500, 0.0)
