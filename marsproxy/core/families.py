@@ -18,8 +18,8 @@ MAX_BUCKETS = 24
 """Octaves of the first prompt: up to sixteen million tokens."""
 PRIOR_COUNT = 3.0
 """Sessions that the prior counts for at the start; it fades as if they had been the first to be seen."""
-PART_COUNT = 5.0
-"""Sessions of the whole that a part is mixed with, where it differs (lab)."""
+LEAST_COUNT = 1.0
+"""Sessions of the whole that a part is mixed with at the least: they stand for sizes it has not seen."""
 CHANCE = 2.0
 """Surprise that is put down to chance. The counts are decayed, which halves their variance, so this is
 two standard deviations of a part that is like the whole: one such part in twenty is taken to differ."""
@@ -64,7 +64,9 @@ class Part:
         surprise = self.table.surprise(above)
         if surprise <= CHANCE:
             return above
-        return self.table.curve(above, PART_COUNT / (1 - CHANCE / surprise))
+        # James and Stein: the share of the whole in the mixture is that of chance in the surprise.
+        chance_count = self.table.members * CHANCE / (surprise - CHANCE)
+        return self.table.curve(above, max(LEAST_COUNT, chance_count))
 
 
 @dataclass(slots=True)

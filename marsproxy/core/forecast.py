@@ -60,4 +60,4 @@ class Forecast(Protocol):
         """Nothing more is expected of the session; if it comes back all the same, told again."""
 
     def session_forgotten(self, session: SessionState) -> None:
-        """Its row is gone; what was learned of it stays."""
+        """Its row is gone. If it was not at rest, its latest turn was its last."""

@@ -40,6 +40,9 @@ PAUSE_PRIOR = Curve(
 """Seconds until a user's next message, from the same Claude Code sessions."""
 MEMORY_EDGES_MB = log_edges(0, 6, 8)
 """1 MB, an interpreter being some tens, to 1 TB; each 1.33 times the one before."""
+MEMORY_PRIOR = Curve((10, 50, 300, 2_000), (0.1, 0.5, 0.9, 1.0))
+"""Megabytes: the load profiles' small interpreter and their builds and test suites, both assumed, and a
+tail. It tempers the first few measurements; before any, memory is unknown."""
 MEMORY_SHARE = 0.95
 """Of a tool's calls, those that need no more than ``memory_mb``."""
 
@@ -72,7 +75,9 @@ class Course:
     """It has left the bucket in which it came back, so where it rests next counts."""
 
     def work_s(self, now: float) -> float:
-        return self.worked_s + (0.0 if self.since_s is None else now - self.since_s)
+        """``now`` may be earlier than the clock's start: the end of the last turn that finished, where a
+        later one was given up."""
+        return self.worked_s + (0.0 if self.since_s is None else max(0.0, now - self.since_s))
 
     def stop(self, now: float) -> None:
         self.worked_s = self.work_s(now)
@@ -93,7 +98,12 @@ class LearnedForecast:
         self._size_priors: dict[float, LifeCurve] = {}
         self._gaps = ToolPast(on_edges(GAP_PRIOR, GAP_EDGES_S))
         self._pauses = ToolPast(on_edges(PAUSE_PRIOR, GAP_EDGES_S))
-        self._memory = ToolPast(Curve(MEMORY_EDGES_MB, [0.0] * len(MEMORY_EDGES_MB)))
+        self._memory = ToolPast(on_edges(MEMORY_PRIOR, MEMORY_EDGES_MB))
+
+    @property
+    def courses(self) -> int:
+        """Sessions of which something is known beyond the tables."""
+        return len(self._courses)
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -167,6 +177,17 @@ class LearnedForecast:
             self._memory.add(family, event.tool_signature, event.memory_peak_mb)
 
     def session_rested(self, session: SessionState, now: float) -> None:
+        self._rest(session)
+
+    def session_forgotten(self, session: SessionState) -> None:
+        # An agent whose last answer calls a tool never rests. If its growth counted and its end did not,
+        # sessions would be expected to grow for ever.
+        self._rest(session)
+        self._courses.pop(session.id, None)
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def _rest(self, session: SessionState) -> None:
         course = self._courses.get(session.id)
         if course is None or course.is_resting or course.ended_at_s is None:
             return
@@ -179,11 +200,6 @@ class LearnedForecast:
         course.rested_at = [
             (part, part.table.ended(course.reached_s)) for part in self._work.parts(course.place)
         ]
-
-    def session_forgotten(self, session: SessionState) -> None:
-        self._courses.pop(session.id, None)
-
-    # -- parts ------------------------------------------------------------------------------------
 
     @staticmethod
     def _resume(course: Course) -> None:

@@ -139,6 +139,11 @@ class LifeTable:
         self._ended_size[bucket] = max(0.0, self._ended_size[bucket] + weight * size)
 
     @property
+    def members(self) -> float:
+        """How many it has seen begin and get anywhere, less those forgotten."""
+        return self._grown[0] + self._ended[0]
+
+    @property
     def steps_kept(self) -> float:
         """Of the steps, those that still count. Linear in the number of buckets."""
         return sum(self._grown)

@@ -5,14 +5,27 @@ Keeping the blocks for up to ``ttl`` seconds is worth, in seconds of the engine:
     value(ttl) = F(ttl) * saved - price * tokens * integral from 0 to ttl of (1 - F)
 
 F is the distribution of the gap; ``saved`` the prefill that a warm return does without; the integral the
-seconds that the blocks are expected to be held for nothing else; ``price`` what a token of the pool is
-worth for a second: 0 while there is room. Pure arithmetic: knows neither sessions nor commands.
+seconds for which the blocks are expected to be held; ``price`` what a token of the pool is worth for a
+second: 0 while there is room. Pure arithmetic: knows neither sessions nor commands.
 """
 
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 
 from marsproxy.core.histogram import Curve
+
+PRICE_MEMORY_S = 120.0
+"""Seconds after which a loss weighs 1/e in the price: some tens of turns of a busy server, and soon over
+when the pressure is."""
+PRIOR_TOKENS_PER_S = 10_000.0
+"""Before any turn was seen: one H200, between 21,000 for a prompt of 25,000 tokens and 6,000 for one of
+120,000 (the lab's roofline of a 30B mixture of experts)."""
+RATE_SHARE = 0.9
+"""Share of turns that are slower than the rate."""
+RATE_GAIN = 0.1
+"""A rate ten times the prior is reached in 26 turns; at rest the steps are 9 % up and 1 % down."""
+LEAST_PREFILL_TOKENS = 1_024
+"""Fewer uncached tokens are a matter of overheads, not of the prefill rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,35 +39,25 @@ class Keep:
 DEMOTE = Keep(0.0, 0.0)
 
 
-def best_keep(gap: Curve, saved_s: float, tokens: int, price: float) -> Keep:
-    """The most valuable of the times at which the curve has a point.
+def best_keep(gap: Curve, saved_s: float, tokens: int, price: float, longest_s: float = inf) -> Keep:
+    """The most valuable of the times at which the curve has a point, up to ``longest_s``.
 
-    Between two of them the curve is straight, so the marginal value only falls: the best time is at most
-    one bucket off. Ties go to the longer time, so memory that costs nothing is kept to the end.
+    Ties go to the longer time: memory that costs nothing is kept to the end.
 
     Args:
         price: seconds lost per token and second held.
     """
     best, held_s, last_s, last = DEMOTE, 0.0, 0.0, 0.0
-    for at_s, over in zip(gap.edges, gap.shares, strict=True):
-        held_s += (at_s - last_s) * (1 - (last + over) / 2)
-        value_s = over * saved_s - price * tokens * held_s
+    for at_s, share in zip(gap.edges, gap.shares, strict=True):
+        held_s += (at_s - last_s) * (1 - (last + share) / 2)
+        cost_s = price * tokens * held_s
+        if at_s > longest_s or saved_s - cost_s < best.value_s:
+            break
+        value_s = share * saved_s - cost_s
         if value_s > 0 and value_s >= best.value_s:
             best = Keep(at_s, value_s)
-        last_s, last = at_s, over
+        last_s, last = at_s, share
     return best
-
-
-PRICE_MEMORY_S = 120.0
-"""Seconds after which a loss weighs 1/e in the price: some tens of turns of a busy server, and soon over
-when the pressure is."""
-RATE_DECAY = 0.999
-"""By how much the fastest prefill seen is forgotten with each new one: a tenth in a hundred turns, so that
-a slower engine after a restart is believed within a few hundred turns."""
-LEAST_PREFILL_TOKENS = 256
-"""Fewer uncached tokens are a matter of overheads, not of the prefill rate."""
-LEAST_TTFT_S = 0.001
-"""Below a millisecond there is no prefill: the answer was not computed."""
 
 
 class ShadowPrice:
@@ -89,23 +92,22 @@ class ShadowPrice:
 
 
 class PrefillRate:
-    """Tokens that the engine prefills per second, from the times to first token.
+    """Tokens that the engine prefills per second when nothing is in the way, from times to first token.
 
-    Queueing and batching can only make a first token later, so the truth is near the fastest seen: a
-    decayed maximum.
+    Queueing and batching can only make a first token later, so the truth is among the fastest; but one
+    turn whose cached tokens were counted wrong can look as fast as it likes. So it is a high quantile,
+    followed in steps of the logarithm: up by ``RATE_SHARE`` of the gain when a turn was faster, down by
+    the rest of it when it was slower.
     """
 
-    def __init__(self, prior_tokens_per_s: float) -> None:
+    def __init__(self, prior_tokens_per_s: float = PRIOR_TOKENS_PER_S) -> None:
         self.tokens_per_s = prior_tokens_per_s
-        self._has_seen = False
 
     def learn(self, uncached_tokens: int, ttft_s: float) -> None:
-        if uncached_tokens < LEAST_PREFILL_TOKENS or ttft_s < LEAST_TTFT_S:
+        if uncached_tokens < LEAST_PREFILL_TOKENS or ttft_s <= 0:
             return
-        seen = uncached_tokens / ttft_s
-        floor = self.tokens_per_s * RATE_DECAY if self._has_seen else 0.0
-        self.tokens_per_s = max(seen, floor)
-        self._has_seen = True
+        was_faster = uncached_tokens / ttft_s > self.tokens_per_s
+        self.tokens_per_s *= exp(RATE_GAIN * (RATE_SHARE if was_faster else RATE_SHARE - 1))
 
     def seconds(self, tokens: int) -> float:
         return tokens / self.tokens_per_s

@@ -39,12 +39,10 @@ class Past:
     news: int = 0
     """Samples since the curve was made."""
     curve: Curve | None = None
-    above: Curve | None = None
-    """The curve that it was mixed with."""
 
     def mixed(self, above: Curve) -> Curve:
-        if self.curve is None or self.above is not above or self.news * REFRESH > self.histogram.samples:
-            self.news, self.above = 0, above
+        if self.curve is None or self.news * REFRESH > self.histogram.samples:
+            self.news = 0
             self.curve = self.histogram.mixed(above, PSEUDO_SAMPLES)
         return self.curve
 

@@ -1,13 +1,16 @@
 """What sessions and tools teach the forecast."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from marsproxy.core.events import Ending, ToolObserved, ToolPhase, TurnEnded
 from marsproxy.core.forecast import Forecast
-from marsproxy.core.learned import PRIOR_WORK_S, LearnedForecast
+from marsproxy.core.learned import MAX_COURSES, PRIOR_WORK_S, LearnedForecast
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import AdmissionSettings
 
+STEPS = ("arrive", "forward", "end", "rest", "gap", "forget")
 FINISHED = TurnEnded("t", Ending.FINISHED)
 
 
@@ -130,6 +133,31 @@ def test_the_peak_of_a_session_that_comes_back_is_up_to_its_next_rest() -> None:
     assert learned.peak_tokens(session, None) == pytest.approx(40_000, rel=0.1)
 
 
+def test_a_session_that_never_rests_has_ended_when_it_is_forgotten() -> None:
+    rested, forgotten = forecast(), forecast()
+    for number in range(30):
+        rested.session_forgotten(run_session(rested, f"s{number}", "f", 10_000, 60.0))
+        session = session_of("f", f"s{number}")
+        run_turn(forgotten, session, 10_000, 0.0, 60.0)
+        forgotten.session_forgotten(session)
+    new = session_of("f")
+    assert forgotten.peak_tokens(new, None) == rested.peak_tokens(new, None)
+    assert forgotten.work_s(new) == rested.work_s(new)
+
+
+def test_a_turn_that_was_given_up_takes_nothing_from_the_work_before_it() -> None:
+    learned = forecast()
+    for number in range(60):
+        session = session_of("f", f"s{number}")
+        run_turn(learned, session, 1_000, 0.0, 60.0)
+        learned.turn_arrived(session, 1_000, 60.0)
+        learned.turn_forwarded(session, 900.0)
+        learned.session_rested(session, 950.0)
+        run_turn(learned, session, 2_000, 1_000.0, 1_040.0)
+        learned.session_rested(session, 1_040.0)
+    assert learned.work_s(session_of("f")) == pytest.approx(100, rel=0.1)
+
+
 def test_nothing_is_learned_of_a_session_of_which_no_turn_finished() -> None:
     learned, session = forecast(), session_of("f")
     learned.turn_arrived(session, 500, 0.0)
@@ -158,6 +186,15 @@ def test_memory_is_unknown_until_it_was_measured() -> None:
     assert learned.memory_mean_mb("bash", "f") is None
 
 
+def test_one_measurement_of_memory_is_not_the_whole_truth() -> None:
+    learned = forecast()
+    learned.tool_finished("f", ran("bash", 50.0))
+    high = learned.memory_mb("bash", "f")
+    assert high is not None
+    assert 300 < high < 2_000
+    assert learned.memory_mean_mb("bash", "f") == 50
+
+
 def test_memory_is_known_by_tool_and_by_family() -> None:
     learned = forecast()
     for _ in range(19):
@@ -169,3 +206,41 @@ def test_memory_is_known_by_tool_and_by_family() -> None:
     assert anything is not None
     assert 40 < bash < 100 < make
     assert learned.memory_mean_mb(None, "f") == pytest.approx((19 * 50 + 2_000) / 20, rel=0.1)
+
+
+def test_what_is_known_of_live_sessions_is_bounded() -> None:
+    learned = forecast()
+    for number in range(MAX_COURSES + 10):
+        learned.turn_arrived(session_of("f", f"s{number}"), 500, 0.0)
+    assert learned.courses == MAX_COURSES
+    forgotten = session_of("f", "s0")
+    forgotten.grow_to(1_000)
+    learned.turn_ended(forgotten, FINISHED, 1.0)
+    learned.session_rested(forgotten, 1.0)
+    assert learned.peak_tokens(forgotten, None) > 1_000
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.floats(0, 400)), max_size=60))
+def test_whatever_it_is_told_it_answers_sensibly(told: list[tuple[str, int, float]]) -> None:
+    learned, now = forecast(), 0.0
+    sessions = [session_of("even" if number % 2 else "odd", f"s{number}") for number in range(3)]
+    for step, number, amount in told:
+        session, now = sessions[number], now + amount
+        match step:
+            case "arrive":
+                learned.turn_arrived(session, round(amount * 100), now)
+            case "forward":
+                learned.turn_forwarded(session, now)
+            case "end":
+                session.grow_to(round(amount * 500))
+                learned.turn_ended(session, FINISHED, now)
+            case "rest":
+                learned.session_rested(session, now)
+            case "gap":
+                learned.gap_ended(session, None if number else "bash", amount)
+            case _:
+                learned.session_forgotten(session)
+    for session in sessions:
+        assert learned.peak_tokens(session, 400_000) > session.context_tokens
+        assert 0 < learned.work_s(session) < 1e6
+        assert 0 <= learned.gap_over_probability(session, "bash", 30.0) <= 1
