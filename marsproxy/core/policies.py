@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from marsproxy.core.baselines.autellix import Autellix
+from marsproxy.core.baselines.concur import Concur
 from marsproxy.core.baselines.continuum import continuum, continuum_dy
 from marsproxy.core.baselines.fcfs import Fcfs
 from marsproxy.core.baselines.infercept import InferCept
@@ -67,6 +68,9 @@ POLICIES: Mapping[str, PolicyKind] = {
     ),
     "thunderagent_default": PolicyKind(
         "pause and resume on a tick (arXiv 2602.13692), marking as published", ThunderAgentAsPublished, "fcfs"
+    ),
+    "concur": PolicyKind(
+        "a window of active agents, AIMD on cache signals (arXiv 2601.22705)", Concur, "fcfs"
     ),
 }
 

@@ -352,3 +352,12 @@ def _classify(event: TurnArrived, session: SessionState) -> TurnClass:
         return TurnClass.SIDE
     has_history = session.turns > 0 or event.kind in (TurnKind.CONTINUATION, TurnKind.CONDENSED)
     return TurnClass.CONTINUATION if has_history else TurnClass.NEW
+
+
+def goes_on(event: TurnEnded, session: SessionState) -> bool:
+    """Whether the session is likely to come back by itself. Where clients announce no end, an answer that
+    calls no tool stands for it, and so does a client that went away. A failure is retried by an agent that
+    was at work."""
+    if event.ending is Ending.FAILED:
+        return session.turns > 0
+    return event.ending is Ending.FINISHED and event.tool_calls > 0

@@ -17,10 +17,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from marsproxy.core.baselines.base import FollowedTurn, Follower, Observation
+from marsproxy.core.baselines.base import FollowedTurn, Follower, Observation, goes_on
 from marsproxy.core.baselines.programs import Ledger, Program, ThunderAgentRules
 from marsproxy.core.commands import Reason
-from marsproxy.core.events import BackendObserved, BackendUnreachable, Ending, TurnEnded, TurnProgressed
+from marsproxy.core.events import BackendObserved, BackendUnreachable, TurnEnded, TurnProgressed
 from marsproxy.core.priority import TurnClass
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import PolicySettings
@@ -108,7 +108,7 @@ class ThunderAgent(Follower):
             self._give_up(program, turn)
         elif program.is_reasoning:
             self._ledger.charge(program)
-        elif event is None or not _goes_on(event, turn.session):
+        elif event is None or not goes_on(event, turn.session):
             self._release(program)
         elif program.is_marked:
             self._pause(program, now)
@@ -261,11 +261,3 @@ class ThunderAgentAsPublished(ThunderAgent):
 
     def __init__(self, settings: PolicySettings, backends: Sequence[str]) -> None:
         super().__init__(settings, backends, AS_PUBLISHED)
-
-
-def _goes_on(event: TurnEnded, session: SessionState) -> bool:
-    """Nobody releases programs here: an answer that calls no tool stands for it, and a client that went
-    away. A failure is retried by an agent that was at work."""
-    if event.ending is Ending.FAILED:
-        return session.turns > 0
-    return event.ending is Ending.FINISHED and event.tool_calls > 0

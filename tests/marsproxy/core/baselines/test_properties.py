@@ -72,17 +72,23 @@ class Shell:
     waiting: dict[str, TurnArrived] = field(default_factory=dict)
     in_flight: dict[str, TurnArrived] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
+    arrived_s: dict[str, float] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)
+    """Sessions that somebody said are over, until they are forgotten."""
 
     def tell(self, event: Event) -> list[Command]:
         known = {session.id for session in self.policy.sessions}
         commands = self.policy.handle(event, self.now)
         self.log.append((event, self.now, list(commands)))
+        if isinstance(event, SessionEnded) and event.session_id in known:
+            self.over.add(event.session_id)
         for command in commands:
             self._enact(command, event, known)
         return commands
 
     def arrive(self, arrival: TurnArrived) -> None:
         self.waiting[arrival.turn_id] = arrival
+        self.arrived_s[arrival.turn_id] = self.now
         commands = self.tell(arrival)
         verdicts = [c for c in commands if isinstance(c, ForwardTurn | HoldTurn | RejectTurn)]
         assert len([c for c in verdicts if c.turn_id == arrival.turn_id]) == 1, "decided on once, at once"
@@ -126,6 +132,7 @@ class Shell:
                 at_work = {turn.session_id for turn in (*self.in_flight.values(), *self.waiting.values())}
                 assert command.session_id in known
                 assert command.session_id not in at_work or isinstance(event, TurnArrived)
+                self.over.discard(command.session_id)
             case SetTimer():
                 assert command.at_s >= self.now
                 self.timer_s = command.at_s
@@ -271,6 +278,17 @@ class AnyOrder(RuleBasedStateMachine):
         assert policy.open_turns == len(self.shell.waiting) + len(self.shell.in_flight)
         assert len(policy.held) == len(self.shell.waiting) <= self.settings.admission.max_held_turns
         assert len(policy.sessions) <= self.settings.sessions.max_sessions
+
+    @invariant()
+    def nobody_waits_longer_than_allowed(self) -> None:
+        shell = self.shell
+        assert all(shell.now <= shell.arrived_s[turn_id] + MAX_HOLD_S for turn_id in shell.waiting)
+
+    @invariant()
+    def what_is_over_is_forgotten_with_its_last_turn(self) -> None:
+        shell = self.shell
+        at_work = {turn.session_id for turn in (*shell.in_flight.values(), *shell.waiting.values())}
+        assert all(shell.policy.sessions.get(id_) is None for id_ in shell.over - at_work)
 
     @invariant()
     def promises_are_made_to_sessions_that_are_known(self) -> None:
