@@ -105,13 +105,13 @@ class ChainStore:
         self._running[chain] = self._running.get(chain, 0) + 1
 
     def try_grow(self, request: EngineRequest, tokens: int) -> bool:
-        missing = -(-tokens // self.block_tokens) - request.held_blocks
+        full_blocks, rest = divmod(tokens, self.block_tokens)
+        missing = full_blocks + (rest > 0) - request.held_blocks
         if missing > 0:
             if missing > self._pool.free_blocks:
                 return False
             self._pool.allocate(missing)
             request.held_blocks += missing
-        full_blocks = tokens // self.block_tokens
         if full_blocks > request.registered_blocks:
             self._register(request, full_blocks)
         request.settle(tokens, self.block_tokens)
@@ -145,7 +145,7 @@ class ChainStore:
         if count > self._pool.leased_blocks:
             return False
         parts = list(hit.parts) if hit else []
-        return count <= self._leases.reclaimable_blocks(yielding, parts, request.chain)
+        return self._leases.can_reclaim(count, yielding, parts, request.chain)
 
     def reclaim(
         self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None

@@ -73,30 +73,34 @@ class Leases:
         while self._deadlines and (expiry_s := self.next_expiry_s) is not None and expiry_s <= now:
             self.end(self._deadlines[0][2].chain)
 
-    def reclaimable_blocks(self, yielding: Collection[YieldsTo], parts: Parts, own: str | None) -> int:
-        """Blocks that could be freed for somebody who wants to have ``parts`` and so takes none of them.
+    def can_reclaim(self, count: int, yielding: Collection[YieldsTo], parts: Parts, own: str | None) -> bool:
+        """Whether that many blocks could be freed for somebody who wants ``parts`` and so takes none of them.
 
         ``own`` is the chain that asks: its lease gives way in any case.
         """
         wanted = {extent: end - start for extent, start, end in parts}
-        willing = [each for each in self._leases.values() if each.yields_to in yielding or each.chain == own]
-        among = set(willing)
-        return sum(
-            extent.blocks - wanted.get(extent, 0)
-            for lease in willing
-            for extent in lease.extents
-            if not extent.users and extent.holders[0] is lease and among.issuperset(extent.holders)
-        )
+        willing = self._willing(yielding, own)
+        for lease in willing:
+            for extent in reversed(lease.extents):
+                if extent.users or extent.holders[0] is not lease:
+                    continue  # used, or counted with its first holder
+                if len(extent.holders) == 1 or all(holder in willing for holder in extent.holders):
+                    count -= extent.hi - extent.lo - wanted.get(extent, 0)
+            if count <= 0:
+                return True
+        return False
 
     def reclaim(self, count: int, yielding: Collection[YieldsTo], parts: Parts, own: str | None) -> None:
         """Free that many blocks, at most what is reclaimable."""
         wanted = self._pool.cut_out(parts)
         enough = self._pool.free_blocks + count
-        willing = [each for each in self._leases.values() if each.yields_to in yielding or each.chain == own]
-        for lease in willing:
+        for lease in self._willing(yielding, own):
             self._reclaim_from(lease, enough, wanted)
             if self._pool.free_blocks >= enough:
                 return
+
+    def _willing(self, yielding: Collection[YieldsTo], own: str | None) -> list[Lease]:
+        return [each for each in self._leases.values() if each.yields_to in yielding or each.chain == own]
 
     def take_reclaimed(self) -> list[tuple[str, int]]:
         """``(chain, blocks)`` of what was reclaimed since the last call."""

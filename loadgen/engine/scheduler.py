@@ -33,9 +33,10 @@ from loadgen.engine.requests import EngineRequest, Phase
 from loadgen.engine.stores import BlockStore, Hit, KvStore
 from marsproxy.core.commands import YieldsTo
 
-EVERYBODY = frozenset(YieldsTo)
-RETURNING = frozenset({YieldsTo.ANYBODY, YieldsTo.RETURNING})
-NEW = frozenset({YieldsTo.ANYBODY})
+YIELDING_TO_ALL = tuple(YieldsTo)
+YIELDING_TO_RETURNING = (YieldsTo.ANYBODY, YieldsTo.RETURNING)
+YIELDING_TO_NEW = (YieldsTo.ANYBODY,)
+"""Kinds of leases that give way: when nothing else runs, to what a session goes on with, to a new one."""
 
 
 class RequestTooLargeError(ValueError):
@@ -192,12 +193,14 @@ class Scheduler:
             generated = request.generated_tokens
             if not generated or request.prompt_tokens + generated - request.computed_tokens != 1:
                 return 0
-            steps = min(steps, request.output_tokens - generated)
+            remaining = request.output_tokens - generated
+            if remaining < steps:
+                steps = remaining
         if self.can_start_head():
             return 0
-        while steps > 1 and not self._can_grow(steps):
+        while not self._can_grow(steps):
             steps //= 2
-        return steps if self._can_grow(steps) else 0
+        return steps
 
     def can_start_head(self) -> bool:
         """Whether the next step would admit somebody who waits, given token budget."""
@@ -265,8 +268,9 @@ class Scheduler:
     def _yielding(self, request: EngineRequest) -> Collection[YieldsTo]:
         """The leases that give way to this request, whether it waits or runs."""
         if not self.running or self.running == [request]:
-            return EVERYBODY
-        return RETURNING if request.may_break_leases or request.generated_tokens else NEW
+            return YIELDING_TO_ALL
+        is_returning = request.may_break_leases or request.generated_tokens
+        return YIELDING_TO_RETURNING if is_returning else YIELDING_TO_NEW
 
     def _preempt(self, request: EngineRequest, position: int, batch: Batch) -> None:
         del self.running[position]
@@ -359,7 +363,9 @@ class Scheduler:
 
     def _blocks_to_grow(self, steps: int) -> int:
         blocks = 0
+        block_tokens = self.limits.block_tokens
         for request in self.running:
-            if request.computed_tokens + steps > request.settled_tokens:
-                blocks += self._blocks_for(request.computed_tokens + steps) - request.held_blocks
+            tokens = request.computed_tokens + steps
+            if tokens > request.settled_tokens:
+                blocks += -(-tokens // block_tokens) - request.held_blocks
         return blocks

@@ -19,6 +19,19 @@ def test_an_empty_step_takes_no_time() -> None:
     assert step_time().seconds([]) == 0.0
 
 
+@pytest.mark.parametrize("hardware", ["h100", "cpu"])
+@pytest.mark.parametrize("contexts", [[0], [1000, 3, 70_000], [5_000] * 40])
+def test_a_decode_step_costs_the_same_by_its_sums(hardware: str, contexts: list[int]) -> None:
+    time = step_time(hardware)
+    whole = time.seconds([(context, 1) for context in contexts])
+    assert time.decode_seconds(len(contexts), sum(contexts)) == pytest.approx(whole)
+
+
+def test_a_copy_from_the_host_takes_bytes_over_bandwidth() -> None:
+    assert step_time().host_copy_seconds(20_000) == pytest.approx(20_000 * 98_304 / 25e9)
+    assert step_time().host_copy_seconds(20_000, 50e9) == step_time().host_copy_seconds(10_000)
+
+
 def test_the_formula_with_round_numbers() -> None:
     hardware = HardwareProfile("h", "", "", 1000.0, 100.0, 1e6, 1.0, 0.0, 0.5, 0.5, 0.25)
     model = ModelProfile("m", "m", "", 10.0, 200.0, 400.0, 4, 2, 1, 2, 1, 3, 2, 1000)

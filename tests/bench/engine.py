@@ -1,8 +1,8 @@
 """What a simulated turn costs in the engine's model, on this machine: ``python tests/bench/engine.py``.
 
 Random sessions of a coding agent's shape on one accelerator. ``calm`` arrives within its capacity and
-``thrash`` far beyond it, where FCFS loses every prefix and preempts; ``leases`` keeps each session's KV for
-its tool gap.
+``thrash`` far beyond it, where FCFS loses every prefix and preempts; ``leases`` does too, but keeps each
+session's KV until its next turn, and nobody new may take it.
 """
 
 import heapq
@@ -17,9 +17,10 @@ from rich.table import Table
 
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
 from loadgen.engine.chains import ChainStore
-from loadgen.engine.requests import EngineRequest
+from loadgen.engine.requests import EngineRequest, Phase
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
+from marsproxy.core.commands import YieldsTo
 
 KV_TOKENS = 400_000
 SESSIONS = 1_000
@@ -54,6 +55,7 @@ class Agent:
             chain=self.name,
             shared_chain="system",
             shared_tokens=self.system_tokens,
+            may_break_leases=self.turn > 1,
         )
 
     @classmethod
@@ -64,7 +66,7 @@ class Agent:
         return cls(f"s{number}", news, outputs, [rng.expovariate(1.0) for _ in range(turns)])
 
 
-def simulate(rate_per_s: float, seed: int = 1) -> tuple[Scheduler, float]:
+def simulate(rate_per_s: float, *, leases: bool = False, seed: int = 1) -> tuple[Scheduler, float]:
     """All sessions to their end; the scheduler, and when the last one ended."""
     rng = random.Random(seed)
     roofline = StepTime(HardwareProfile.load("h100"), ModelProfile.load("qwen3-30b-a3b"))
@@ -84,7 +86,13 @@ def simulate(rate_per_s: float, seed: int = 1) -> tuple[Scheduler, float]:
             now = engine.step_ends_s
             for request in engine.finish_step():
                 agent = agents[request.request_id]
-                if request.is_over and agent.turn < TURNS:
+                if request.phase is not Phase.FINISHED:
+                    continue
+                if leases and agent.turn == TURNS:
+                    engine.demote(agent.name, now)
+                elif leases:
+                    engine.keep(agent.name, None, YieldsTo.RETURNING, now)
+                if agent.turn < TURNS:
                     heapq.heappush(pending, (now + agent.gap_s[agent.turn - 1], next(order), agent))
         else:
             now = pending[0][0]
@@ -97,7 +105,7 @@ def main() -> None:
     table = Table("case", "turns/s", "CPU s", "turns", "steps", "hit ratio", "preemptions", "makespan s")
     for case in sys.argv[1:] or list(RATE_PER_S):
         begin = time.process_time()
-        scheduler, end_s = simulate(RATE_PER_S[case])
+        scheduler, end_s = simulate(RATE_PER_S[case], leases=case == "leases")
         took_s = time.process_time() - begin
         totals = scheduler.totals
         ratio = totals.prefix_cache_hits / totals.prefix_cache_queries

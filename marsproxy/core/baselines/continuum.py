@@ -55,7 +55,7 @@ class Continuum(Follower):
         else:
             if (gap := self._gaps.end(session.id)) is not None:
                 self._rule.gap_ended(gap.signature, now - gap.began_s)
-            is_pinned = self._pins.await_turn(session.id, backend, now)
+            is_pinned = self._pins.await_turn(session, backend, now)
         rank = PINNED_OR_STARTED if is_pinned else OTHER
         self._flights[turn.id] = _Flight(rank, rank)
         self.forward(turn, backend, _priority(rank, session))
@@ -77,8 +77,8 @@ class Continuum(Follower):
                 self._pins.release(session_id)
                 self._fall_back(session_id)
             case HintAnswered(session_id, kept_tokens=0):
-                self._pins.refused(session_id)
-                self._fall_back(session_id)
+                if (session := self.sessions.get(session_id)) is not None:
+                    self._pins.refused(session)
             case _:
                 pass
 

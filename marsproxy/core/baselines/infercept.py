@@ -73,7 +73,7 @@ class InferCept(Follower):
         if not turn.is_side:
             if (gap := self._gaps.end(session.id)) is not None:
                 self._means.learn(gap.signature, now - gap.began_s)
-            self._pins.await_turn(session.id, backend, now)
+            self._pins.await_turn(session, backend, now)
         self._charge(turn, backend)
         self.forward(turn, backend, round(session.first_arrival_s * 1000))
 
@@ -99,7 +99,8 @@ class InferCept(Follower):
             case KvReclaimed(session_id):
                 self._pins.release(session_id)
             case HintAnswered(session_id, kept_tokens=0):
-                self._pins.refused(session_id)
+                if (session := self.sessions.get(session_id)) is not None:
+                    self._pins.refused(session)
             case _:
                 pass
 

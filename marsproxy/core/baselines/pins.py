@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import inf
 
 from marsproxy.core.commands import Command, HintKv, KvAction, YieldsTo
+from marsproxy.core.sessions import SessionState
 
 
 @dataclass(slots=True)
@@ -40,29 +41,35 @@ class Pins:
         pin = self._by_session.get(session_id)
         return pin is not None and now <= pin.until_s
 
-    def await_turn(self, session_id: str, backend: str, now: float) -> bool:
-        """The next turn is here, about to be forwarded: does it find a pin? Then the pin waits with it."""
-        pin = self._by_session.get(session_id)
+    def await_turn(self, session: SessionState, backend: str, now: float) -> bool:
+        """The next turn is here, about to be forwarded: does it find a pin? Then the pin waits with it.
+
+        Not beside another turn in flight, a side call: an engine would begin such a pin when that ends,
+        perhaps after this turn.
+        """
+        pin = self._by_session.get(session.id)
         if pin is None:
             return False
         if now > pin.until_s:
-            del self._by_session[session_id]
+            del self._by_session[session.id]
             return False
         if pin.backend != backend:
-            self.release(session_id)
+            self.release(session.id)
             return False
-        if pin.until_s < inf:
+        if pin.until_s < inf and len(session.open_turns) == 1:
             pin.until_s = inf
-            self._order(HintKv(session_id, backend, KvAction.KEEP, None, YieldsTo.NOBODY))
+            self._order(HintKv(session.id, backend, KvAction.KEEP, None, YieldsTo.NOBODY))
         return True
 
     def started(self, session_id: str) -> None:
         """The turn that the pin waited for refers to the blocks itself now, and the engine ended the pin."""
         self._by_session.pop(session_id, None)
 
-    def refused(self, session_id: str) -> None:
-        """The engine has nothing to hold."""
-        self._by_session.pop(session_id, None)
+    def refused(self, session: SessionState) -> None:
+        """The engine has nothing to hold. Said of a session with a turn in flight it means no more than
+        that the blocks are in use."""
+        if not session.open_turns:
+            self._by_session.pop(session.id, None)
 
     def release(self, session_id: str) -> None:
         """Nobody is waited for any more. Fine without a pin; the hint is idle if its time is over."""

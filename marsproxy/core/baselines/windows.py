@@ -50,10 +50,6 @@ class SortedWindow:
         self._latest.append(value)
         insort(self.ascending, value)
 
-    def quantile(self, share: float) -> float:
-        """The value that ``share`` of the others are not above. There must be one."""
-        return self.ascending[int(share * (len(self.ascending) - 1))]
-
 
 class LatestNames(Generic[T]):
     """One ``T`` for each name; beyond ``size`` the one unused for longest is dropped."""

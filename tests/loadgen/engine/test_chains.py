@@ -1,5 +1,6 @@
 """The chain store must be the block store in everything but cost: same batches, hits, preemptions, blocks."""
 
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -106,7 +107,7 @@ class Twins:
         self.blocked.add(pair[1])
 
     def abort(self, which: int | None) -> None:
-        if which is not None and which < len(self.pairs):
+        if which is not None and 0 <= which < len(self.pairs):
             self.chained.abort(self.pairs[which][0])
             self.blocked.abort(self.pairs[which][1])
 
@@ -150,6 +151,22 @@ def test_both_stores_give_the_same_run(limits: SchedulerLimits, script: list[Act
     while twins.blocked.has_work:
         twins.step()
     assert twins.chained.pool.used_blocks == 0
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+def test_both_stores_give_the_same_long_run_of_a_thrashing_pool(policy: str) -> None:
+    """Long enough for chains to be evicted in part, computed again, preempted and computed twice."""
+    rng = random.Random(5)
+    twins = Twins(SchedulerLimits(60, BLOCK, 32, 6, policy))  # type: ignore[arg-type]
+    for _ in range(2500):
+        if rng.random() < 0.25 and len(twins.blocked.waiting) < 6:
+            session = rng.randrange(9)
+            starts_over = rng.random() < 0.15 or twins.context.get(session, 0) > 120
+            sizes = rng.randint(1, 20), rng.randint(1, 20)
+            twins.add(Turn(session, *sizes, rng.randint(0, 3), starts_over))
+        twins.step(len(twins.pairs) - rng.randint(1, 5) if rng.random() < 0.05 else None)
+    totals = twins.blocked.totals
+    assert min(totals.preemptions, totals.aborted, totals.prefix_cache_hits // BLOCK) > 20
 
 
 @pytest.mark.parametrize(

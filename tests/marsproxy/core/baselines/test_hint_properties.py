@@ -1,7 +1,8 @@
 """What an engine's books of leases look like, whatever happens: nothing is pinned for ever.
 
 The shell of ``test_properties`` with an engine behind it that takes every hint, and ends a lease when it
-starts the session's next turn, when its time is over, or when it is told so.
+starts the session's next turn, when its time is over, or when it is told so. What it is to keep while a
+turn of the session runs, it keeps from that turn's end.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +25,6 @@ from marsproxy.core.events import (
     BackendUnreachable,
     Ending,
     Event,
-    HintAnswered,
     KvReclaimed,
     SessionEnded,
     TurnArrived,
@@ -48,19 +48,30 @@ class Engine(Shell):
     """Leases by session and backend, with the second at which they end."""
 
     leases: dict[tuple[str, str], float] = field(default_factory=dict)
+    wishes: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds to keep for, once what runs has ended."""
+    running: set[str] = field(default_factory=set)
+    """Turns that have started."""
     priorities: dict[str, int] = field(default_factory=dict)
 
     def tell(self, event: Event) -> list[Command]:
         match event:
             case TurnFirstToken(turn_id) if turn_id in self.in_flight:
-                turn = self.in_flight[turn_id]
-                if turn.kind is not TurnKind.SIDE:
-                    self.end_leases(turn.session_id)
-            case KvReclaimed(session_id) | HintAnswered(session_id, kept_tokens=0):
+                self.running.add(turn_id)
+                self.end_leases(self.in_flight[turn_id].session_id)
+            case KvReclaimed(session_id):
                 self.end_leases(session_id)
+            case TurnEnded(turn_id):
+                self.running.discard(turn_id)
+                self.grant_wishes()
             case _:
                 pass
         return super().tell(event)
+
+    def grant_wishes(self) -> None:
+        busy = {turn_id[0] for turn_id in self.running}
+        for key in [key for key in self.wishes if key[0] not in busy]:
+            self.leases[key] = self.now + self.wishes.pop(key)
 
     def end_leases(self, session_id: str) -> None:
         self.leases = {key: until_s for key, until_s in self.leases.items() if key[0] != session_id}
@@ -69,8 +80,10 @@ class Engine(Shell):
         super()._enact(command, event, known)
         match command:
             case HintKv(session_id, backend, KvAction.KEEP, ttl_s):
-                self.leases[session_id, backend] = inf if ttl_s is None else self.now + ttl_s
+                self.wishes[session_id, backend] = inf if ttl_s is None else ttl_s
+                self.grant_wishes()
             case HintKv(session_id, backend):
+                self.wishes.pop((session_id, backend), None)
                 self.leases.pop((session_id, backend), None)
             case ForwardTurn(turn_id, _, priority) | Reprioritise(turn_id, priority):
                 assert self.priorities.get(turn_id) != priority, "an order to change nothing"

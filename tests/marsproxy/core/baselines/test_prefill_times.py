@@ -2,7 +2,7 @@
 
 import pytest
 
-from marsproxy.core.baselines.prefill_times import PRIOR_S_PER_TOKEN, PrefillTimes
+from marsproxy.core.baselines.prefill_times import PRIOR_S_PER_TOKEN, WINDOW, PrefillTimes
 
 
 def test_before_anything_was_seen_there_is_a_prior():
@@ -10,11 +10,18 @@ def test_before_anything_was_seen_there_is_a_prior():
 
 
 def test_waiting_is_not_prefill():
-    """Two of twenty turns found the engine free: 1,000 tokens in 0.1 s."""
+    """One of twenty turns found the engine free: 1,000 tokens in 0.1 s."""
     times = PrefillTimes()
-    for waited_s in [0.0, 0.0, *range(1, 19)]:
+    for waited_s in (3.0, 9.0, 0.0, *range(1, 18)):
         times.learn(1_000, 0, 0.1 + waited_s)
     assert times.seconds(1_000) == pytest.approx(0.1)
+
+
+def test_a_slower_engine_is_noticed_in_the_end():
+    times = PrefillTimes()
+    for ttft_s in (0.1, *[0.4] * WINDOW):
+        times.learn(1_000, 0, ttft_s)
+    assert times.seconds(1_000) == pytest.approx(0.4)
 
 
 def test_long_prompts_have_a_speed_of_their_own():

@@ -1,7 +1,5 @@
 """Bounded memories keep the latest and nothing else."""
 
-import pytest
-
 from marsproxy.core.baselines.windows import LatestNames, MeanWindow, SortedWindow
 
 
@@ -21,14 +19,6 @@ def test_a_sorted_window_drops_the_oldest_not_the_smallest():
         window.add(value)
     assert window.ascending == [1.0, 3.0, 4.0]
     assert len(window) == 3
-
-
-@pytest.mark.parametrize(("share", "value"), [(0.0, 0.0), (0.1, 1.0), (0.5, 5.0), (1.0, 10.0)])
-def test_a_quantile_is_one_of_the_values(share: float, value: float):
-    window = SortedWindow(11)
-    for each in range(10, -1, -1):
-        window.add(float(each))
-    assert window.quantile(share) == value
 
 
 def test_the_name_unused_for_longest_is_dropped():
