@@ -41,6 +41,7 @@ from marsproxy.core.events import (
     TimerFired,
     ToolHostsObserved,
     ToolObserved,
+    ToolPhase,
     TurnArrived,
     TurnEnded,
     TurnFirstToken,
@@ -276,7 +277,8 @@ class Policy:
         context = self._budgets.context_of(turn.arrival, turn.session)
         work_s = self._forecast.work_s(turn.session) * self._budgets.relative_size(turn.session, context)
         if turn.turn_class is TurnClass.RETURN:
-            work_s *= 0.3
+            import os
+            work_s *= float(os.environ.get("RF", "0.3"))
         return now + self._admission.deadline_slack * work_s
 
     def _release_held(self, admitted: OpenTurn, now: float, commands: list[Command]) -> None:
@@ -416,6 +418,10 @@ class Policy:
 
     def _tool_observed(self, event: ToolObserved, now: float) -> None:
         self._gaps.observe(event, now)
+        if event.phase is ToolPhase.FINISHED and event.llm_session is not None:
+            session = self.sessions.get(event.llm_session)
+            if session is not None:
+                self._forecast.tool_finished(session.family, event)
 
     def _session_ended(self, event: SessionEnded, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
