@@ -1,10 +1,10 @@
-"""What every baseline needs and none is about: sessions, turns, bounds, expiry and the timer.
+"""What every baseline needs and none is about: hooks, orders, bounds, expiry and the timer.
 
-``Follower`` is told what happens, keeps the books, and asks a handful of hooks what to do about it. A
-baseline is a subclass that answers them. It must keep to three rules: every turn that it is told of by
-``turn_arrived`` it forwards or holds, then and there; a held turn it forwards later, in any hook; what it
-remembers of a session it drops in ``session_forgotten``. The hooks that do nothing here need not be
-answered.
+``Follower`` is told what happens, has it entered in the books, and asks a handful of hooks what to do
+about it. A baseline is a subclass that answers them. It must keep to three rules: every turn that it is
+told of by ``turn_arrived`` it forwards or holds, then and there; a held turn it forwards later, in any
+hook; what it remembers of a session it drops in ``session_forgotten``. The hooks that do nothing here
+need not be answered.
 
 The baselines' papers have no bounds. These are the ones of the policy that they are compared with: turns
 held at once, seconds held, rows of the session table, expiry of idle sessions.
@@ -12,11 +12,10 @@ held at once, seconds held, rows of the session table, expiry of idle sessions.
 # ruff: noqa: B027
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from marsproxy.core.baselines.books import Books, FollowedTurn
 from marsproxy.core.commands import (
     Command,
     ForgetSession,
@@ -26,7 +25,6 @@ from marsproxy.core.commands import (
     RejectTurn,
     SetTimer,
 )
-from marsproxy.core.estimate import TokenRatio
 from marsproxy.core.events import (
     BackendObserved,
     BackendUnreachable,
@@ -43,11 +41,12 @@ from marsproxy.core.events import (
     TurnFirstToken,
     TurnProgressed,
 )
-from marsproxy.core.evidence import TurnKind
 from marsproxy.core.headroom import BackendState, ToolHosts
-from marsproxy.core.priority import TurnClass
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
+
+__all__ = ["FollowedTurn", "Follower", "Observation", "goes_on"]
+"""All that a baseline needs, by one door."""
 
 Observation: TypeAlias = (
     TurnFirstToken
@@ -62,29 +61,6 @@ Observation: TypeAlias = (
 """What happens besides turns that come and go."""
 
 
-@dataclass(slots=True)
-class FollowedTurn:
-    """A turn between its arrival and its ending."""
-
-    arrival: TurnArrived
-    session: SessionState
-    turn_class: TurnClass
-    """NEW, CONTINUATION or SIDE: whether the session has had a turn before."""
-    arrived_s: float
-    prompt_tokens: int = 0
-    """As far as one can know before usage has come."""
-    backend: str | None = None
-    """Where it was forwarded to; None while it is held."""
-
-    @property
-    def id(self) -> str:
-        return self.arrival.turn_id
-
-    @property
-    def is_side(self) -> bool:
-        return self.turn_class is TurnClass.SIDE
-
-
 class Follower(ABC):
     """A ``SchedulingPolicy`` but for the decisions.
 
@@ -95,18 +71,37 @@ class Follower(ABC):
     def __init__(self, settings: PolicySettings, backends: Sequence[str]) -> None:
         assert backends, "a policy without a backend has nowhere to send a turn"
         self.limits = settings.admission
-        self.sessions = SessionTable(settings.sessions)
-        self.held: OrderedDict[str, FollowedTurn] = OrderedDict()
-        """By turn id, in order of arrival."""
-        self.turns: dict[str, FollowedTurn] = {}
-        """All turns under way, held and in flight, by id."""
-        self.backends = {name: BackendState(name) for name in backends}
-        self.tool_hosts = ToolHosts()
-        self._at_work = dict.fromkeys(backends, 0)
-        """Sessions of each backend that are not idle."""
-        self._ratio = TokenRatio()
+        self._books = Books(settings.sessions, backends)
         self._commands: list[Command] = []
         self._timer_s: float | None = None
+
+    # -- what it knows ----------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> SessionTable:
+        return self._books.sessions
+
+    @property
+    def turns(self) -> Mapping[str, FollowedTurn]:
+        """All turns under way, held and in flight, by id."""
+        return self._books.turns
+
+    @property
+    def held(self) -> Mapping[str, FollowedTurn]:
+        """Those that wait, in order of arrival."""
+        return self._books.held
+
+    @property
+    def open_turns(self) -> int:
+        return len(self.turns)
+
+    @property
+    def backends(self) -> dict[str, BackendState]:
+        return self._books.backends
+
+    @property
+    def tool_hosts(self) -> ToolHosts:
+        return self._books.tool_hosts
 
     # -- hooks ------------------------------------------------------------------------------------
 
@@ -145,11 +140,7 @@ class Follower(ABC):
     ) -> None:
         """Let a turn go that has just arrived or was held."""
         assert turn.backend is None, "a turn is forwarded once"
-        self.held.pop(turn.id, None)
-        turn.backend = backend
-        if not turn.is_side:
-            turn.session.main_turns.add(turn.id)
-            self._move(turn.session, Phase.GENERATING, backend)
+        self._books.forwarded(turn, backend)
         decision = turn.turn_class.value
         self.order(ForwardTurn(turn.id, backend, priority, decision, may_break_leases))
 
@@ -159,9 +150,7 @@ class Follower(ABC):
         if len(self.held) >= self.limits.max_held_turns:
             self._refuse(turn, Reason.QUEUE_FULL, now)
             return False
-        self.held[turn.id] = turn
-        if turn.session.phase is not Phase.GENERATING:
-            self._move(turn.session, Phase.QUEUED, turn.session.backend)
+        self._books.hold(turn)
         self.order(HoldTurn(turn.id, reason, len(self.held)))
         return True
 
@@ -171,24 +160,16 @@ class Follower(ABC):
 
     def place(self, session: SessionState, backend: str) -> None:
         """The session's turns will go there from now on."""
-        self._move(session, session.phase, backend)
+        self._books.move(session, session.phase, backend)
 
     def home_of(self, session: SessionState) -> str:
         """The backend that may still have its blocks; for a new one, that with the fewest at work."""
-        if session.backend is not None and self.backends[session.backend].is_reachable:
-            return session.backend
-        return self.least_loaded()
+        return self._books.home_of(session)
 
     def least_loaded(self) -> str:
-        return min(
-            self.backends, key=lambda name: (not self.backends[name].is_reachable, self._at_work[name])
-        )
+        return self._books.least_loaded()
 
     # -- events -----------------------------------------------------------------------------------
-
-    @property
-    def open_turns(self) -> int:
-        return len(self.turns)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         self._commands = []
@@ -214,12 +195,7 @@ class Follower(ABC):
         if session is None:
             self.order(RejectTurn(event.turn_id, Reason.TABLE_FULL, self.limits.retry_after_s))
             return
-        turn = FollowedTurn(event, session, _classify(event, session), now)
-        self.turns[event.turn_id] = turn
-        self.sessions.open_turn(session, event.turn_id, now)
-        if not turn.is_side:
-            turn.prompt_tokens = self._context_of(event, session)
-            session.grow_to(turn.prompt_tokens)
+        turn = self._books.open(event, session, now)
         self.turn_arrived(turn, now)
         self._forget_if_over(session)
 
@@ -237,44 +213,19 @@ class Follower(ABC):
         self.sessions.add(session)
         return session
 
-    def _context_of(self, event: TurnArrived, session: SessionState) -> int:
-        """A history only grows, unless it was condensed."""
-        estimate = self._ratio.corrected(event.prompt_tokens_estimate)
-        return estimate if event.kind is TurnKind.CONDENSED else max(session.context_tokens, estimate)
-
     def _ended(self, event: TurnEnded, now: float) -> None:
         turn = self.turns.get(event.turn_id)
         if turn is None:
             return
         if event.ending is Ending.FINISHED and not turn.is_side:
-            self._learn(turn, event)
-        self._close(turn, event, now)
+            self._books.learn(turn, event)
+        self._books.close(turn, event, now)
         self.turn_ended(turn, event, now)
         self._forget_if_over(turn.session)
 
-    def _learn(self, turn: FollowedTurn, event: TurnEnded) -> None:
-        turn.session.turns += 1
-        if event.prompt_tokens is not None:
-            self._ratio.learn(turn.arrival.prompt_tokens_estimate, event.prompt_tokens)
-            turn.session.grow_to(event.prompt_tokens + (event.completion_tokens or 0))
-
-    def _close(self, turn: FollowedTurn, event: TurnEnded | None, now: float) -> None:
-        session = turn.session
-        del self.turns[turn.id]
-        was_held = self.held.pop(turn.id, None) is not None
-        self.sessions.close_turn(session, turn.id, now)
-        if turn.is_side or session.main_turns:
-            return
-        if any(turn_id in self.held for turn_id in session.open_turns):
-            self._move(session, Phase.QUEUED, session.backend)
-        elif not was_held and event is not None and event.tool_calls > 0:
-            self._move(session, Phase.TOOL_GAP, session.backend)
-        else:
-            self._move(session, Phase.IDLE, session.backend)
-
     def _refuse(self, turn: FollowedTurn, reason: Reason, now: float) -> None:
         self.order(RejectTurn(turn.id, reason, self.limits.retry_after_s))
-        self._close(turn, None, now)
+        self._books.close(turn, None, now)
 
     def _session_ended(self, event: SessionEnded) -> None:
         session = self.sessions.get(event.session_id)
@@ -288,17 +239,9 @@ class Follower(ABC):
 
     def _forget(self, session: SessionState) -> None:
         self.session_forgotten(session)
-        self._move(session, Phase.IDLE, None)
+        self._books.move(session, Phase.IDLE, None)
         self.sessions.remove(session)
         self.order(ForgetSession(session.id))
-
-    def _move(self, session: SessionState, phase: Phase, backend: str | None) -> None:
-        """The only place that changes a session's phase and backend, so that the counts are right."""
-        if session.backend is not None and session.phase is not Phase.IDLE:
-            self._at_work[session.backend] -= 1
-        session.phase, session.backend = phase, backend
-        if backend is not None and phase is not Phase.IDLE:
-            self._at_work[backend] += 1
 
     def _take_note(self, event: Observation, now: float) -> None:
         match event:
@@ -309,15 +252,9 @@ class Follower(ABC):
             case ToolHostsObserved():
                 self.tool_hosts.observe(event, now)
             case TurnProgressed():
-                self._progressed(event)
+                self._books.progressed(event)
             case _:
                 pass
-
-    def _progressed(self, event: TurnProgressed) -> None:
-        turn = self.turns.get(event.turn_id)
-        if turn is not None and not turn.is_side:
-            grown = turn.prompt_tokens + event.completion_tokens
-            turn.session.grow_to(max(turn.session.context_tokens, grown))
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -345,13 +282,6 @@ class Follower(ABC):
         if due_s is not None and (self._timer_s is None or due_s < self._timer_s):
             self._timer_s = due_s
             self.order(SetTimer(due_s))
-
-
-def _classify(event: TurnArrived, session: SessionState) -> TurnClass:
-    if event.kind is TurnKind.SIDE:
-        return TurnClass.SIDE
-    has_history = session.turns > 0 or event.kind in (TurnKind.CONTINUATION, TurnKind.CONDENSED)
-    return TurnClass.CONTINUATION if has_history else TurnClass.NEW
 
 
 def goes_on(event: TurnEnded, session: SessionState) -> bool:

@@ -17,7 +17,8 @@ from marsproxy.core.events import BackendObserved, TurnEnded
 USAGE_LOW, USAGE_HIGH = 0.2, 0.5
 """Of the pool, in blocks that running requests refer to (the paper's, by an abstract of it)."""
 HIT_LOW = 0.5
-"""Chosen: most of what was sent had been there and was gone. An agent's healthy turns find 0.8 and more."""
+"""Chosen: most of what was sent had been there and was gone. An agent's healthy turns find 0.8 and more;
+0.8 as the mark was 5 % better in simulated interactive traffic and 6 % worse in autonomous (one seed)."""
 INCREASE, DECREASE = 1, 0.5
 """Chosen: TCP's (RFC 5681)."""
 INTERVAL_S = 5.0

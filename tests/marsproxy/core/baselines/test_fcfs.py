@@ -1,10 +1,11 @@
 """First come, first served: every turn goes the moment it comes."""
 
 from marsproxy.core.baselines.fcfs import Fcfs
+from marsproxy.core.commands import Reason
 from marsproxy.core.events import BackendUnreachable, SessionEnded
 from marsproxy.core.settings import SessionSettings
 from tests.marsproxy.core.baselines.books import book
-from tests.marsproxy.core.playbook import answers, arrives, calls_tool, forgotten, goes, side_call
+from tests.marsproxy.core.playbook import answers, arrives, calls_tool, forgotten, goes, refused, side_call
 
 
 def test_whoever_comes_goes():
@@ -50,4 +51,14 @@ def test_sessions_are_forgotten_when_they_end_or_fall_quiet():
         .at(3, arrives("b1"), goes("b1"))
         .at(4, calls_tool("b1"))
         .fires(104, forgotten("b"))
+    )
+
+
+def test_a_full_table_forgets_who_is_quiet_and_refuses_when_nobody_is():
+    (
+        book(Fcfs, sessions=SessionSettings(max_sessions=1))
+        .at(0, arrives("a1"), goes("a1"))
+        .at(1, arrives("b1"), refused("b1", Reason.TABLE_FULL))
+        .at(2, calls_tool("a1"))
+        .at(3, arrives("b2"), forgotten("a"), goes("b2"))
     )
