@@ -32,11 +32,12 @@ RANK_STEP = 2**48
 
 @dataclass(slots=True)
 class _Flight:
-    """What a turn's place in the engine's queue was, and is."""
+    """A turn's place in the engine's queue."""
 
-    arrival_rank: int
     rank: int
     first_token_s: float | None = None
+    was_pinned: bool = False
+    """When it started."""
 
 
 class Continuum(Follower):
@@ -57,7 +58,7 @@ class Continuum(Follower):
                 self._rule.gap_ended(gap.signature, now - gap.began_s)
             is_pinned = self._pins.await_turn(session, backend, now)
         rank = PINNED_OR_STARTED if is_pinned else OTHER
-        self._flights[turn.id] = _Flight(rank, rank)
+        self._flights[turn.id] = _Flight(rank)
         self.forward(turn, backend, _priority(rank, session))
 
     def turn_ended(self, turn: FollowedTurn, event: TurnEnded | None, now: float) -> None:
@@ -85,18 +86,15 @@ class Continuum(Follower):
     def session_forgotten(self, session: SessionState) -> None:
         self._gaps.end(session.id)
         self._pins.release(session.id)
-        self._rule.session_rested(session.id, session.turns)
+        if session.turns:
+            self._rule.session_rested(session.id, session.turns)
 
     def _teach(self, turn: FollowedTurn, flight: _Flight, event: TurnEnded) -> None:
         if event.prompt_tokens is None or event.cached_tokens is None or flight.first_token_s is None:
             return
         ttft_s = flight.first_token_s - turn.arrived_s
-        is_return = turn.turn_class is TurnClass.CONTINUATION
-        self._rule.turn_served(
-            Served(
-                event.prompt_tokens, event.cached_tokens, ttft_s, is_return and flight.arrival_rank == OTHER
-            )
-        )
+        is_unpinned_return = turn.turn_class is TurnClass.CONTINUATION and not flight.was_pinned
+        self._rule.turn_served(Served(event.prompt_tokens, event.cached_tokens, ttft_s, is_unpinned_return))
 
     def _pause(self, turn: FollowedTurn, event: TurnEnded, now: float) -> None:
         """The session's last turn in flight is over: is a pin worth it?"""
@@ -117,6 +115,7 @@ class Continuum(Follower):
         flight = self._flights[turn.id]
         if flight.first_token_s is None:
             flight.first_token_s = now
+            flight.was_pinned = flight.rank == PINNED_OR_STARTED
             if not turn.is_side:
                 self._pins.started(turn.session.id)
             self._move_to(turn, PINNED_OR_STARTED)

@@ -19,10 +19,6 @@ CHUNK_TOKENS = 8192
 chunk is what saturates the accelerator beside the running batch, found by profiling."""
 
 
-def preserve_waste(gap_s: float, context_tokens: float) -> float:
-    return gap_s * context_tokens
-
-
 def discard_waste(context_tokens: float, other_tokens: float, prefill_s: Callable[[float], float]) -> float:
     chunks = max(1, ceil(context_tokens / CHUNK_TOKENS))
     stalled_s = chunks * prefill_s(context_tokens / chunks)
@@ -30,5 +26,5 @@ def discard_waste(context_tokens: float, other_tokens: float, prefill_s: Callabl
 
 
 def break_even_s(context_tokens: float, other_tokens: float, prefill_s: Callable[[float], float]) -> float:
-    """The gap for which preserving wastes as much as discarding."""
+    """The gap for which preserving, which wastes the context for as long, wastes as much as discarding."""
     return discard_waste(context_tokens, other_tokens, prefill_s) / max(context_tokens, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from marsproxy.core.baselines.interception_waste import break_even_s, discard_waste, preserve_waste
+from marsproxy.core.baselines.interception_waste import break_even_s, discard_waste
 
 
 def per_thousand(tokens: float) -> float:
@@ -11,10 +11,6 @@ def per_thousand(tokens: float) -> float:
 
 def quadratic(tokens: float) -> float:
     return (tokens / 1000) ** 2
-
-
-def test_preserving_wastes_the_context_for_the_gap():
-    assert preserve_waste(3.0, 4_000) == 12_000
 
 
 def test_discarding_wastes_half_of_the_context_and_all_others_for_the_prefill():
@@ -29,9 +25,9 @@ def test_others_stall_for_the_chunks_not_for_the_whole():
 
 
 def test_break_even_is_where_both_waste_the_same():
-    gap_s = break_even_s(4_000, 10_000, per_thousand)
-    assert gap_s == 12.0
-    assert preserve_waste(gap_s, 4_000) == discard_waste(4_000, 10_000, per_thousand)
+    """Preserving 4,000 tokens for 12 s wastes 48,000."""
+    assert break_even_s(4_000, 10_000, per_thousand) == 12.0
+    assert discard_waste(4_000, 10_000, per_thousand) == 12.0 * 4_000
 
 
 def test_nothing_is_not_worth_keeping():
