@@ -49,6 +49,8 @@ class ChainStore:
         self._host = HostTier(host_blocks)
         self._running: dict[str, int] = {}
         """Requests that run, by chain."""
+        self._forks = 0
+        """Of them, those that are not the first of their chain."""
         self._wishes: dict[str, _Wish] = {}
 
     def __repr__(self) -> str:
@@ -102,7 +104,16 @@ class ChainStore:
             self._register(request, request.held_blocks)
             self._host.drop(chain)
         self._leases.end(chain)
-        self._running[chain] = self._running.get(chain, 0) + 1
+        running = self._running.get(chain, 0)
+        self._running[chain] = running + 1
+        self._forks += running > 0
+
+    @property
+    def has_forks(self) -> bool:
+        return self._forks > 0
+
+    def is_read_by_others(self, request: EngineRequest) -> bool:
+        return request.chain in self._running
 
     def try_grow(self, request: EngineRequest, tokens: int) -> bool:
         full_blocks, rest = divmod(tokens, self.block_tokens)
@@ -252,6 +263,7 @@ class ChainStore:
         assert chain is not None
         self._running[chain] -= 1
         if self._running[chain]:
+            self._forks -= 1
             return
         del self._running[chain]
         wish = self._wishes.pop(chain, None)

@@ -183,10 +183,12 @@ class Scheduler:
         """How many next steps would be the same pure decode batch, 0 if the next one is not.
 
         While only decodes run, nobody leaves before the shortest answer ends, and whoever waits
-        keeps waiting: free blocks only become fewer. The pool must have blocks for all of them.
+        keeps waiting: free blocks only become fewer, and nobody adds to the prefix that it would hit.
+        The pool must have blocks for all of them, and no two may write one text: who of them writes
+        a block first, so that it is the one that is found, shows only step by step.
         """
         running = self.running
-        if not running or len(running) > self.limits.max_batched_tokens:
+        if not running or len(running) > self.limits.max_batched_tokens or self.pool.has_forks:
             return 0
         steps = running[0].output_tokens
         for request in running:
@@ -196,20 +198,22 @@ class Scheduler:
             remaining = request.output_tokens - generated
             if remaining < steps:
                 steps = remaining
-        if self.can_start_head():
+        if not self.is_queue_stuck():
             return 0
         while not self._can_grow(steps):
             steps //= 2
         return steps
 
-    def can_start_head(self) -> bool:
-        """Whether the next step would admit somebody who waits, given token budget."""
+    def is_queue_stuck(self) -> bool:
+        """Whether nobody who waits can start for as long as those that run only decode."""
         if not len(self.waiting) or len(self.running) >= self.limits.max_running:
-            return False
+            return True
         head = self.waiting.head()
         hit = self._prefix_hit(head)
         missing = self._missing_blocks(head, hit)
-        return missing <= 0 or self.pool.can_reclaim(missing, self._yielding(head), head, hit)
+        if missing <= 0 or self.pool.can_reclaim(missing, self._yielding(head), head, hit):
+            return False
+        return not self.pool.is_read_by_others(head)
 
     def schedule_decodes(self, steps: int) -> Batch:
         """One batch for ``steps`` steps, at most what ``mergeable_decode_steps`` answered."""

@@ -49,6 +49,13 @@ class KvStore(Protocol):
 
     def take(self, request: EngineRequest, hit: Hit) -> None: ...
 
+    @property
+    def has_forks(self) -> bool:
+        """Whether two requests that run go on with the same text."""
+
+    def is_read_by_others(self, request: EngineRequest) -> bool:
+        """Whether requests that run may add to the cached prefix of this one while they decode."""
+
     def try_grow(self, request: EngineRequest, tokens: int) -> bool:
         """Blocks for that many tokens in all, full ones findable. False and no change if too few are free."""
 
@@ -94,6 +101,16 @@ class BlockStore(BlockPool):
 
     def idle_blocks(self, hit: Hit) -> int:
         return self.idle_among(hit.parts)
+
+    @property
+    def has_forks(self) -> bool:
+        """Whether two requests that run go on with the same text."""
+
+    has_forks = False
+    """Unknown here; only merged runs ask, and those are the simulator's, which has chains."""
+
+    def is_read_by_others(self, request: EngineRequest) -> bool:
+        return False
 
     def take(self, request: EngineRequest, hit: Hit) -> None:
         self.touch(hit.parts)

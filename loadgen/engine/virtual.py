@@ -95,7 +95,7 @@ class VirtualEngine:
         request.arrival_s = now
         self.scheduler.add(request)
         # Behind a head that does not fit nothing changes for those that run.
-        if self._run is not None and self.scheduler.can_start_head():
+        if self._run is not None and not self.scheduler.is_queue_stuck():
             self._interrupt(now)
 
     def abort(self, request: EngineRequest, now: float) -> None:

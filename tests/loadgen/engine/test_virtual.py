@@ -236,7 +236,7 @@ class Driver:
             engine.start(now)
 
 
-@given(asks, hints, st.sampled_from([2_000, 4_000, 9_000]), st.sampled_from(["fcfs", "priority"]))
+@given(asks, hints, st.sampled_from([1_900, 2_500, 4_000, 9_000]), st.sampled_from(["fcfs", "priority"]))
 @settings(max_examples=150, deadline=None)
 def test_interrupted_runs_are_as_if_nothing_was_merged(
     asks: list[Ask], hints: list[Hint], kv_tokens: int, policy: str
