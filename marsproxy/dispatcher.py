@@ -33,7 +33,7 @@ from marsproxy.core.events import (
 )
 from marsproxy.core.evidence import Resolution
 from marsproxy.core.identity import SessionIndex
-from marsproxy.core.policy import Policy
+from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.eventlog import EventLog
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
@@ -83,7 +83,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: SchedulingPolicy,
         index: SessionIndex,
         metrics: Metrics,
         event_log: EventLog | None,

@@ -22,8 +22,7 @@ from marsproxy.app import App, own_routes
 from marsproxy.children import Child
 from marsproxy.config import EMBEDDED, Config
 from marsproxy.core.identity import IdentityLimits, SessionIndex
-from marsproxy.core.policy import Policy
-from marsproxy.core.settings import PolicySettings
+from marsproxy.core.policies import EngineOrder, policy_kind
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.eventlog import EventLog
 from marsproxy.headroom import TelemetryPoller
@@ -68,14 +67,15 @@ def _allow_open_files() -> None:
 
 async def _serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
-        urls = [await _backend_url(backend, stack) for backend in config.backends]
+        order = policy_kind(config.policy).engine_order
+        urls = [await _backend_url(backend, order, stack) for backend in config.backends]
         await Server(config, urls).serve()
 
 
-async def _backend_url(backend: str, stack: AsyncExitStack) -> str:
+async def _backend_url(backend: str, order: EngineOrder, stack: AsyncExitStack) -> str:
     if backend != EMBEDDED:
         return backend
-    engine = Child("loadgen", "engine", "--port", "0", "--scheduling-policy", "priority")
+    engine = Child("loadgen", "engine", "--port", "0", "--scheduling-policy", order)
     stack.push_async_callback(engine.stop)
     return await engine.start()
 
@@ -135,7 +135,7 @@ class Proxy:
             self.metrics.watch_event_log(self._event_log)
         self._timer = Timer()
         self.dispatcher = Dispatcher(
-            Policy(PolicySettings(config.admission, config.sessions), tuple(self._urls)),
+            policy_kind(config.policy).make(config.policy_settings, tuple(self._urls)),
             SessionIndex(_identity_limits(config), salt=secrets.token_bytes(8)),
             self.metrics,
             self._event_log,
