@@ -24,7 +24,7 @@ from marsproxy.config import EMBEDDED, Config
 from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policies import EngineOrder, policy_kind
 from marsproxy.dispatcher import Dispatcher
-from marsproxy.eventlog import EventLog
+from marsproxy.eventlog import EventLog, new_header
 from marsproxy.headroom import TelemetryPoller
 from marsproxy.http_limits import limited_protocol
 from marsproxy.loop_lag import watch_loop_lag
@@ -130,7 +130,7 @@ class Proxy:
         self.upstreams = {
             name: _upstream(name, url, config, self.metrics.backend(url)) for name, url in self._urls.items()
         }
-        self._event_log = _event_log(config)
+        self._event_log = _event_log(config, tuple(self._urls))
         if self._event_log is not None:
             self.metrics.watch_event_log(self._event_log)
         self._timer = Timer()
@@ -225,11 +225,12 @@ def _upstream(name: str, url: str, config: Config, events: ConnectionEvents) -> 
     )
 
 
-def _event_log(config: Config) -> EventLog | None:
+def _event_log(config: Config, backends: tuple[str, ...]) -> EventLog | None:
     settings = config.event_log
     if settings.dir is None:
         return None
-    return EventLog(settings.dir, settings.max_file_mb * 1_000_000, settings.max_files)
+    header = new_header(config.policy, config.policy_settings, backends)
+    return EventLog(settings.dir, settings.max_file_mb * 1_000_000, settings.max_files, header)
 
 
 def _identity_limits(config: Config) -> IdentityLimits:

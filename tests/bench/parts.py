@@ -21,7 +21,8 @@ from marsproxy.config import Listen
 from marsproxy.core.commands import Reason
 from marsproxy.core.events import Ending, TurnArrived
 from marsproxy.core.evidence import Level, TurnKind
-from marsproxy.eventlog import EventLog
+from marsproxy.core.settings import PolicySettings
+from marsproxy.eventlog import EventLog, new_header
 from marsproxy.http_limits import limited_protocol
 from marsproxy.metrics import Metrics
 
@@ -67,7 +68,7 @@ def bench_event_log() -> dict[str, float]:
         turn=4,
     )
     with tempfile.TemporaryDirectory() as directory:
-        log = EventLog(Path(directory), max_file_bytes=1 << 30, max_files=1)
+        log = EventLog(Path(directory), 1 << 30, 1, new_header("mars", PolicySettings(), ["gpu"]))
         cost = cost_us(lambda: log.record(1.0, event), number=4000)  # below the bound of what may wait
         log.close()
     return {"line of the event log": cost}
