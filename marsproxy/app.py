@@ -196,8 +196,7 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
 def show_state(policy: SchedulingPolicy, metrics: Metrics, config: Config, now: float) -> None:
     """Set the gauges that mirror the policy; done when somebody looks."""
     metrics.set_sessions(Counter(session.phase.value for session in policy.sessions))
-    hosts = policy.tool_hosts.last or ToolHostsObserved()
-    metrics.set_tools(hosts.running, hosts.queued)
+    metrics.tools.set_hosts(policy.tool_hosts.last or ToolHostsObserved())
     stale_s = config.admission.telemetry_stale_s
     pools = {b.name: b.known_pool_tokens(now, stale_s) for b in policy.backends.values()}
     metrics.set_fallback_cap(None in pools.values())
