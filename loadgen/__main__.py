@@ -152,6 +152,11 @@ def build_app() -> App:
         help="Draw runs as one self-contained HTML file, with the comparison as JSON beside it.",
     )
     app.command(
+        "loadgen.calibration.command:calibrate",
+        name="calibrate",
+        help="Fit engine and tool parameters from a proxy's event log, and print them as TOML.",
+    )
+    app.command(
         "loadgen.engine.cli:engine_app",
         name="engine",
         help="Serve the embedded engine: a model of vLLM's scheduler behind vLLM's HTTP face, no GPU needed.",
