@@ -92,7 +92,7 @@ def fit_hardware(
     solution = _solve(used, first)
     design = _design(used, solution)
     errors = np.abs(design @ solution / _seconds(used) - 1)
-    says = design.any(axis=0)
+    says = [bool(column.any()) for column in design.T]
     return Fit(
         hardware=replace(
             base,
