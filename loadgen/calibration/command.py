@@ -23,6 +23,8 @@ from loadgen.errors import LoadgenError
 from loadgen.event_log import read_event_log
 
 PERCENTS = (0, 10, 25, 50, 75, 90, 95, 99, 100)
+LARGE_ERROR = 0.15
+"""Median relative error from which a fit is warned of: turns with 3 % of noise leave 2 %."""
 MIN_SAMPLES = 5
 """Of a kind of tool or gap, for a table of quantiles."""
 
@@ -116,6 +118,8 @@ def quantile_tables(section: str, field: str, samples: Mapping[str, Sequence[flo
 def remarks(found: Observations, fit: Fit) -> Iterator[str]:
     """What should be known before the figures are believed."""
     yield f"{fit.used} of {fit.phases} phases of {len(found.turns)} turns used, {fit.error_text}"
+    if fit.median_error > LARGE_ERROR:
+        yield "these turns do not take the time of any such engine: is something else using the backend?"
     for key in fit.kept:
         yield f"{key} is that of the base profile: no turn is bound by that side"
     for key in ("compute_efficiency", "memory_efficiency"):

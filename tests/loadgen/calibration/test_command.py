@@ -93,6 +93,13 @@ def test_an_unknown_profile_is_named(
     assert said in capsys.readouterr().err
 
 
+def test_times_of_no_engine_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Here each phase takes anything from nothing to three times its time."""
+    Recording(TRUE, noise=0.6).write(tmp_path)
+    assert run_command(["calibrate", str(tmp_path)]) == 0
+    assert "do not take the time" in capsys.readouterr().err
+
+
 def test_another_accelerator_is_suspected(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More than the hardware can do is not believed in silence."""
     assert run_command(["calibrate", str(log), "--hardware", "cpu"]) == 0
