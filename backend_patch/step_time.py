@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
 from typing import Any, Self
 
 HOST_BYTES_PER_S = 25e9
@@ -47,6 +48,13 @@ class HardwareProfile:
 
     @classmethod
     def load(cls, name: str) -> Self:
+        """By its name, or from a file: a path that ends in ``.toml``, with one such table in it.
+
+        Raises:
+            ValueError: it is not known, or not in the file; the message says what is.
+        """
+        if name.endswith(".toml"):
+            return cls(**_file_row(Path(name), cls))
         return cls(**_table("hardware", name, cls))
 
 
@@ -152,8 +160,37 @@ def _table(kind: str, name: str, profile: type) -> dict[str, Any]:
     tables = _tables(kind)
     if name not in tables:
         raise ValueError(f"unknown {kind} profile {name!r}; known: {', '.join(sorted(tables))}")
-    row = {"name": name} | tables[name]
+    return _row(kind, name, tables[name], profile)
+
+
+def _file_row(path: Path, profile: type) -> dict[str, Any]:
+    """Tables without ``peak_flops`` are about something else: what was measured beside the hardware."""
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise ValueError(f"hardware profile {path}: cannot be read: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ValueError(f"hardware profile {path}: not a TOML file: {exc}") from exc
+    found = [name for name, table in tables.items() if isinstance(table, dict) and "peak_flops" in table]
+    if len(found) != 1:
+        raise ValueError(
+            f"hardware profile {path}: has {len(found)} tables with peak_flops; allowed: one, named after "
+            "the hardware, with the keys of backend_patch/profiles/hardware.toml"
+        )
+    return _row("hardware", found[0], tables[found[0]], profile)
+
+
+def _row(kind: str, name: str, table: dict[str, Any], profile: type) -> dict[str, Any]:
+    row = {"name": name} | table
     names = {field.name for field in fields(profile)}
     if odd := names.symmetric_difference(row):
         raise ValueError(f"{kind} profile {name!r}: missing or unknown keys: {', '.join(sorted(odd))}")
+    for field in fields(profile):
+        value, wanted = row[field.name], str if field.type is str else int | float
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ValueError(f"{kind} profile {name!r}: {field.name} must be a {_word(wanted)}")
     return row
+
+
+def _word(wanted: object) -> str:
+    return "string" if wanted is str else "number"

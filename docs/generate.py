@@ -22,8 +22,9 @@ from gateway import config as gateway_config
 from gateway.gateway import open_gateway
 from gateway.limits import Limits
 from gateway.tenants import Tenants
-from marsproxy.config import Config
+from marsproxy.config import Config, live_policies
 from marsproxy.config_toml import to_toml
+from marsproxy.core.policies import POLICIES
 from marsproxy.metrics import Metrics
 
 PAGES = Path(__file__).parent
@@ -35,6 +36,14 @@ FROM_THE_LIBRARY = ("process_", "python_")
 
 def proxy_settings() -> str:
     return f"```toml\n{to_toml(Config())}```\n"
+
+
+def policies() -> str:
+    rows = (
+        (f"`{name}`", kind.about, kind.engine_order, "yes" if name in live_policies() else "needs hints")
+        for name, kind in POLICIES.items()
+    )
+    return _table(("policy", "what", "vLLM's `--scheduling-policy`", "live"), rows)
 
 
 def gateway_settings() -> str:
@@ -57,6 +66,7 @@ def gateway_metrics() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "proxy-settings": proxy_settings,
+    "policies": policies,
     "gateway-settings": gateway_settings,
     "proxy-metrics": proxy_metrics,
     "gateway-metrics": gateway_metrics,

@@ -40,6 +40,8 @@ class Exec:
     kill_grace_s: float
     labels: dict[str, str]
     command_digest: str
+    program: str | None
+    """Name of the program, for learning about its kind; never its arguments."""
     stdout: Spool
     stderr: Spool
     queued_at_s: float

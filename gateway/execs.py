@@ -37,6 +37,8 @@ class Command:
     argv: tuple[str, ...]
     digest: str
     """Hex SHA-256 of the command text."""
+    program: str | None
+    """Name of what it runs; None when that is not plain to see."""
     cwd: Callable[[], Path]
     """Resolved when it starts: the directories may have changed while it was queued. Raises StartError."""
     env: dict[str, str]
@@ -183,6 +185,7 @@ class Execs:
             kill_grace_s=command.kill_grace_s,
             labels=command.labels,
             command_digest=command.digest,
+            program=command.program,
             stdout=Spool(directory / "stdout", command.max_output_bytes),
             stderr=Spool(directory / "stderr", command.max_output_bytes),
             queued_at_s=now,

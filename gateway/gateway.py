@@ -59,7 +59,7 @@ async def open_gateway(
     """``directory``: from ``spool_directory``. No process is left when it closes."""
     metrics = Metrics()
     slots = SlotQueue(limits.slots, limits.queue_limit)
-    host = LocalHost("local", slots)
+    host = LocalHost("local", slots, clock)
     listeners: list[Listener] = [metrics]
     reporter = None if proxy_url is None else Reporter(proxy_url, proxy_token, host.observe, clock)
     if reporter is not None:
@@ -78,6 +78,7 @@ async def open_gateway(
     sessions = Sessions(limits=limits, execs=execs, directory=directory / "sessions", clock=clock)
     submission = Submission(limits=limits, execs=execs, clock=clock, environ=os.environ)
     _watch(metrics, slots, sessions, execs, reporter)
+    _watch_host(metrics, host)
     background = Tasks()
     background.spawn("housekeeping", _keep_house(sessions, execs, housekeeping_s))
     if reporter is not None:
@@ -115,3 +116,25 @@ def _watch(
     if reporter is not None:
         metrics.watch("report_events_dropped", "Events the proxy never got", lambda: reporter.dropped_events)
         metrics.watch("report_posts_failed", "Reports the proxy did not take", lambda: reporter.failed_posts)
+
+
+def _watch_host(metrics: Metrics, host: LocalHost) -> None:
+    def bytes_of(megabytes: int | None) -> float | None:
+        return None if megabytes is None else megabytes * 1e6
+
+    metrics.watch("queue_wait_seconds", "Wait for a slot, smoothed", lambda: host.observe().queue_wait_s)
+    metrics.watch(
+        "memory_available_bytes",
+        "Memory of the host that is free or can be freed",
+        lambda: bytes_of(host.observe().memory_available_mb),
+    )
+    metrics.watch(
+        "cpu_pressure_ratio",
+        "Share of the last 10 s in which some task waited for a core",
+        lambda: host.observe().cpu_pressure,
+    )
+    metrics.watch(
+        "memory_pressure_ratio",
+        "Share of the last 10 s in which some task waited for memory",
+        lambda: host.observe().memory_pressure,
+    )

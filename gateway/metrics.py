@@ -3,6 +3,7 @@
 Owns names and units (prefix ``mars_gateway_``, base units). No label is chosen by a caller.
 """
 
+import math
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from gateway.exec_record import Exec
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+_BYTES = tuple(megabytes * 1e6 for megabytes in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768))
 
 
 class Metrics:
@@ -30,6 +32,12 @@ class Metrics:
             registry=self._registry,
         )
         self._cpu_s = Counter("mars_gateway_cpu_seconds", "CPU time of commands", registry=self._registry)
+        self._memory_peak = Histogram(
+            "mars_gateway_memory_peak_bytes",
+            "Largest resident set of commands, where it is above the gateway's own",
+            buckets=_BYTES,
+            registry=self._registry,
+        )
         self._output = Counter("mars_gateway_output_bytes", "Written by commands", registry=self._registry)
         self._truncated = Counter(
             "mars_gateway_truncated_streams",
@@ -43,9 +51,10 @@ class Metrics:
             registry=self._registry,
         )
 
-    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A gauge that is read when somebody asks."""
-        Gauge(f"mars_gateway_{name}", text, registry=self._registry).set_function(read)
+    def watch(self, name: str, text: str, read: Callable[[], float | None]) -> None:
+        """A gauge that is read when somebody asks. Unknown is NaN."""
+        gauge = Gauge(f"mars_gateway_{name}", text, registry=self._registry)
+        gauge.set_function(lambda: math.nan if (value := read()) is None else value)
 
     def refused(self, code: str) -> None:
         self._refused.labels(code).inc()
@@ -63,6 +72,8 @@ class Metrics:
         if (run_s := record.run_s(record.ended_at_s)) is not None:
             self._run_s.observe(run_s)
         self._cpu_s.inc(record.cpu_s or 0.0)
+        if record.max_rss_mb is not None:
+            self._memory_peak.observe(record.max_rss_mb * 1e6)
         for spool in {record.stdout, record.stderr}:
             self._output.inc(spool.total_bytes)
             self._truncated.inc(spool.is_truncated)

@@ -197,6 +197,12 @@ class HostStatus(Struct, frozen=True):
     load_1m: float | None
     memory_total_mb: int | None
     memory_available_mb: int | None
+    cpu_pressure: float | None = None
+    """Share of the last ten seconds in which some task waited for a core, 0 to 1 (PSI); None without PSI."""
+    memory_pressure: float | None = None
+    """The same for memory."""
+    queue_wait_s: float | None = None
+    """How long commands wait for their slots, smoothed; None before the first."""
 
 
 class HostList(Struct, frozen=True):

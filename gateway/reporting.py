@@ -147,4 +147,6 @@ def _event(record: Exec, phase: ToolPhase, now: float) -> ToolObserved:
         queue_s=None if phase is ToolPhase.QUEUED else record.queue_s(now),
         run_s=record.run_s(now) if phase is ToolPhase.FINISHED else None,
         exit_code=record.exit_code,
+        tool_signature=record.program,
+        memory_peak_mb=record.max_rss_mb,
     )

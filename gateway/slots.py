@@ -23,6 +23,11 @@ MIN_CPU = 0.05
 
 _RUN_TIME_WEIGHT = 0.2
 """Of the newest run time in the moving mean; about the last ten commands count."""
+_WAIT_WEIGHT = 0.2
+"""The same for waits."""
+_WAIT_HALF_LIFE_S = 10.0
+"""After so long without a start half of the mean wait is left: a burst that is over says little about the
+next command. The proxy believes a reading for as long (its admission.telemetry_stale_s)."""
 _RETRY_AFTER_BOUNDS_S = (1.0, 60.0)
 
 
@@ -40,6 +45,7 @@ class _Waiting:
     exec_id: str
     session: Hashable
     milli_cpu: int
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class SlotQueue:
         self._waiting: dict[str, _Waiting] = {}
         self._holding: dict[str, _Holding] = {}
         self._mean_run_s: float | None = None
+        self._mean_wait_s: float | None = None
+        self._last_start_s = 0.0
 
     def __repr__(self) -> str:
         return (
@@ -89,7 +97,7 @@ class SlotQueue:
     def offer(self, exec_id: str, session: Hashable, cpu: float, now: float) -> Offer:
         assert exec_id not in self._waiting
         assert exec_id not in self._holding
-        waiting = _Waiting(exec_id, session, max(round(cpu * _MILLI), round(MIN_CPU * _MILLI)))
+        waiting = _Waiting(exec_id, session, max(round(cpu * _MILLI), round(MIN_CPU * _MILLI)), now)
         assert waiting.milli_cpu <= self._capacity_milli, "the caller refuses what can never fit"
         if not self._waiting and self._fits(waiting):
             self._hold(waiting, now)
@@ -126,12 +134,28 @@ class SlotQueue:
             return low
         return min(high, max(low, self._mean_run_s / len(self._holding)))
 
+    def wait_s(self, now: float) -> float | None:
+        """How long a command waits for its slots, as the latest did; None before the first.
+
+        Not less than the oldest has waited so far: when nothing starts any more, no mean would show it.
+        """
+        oldest = next(iter(self._waiting.values()), None)
+        oldest_s = None if oldest is None else now - oldest.since_s
+        if self._mean_wait_s is None:
+            return oldest_s
+        mean_s: float = self._mean_wait_s * 0.5 ** ((now - self._last_start_s) / _WAIT_HALF_LIFE_S)
+        return max(mean_s, oldest_s or 0.0)
+
     def _fits(self, waiting: _Waiting) -> bool:
         return self._used_milli + waiting.milli_cpu <= self._capacity_milli
 
     def _hold(self, waiting: _Waiting, now: float) -> None:
         self._used_milli += waiting.milli_cpu
         self._holding[waiting.exec_id] = _Holding(waiting.milli_cpu, now)
+        wait_s = now - waiting.since_s
+        mean = wait_s if self._mean_wait_s is None else self._mean_wait_s
+        self._mean_wait_s = mean + _WAIT_WEIGHT * (wait_s - mean)
+        self._last_start_s = now
 
     def _release(self, holding: _Holding, now: float) -> None:
         self._used_milli -= holding.milli_cpu

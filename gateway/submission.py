@@ -24,6 +24,7 @@ from gateway.protocol import ExecRequest
 from gateway.runner import StartError
 from gateway.sessions import Session
 from gateway.sweep import MARKER
+from gateway.tool_signature import program_name
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INHERITED = ("PATH", "TZ")
@@ -101,6 +102,7 @@ class Submission:
             session=session.id,
             argv=argv,
             digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+            program=program_name(text),
             cwd=lambda: _start_directory(session.workspace, cwd, allow_absolute=limits.allow_absolute_cwd),
             env=self._environment(session, request),
             stdin=self._stdin(request),

@@ -155,6 +155,9 @@ def build_app() -> App:
         "loadgen.sim.command:simulate_command",
         name="simulate",
         help="Play a workload in virtual time: the proxy's policy, a model of engine and tool hosts.",
+        "loadgen.calibration.command:calibrate",
+        name="calibrate",
+        help="Fit engine and tool parameters from a proxy's event log, and print them as TOML.",
     )
     app.command(
         "loadgen.engine.cli:engine_app",

@@ -32,6 +32,7 @@ def build_app() -> App:
         result_action="return_value",
     )
     app.command(serve, config=config_sources())
+    app.command(replay)
     app.command(demo)
     return app
 
@@ -65,6 +66,30 @@ def serve(
 
     serve_until_stopped(tree)
     return 0
+
+
+def replay(
+    log: Path,
+    /,
+    *,
+    policy: str | None = None,
+    changes: Annotated[tuple[str, ...], Parameter(name="--set")] = (),
+    show: Annotated[int, Parameter(validator=Number(gte=0))] = 10,
+) -> int:
+    """Feed an event log through the policy again, and report every command that differs.
+
+    With --policy or --set the question is another: how many turns would have been held or refused, and
+    for how long, had the same traffic met that policy.
+
+    Args:
+        log: File or directory written by serve --event-log.
+        policy: Ask what another policy would have decided.
+        changes: Ask what the policy would have decided with another setting, e.g. admission.kv_target=0.8.
+        show: Differences to print in full; the others are counted.
+    """
+    from marsproxy.replay_command import run_replay
+
+    return run_replay(log, policy=policy, changes=changes, show=show)
 
 
 def demo(

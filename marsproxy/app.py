@@ -21,7 +21,7 @@ from marsproxy.client import BodyTooLarge, BodyTooSlow, Client, ClientGone, Mess
 from marsproxy.config import Config
 from marsproxy.core.events import ToolHostsObserved, ToolObserved
 from marsproxy.core.identity import named_session_id
-from marsproxy.core.policy import Policy
+from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.sessions import SessionState
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.errors import Refusal
@@ -193,11 +193,10 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
     return api
 
 
-def show_state(policy: Policy, metrics: Metrics, config: Config, now: float) -> None:
+def show_state(policy: SchedulingPolicy, metrics: Metrics, config: Config, now: float) -> None:
     """Set the gauges that mirror the policy; done when somebody looks."""
     metrics.set_sessions(Counter(session.phase.value for session in policy.sessions))
-    hosts = policy.tool_hosts.last or ToolHostsObserved()
-    metrics.set_tools(hosts.running, hosts.queued)
+    metrics.tools.set_hosts(policy.tool_hosts.last or ToolHostsObserved())
     stale_s = config.admission.telemetry_stale_s
     pools = {b.name: b.known_pool_tokens(now, stale_s) for b in policy.backends.values()}
     metrics.set_fallback_cap(None in pools.values())
@@ -259,7 +258,7 @@ def _refusal(refusal: Refusal) -> Response:
     return Response(answer.body, answer.status, headers)
 
 
-def _backend_view(policy: Policy, name: str) -> dict[str, Any]:
+def _backend_view(policy: SchedulingPolicy, name: str) -> dict[str, Any]:
     backend = policy.backends[name]
     return {
         "reachable": backend.is_reachable and backend.observed_at_s is not None,

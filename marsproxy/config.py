@@ -9,14 +9,22 @@ its comment in ``--print-config``.
 coding-agent and interactive traces (stock queueing against the policy, several seeds).
 """
 
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from marsproxy.core.settings import AdmissionSettings, ConfigError, Range, SessionSettings, check_ranges
+from marsproxy.core.policies import POLICIES, PolicyKind, policy_kind
+from marsproxy.core.settings import (
+    AdmissionSettings,
+    ConfigError,
+    PolicySettings,
+    Range,
+    SessionSettings,
+    check_ranges,
+)
 
 EMBEDDED = "embedded"
 """Stands for a backend that ``serve`` starts itself: the engine model, no GPU."""
@@ -193,8 +201,8 @@ class Config:
 
     backends: Annotated[tuple[str, ...], Parameter(alias="--backend")] = ()
     """Base URLs of the servers behind the proxy, or the word embedded for one that is started here."""
-    policy: Literal["mars"] = "mars"
-    """Who decides about turns."""
+    policy: str = "mars"
+    """Who decides about turns, by its name in the table of policies (docs/configuration.md)."""
     store: Literal["memory"] = "memory"
     """Where sessions are kept: memory is this process alone."""
     log_level: Literal["debug", "info", "warning"] = "info"
@@ -213,6 +221,7 @@ class Config:
         for url in self.backends:
             if url != EMBEDDED:
                 check_http_url(url, "backends", also=f", or the word {EMBEDDED}")
+        check_live(self.policy, policy_kind(self.policy))
         if len(set(self.backends)) < len(self.backends):
             raise ConfigError("backends: the same one twice; allowed: each once")
         stale_s, interval_s = self.admission.telemetry_stale_s, self.backend.telemetry_interval_s
@@ -221,6 +230,26 @@ class Config:
                 f"admission.telemetry_stale_s: {stale_s} is not allowed; "
                 f"allowed: more than backend.telemetry_interval_s ({interval_s})"
             )
+
+    @property
+    def policy_settings(self) -> PolicySettings:
+        """The sections that the policy is told, which are those of its own tree."""
+        return PolicySettings(**{each.name: getattr(self, each.name) for each in fields(PolicySettings)})
+
+
+def live_policies() -> dict[str, PolicyKind]:
+    """Those that are themselves in front of any engine."""
+    return {name: kind for name, kind in sorted(POLICIES.items()) if not kind.needs_hints}
+
+
+def check_live(name: str, kind: PolicyKind) -> None:
+    """Raise ``ConfigError`` for a policy that is nothing without an engine that does as it says."""
+    if kind.needs_hints:
+        raise ConfigError(
+            f"policy: {name!r} needs an engine that takes hints (keep, release and swap the KV blocks of a "
+            "session, change a priority in flight), and no backend of this proxy does; "
+            f"allowed: {', '.join(live_policies())} (all of them under: loadgen simulate --policy {name})"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from marsproxy.core.commands import (
     SetTimer,
 )
 from marsproxy.core.events import (
+    BYTES_PER_TOKEN,
     Ending,
     Event,
     SessionEnded,
@@ -30,10 +31,11 @@ from marsproxy.core.events import (
     TurnArrived,
     TurnEnded,
     TurnFirstToken,
+    TurnProgressed,
 )
 from marsproxy.core.evidence import Resolution
 from marsproxy.core.identity import SessionIndex
-from marsproxy.core.policy import Policy
+from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.eventlog import EventLog
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
@@ -41,8 +43,8 @@ from marsproxy.wire.requests import ParsedRequest
 
 log = logging.getLogger(__name__)
 
-BYTES_PER_TOKEN = 4
-"""First guess for prompts; the policy corrects it by the usage that comes back."""
+PROGRESS_INTERVAL_S = 1.0
+"""Least time between two reports of how far a turn is: telemetry is no fresher."""
 
 
 class Refused(Exception):
@@ -69,6 +71,7 @@ class Turn:
     forward: ForwardTurn | None = None
     forwarded_s: float | None = None
     ttft_s: float | None = None
+    progress_told_s: float = 0.0
 
     def __str__(self) -> str:
         return f"session {self.resolution.session_id} turn {self.resolution.turn}"
@@ -83,7 +86,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: SchedulingPolicy,
         index: SessionIndex,
         metrics: Metrics,
         event_log: EventLog | None,
@@ -130,8 +133,18 @@ class Dispatcher:
         return turn
 
     def first_token(self, turn: Turn) -> None:
-        turn.ttft_s = self._clock() - turn.arrived_s
+        turn.progress_told_s = now = self._clock()
+        turn.ttft_s = now - turn.arrived_s
         self.tell(TurnFirstToken(turn.id))
+
+    def progressed(self, turn: Turn, completion_tokens: int) -> bool:
+        """The turn has generated so many tokens; False if it is too early to tell the policy again."""
+        now = self._clock()
+        if now - turn.progress_told_s < PROGRESS_INTERVAL_S:
+            return False
+        turn.progress_told_s = now
+        self.tell(TurnProgressed(turn.id, completion_tokens))
+        return True
 
     def end(self, turn: Turn, ending: Ending, answer: AnswerRead | None) -> None:
         """The turn is over. Called once for every turn that arrived."""
@@ -157,6 +170,7 @@ class Dispatcher:
     def tell(self, event: Event) -> None:
         now = self._clock()
         commands = self.policy.handle(event, now)
+        self._metrics.told(event)
         if self._event_log is not None:
             self._event_log.record(now, event)
             for command in commands:

@@ -3,28 +3,32 @@
 Owns the files and their format. A line is ``{"now", "wall", "name", "fields"}``: ``now`` is the time
 that the policy was told (seconds, monotonic), ``wall`` seconds since 1970, ``name`` the class in
 ``marsproxy.core``. The values are what those classes have, counts and fingerprints, so no text of a
-prompt, header or command can get here. Reading a file back and giving the events to a policy of the
-same configuration yields the same commands.
+prompt, header or command can get here. Every file begins with a ``LogHeader``: giving the events of one
+process, in order, to the policy that the header describes yields the same commands (``marsproxy.replay``).
 
-A log is advice for people, never needed to serve: when the disk is slow or gone, lines are dropped
-and counted.
+A log is advice for people, never needed to serve: when the disk is slow or gone, lines are dropped and
+counted, and where they are missing a line says so.
 
 Each process begins a new file: ``now`` of one process says nothing to another.
 """
 
 import logging
-import re
+import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Condition, Thread
-from typing import IO, Any, get_args
+from typing import IO
 
 import msgspec
 
+from marsproxy.build import build_version
 from marsproxy.core.commands import Command
 from marsproxy.core.events import Event
+from marsproxy.core.log_format import FORMAT_VERSION, Entry, LinesLost, LogHeader
+from marsproxy.core.settings import PolicySettings
+from marsproxy.log_reader import file_number, log_files
 
 log = logging.getLogger(__name__)
 
@@ -35,32 +39,25 @@ FLUSH_BYTES = 256 * 1024
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """Waiting bytes from which lines are dropped: some 25,000 lines (measured: 330 bytes for a TurnArrived)."""
 
-FILE_NAME = re.compile(r"events-(\d{6,})\.jsonl")
-
-
-class EventLogError(Exception):
-    """A file is not an event log of this version; the message names the line."""
-
 
 class _Line(msgspec.Struct, frozen=True):
     now: float
     wall: float
     name: str
-    fields: Any
-    """The event or command itself when writing, its JSON when reading."""
+    fields: Entry
 
 
-class _RawLine(_Line, frozen=True):
-    fields: msgspec.Raw
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One line, read back."""
-
-    now: float
-    wall: float
-    entry: Event | Command
+def new_header(policy: str, settings: PolicySettings, backends: Sequence[str]) -> LogHeader:
+    """For the log of this process."""
+    return LogHeader(
+        format=FORMAT_VERSION,
+        version=build_version(),
+        process=secrets.token_hex(8),
+        piece=1,
+        policy=policy,
+        settings=settings,
+        backends=tuple(backends),
+    )
 
 
 class EventLog:
@@ -71,9 +68,14 @@ class EventLog:
         directory: Path,
         max_file_bytes: int,
         max_files: int,
+        header: LogHeader,
+        *,
+        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._files = _RotatedFiles(directory, max_file_bytes, max_files)
+        self._header = header
+        self._files = _RotatedFiles(directory, max_file_bytes, max_files, self._first_line)
+        self._clock = clock
         self._wall_clock = wall_clock
         self._encode = msgspec.json.Encoder().encode
         self._changed = Condition()
@@ -83,6 +85,9 @@ class EventLog:
         self._is_failing = False
         self._dropped_waiting = 0
         self._dropped_writing = 0
+        self._untold_waiting = 0
+        self._untold_writing = 0
+        """Of those dropped, lines whose loss the log does not show yet."""
         self.lines_written = 0
         self._thread = Thread(target=self._write_until_closed, name="event-log", daemon=True)
         self._thread.start()
@@ -96,11 +101,15 @@ class EventLog:
         """Keep one event or command. Takes a few microseconds and never waits for the disk."""
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._dropped_waiting += 1
+            self._untold_waiting += 1
             return
-        line = self._encode(_Line(now, self._wall_clock(), type(entry).__name__, entry))
+        lines = [self._line(now, entry)]
+        if self._untold_waiting:
+            lines.insert(0, self._line(now, LinesLost(self._untold_waiting)))
+            self._untold_waiting = 0
         with self._changed:
-            self._waiting.append(line)
-            self._waiting_bytes += len(line)
+            self._waiting += lines
+            self._waiting_bytes += sum(map(len, lines))
             if self._waiting_bytes > FLUSH_BYTES:
                 self._changed.notify()
 
@@ -110,6 +119,12 @@ class EventLog:
             self._is_closed = True
             self._changed.notify()
         self._thread.join()
+
+    def _line(self, now: float, entry: Entry) -> bytes:
+        return self._encode(_Line(now, self._wall_clock(), type(entry).__name__, entry))
+
+    def _first_line(self, piece: int) -> bytes:
+        return self._line(self._clock(), replace(self._header, piece=piece))
 
     def _write_until_closed(self) -> None:
         is_closed = False
@@ -124,35 +139,47 @@ class EventLog:
         self._files.close()
 
     def _write(self, lines: list[bytes]) -> None:
+        shown = [self._line(self._clock(), LinesLost(self._untold_writing))] if self._untold_writing else []
         try:
-            self._files.write(lines)
+            self._files.write([*shown, *lines])
         except OSError as error:
             self._dropped_writing += len(lines)
+            self._untold_writing += len(lines)
             if not self._is_failing:
                 log.error("event log: %s; lines are dropped until it works again", error.strerror)
             self._is_failing = True
         else:
             self.lines_written += len(lines)
+            self._untold_writing = 0
             if self._is_failing:
                 log.warning("event log: works again; %d lines were dropped", self.lines_dropped)
             self._is_failing = False
 
 
 class _RotatedFiles:
-    """Writes batches of lines to the newest file; begins the next one when it is full."""
+    """Writes batches of lines to the newest file; begins the next one when it is full.
 
-    def __init__(self, directory: Path, max_file_bytes: int, max_files: int) -> None:
+    ``first_line`` makes the line that the n-th file of this process begins with.
+    """
+
+    def __init__(
+        self, directory: Path, max_file_bytes: int, max_files: int, first_line: Callable[[int], bytes]
+    ) -> None:
         self._directory = directory
         self._max_file_bytes = max_file_bytes
         self._max_files = max_files
+        self._first_line = first_line
+        self._files_begun = 0
         self._file: IO[bytes] | None = None
         self._file_bytes = 0
 
     def write(self, lines: list[bytes]) -> None:
-        for batch in self._batches(lines):
+        while lines:
             if self._file is None:
                 self._begin_file()
             assert self._file is not None
+            count = self._count_that_fit(lines)
+            batch = b"\n".join(lines[:count]) + b"\n"
             try:
                 _write_all(self._file, batch)
             except OSError:
@@ -161,31 +188,38 @@ class _RotatedFiles:
             self._file_bytes += len(batch)
             if self._file_bytes >= self._max_file_bytes:
                 self.close()
+            lines = lines[count:]
 
     def close(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
             file.close()
 
-    def _batches(self, lines: list[bytes]) -> Iterator[bytes]:
-        """Whole lines, cut where the file is full, so that none outgrows its bound by more than a line."""
-        begin, room = 0, self._max_file_bytes - (self._file_bytes if self._file else 0)
-        for end, line in enumerate(lines, start=1):
+    def _count_that_fit(self, lines: list[bytes]) -> int:
+        """At least one; the last of them may be the one that fills the file."""
+        room = self._max_file_bytes - self._file_bytes
+        for count, line in enumerate(lines, start=1):
             room -= len(line) + 1
             if room <= 0:
-                yield b"\n".join(lines[begin:end]) + b"\n"
-                begin, room = end, self._max_file_bytes
-        if begin < len(lines):
-            yield b"\n".join(lines[begin:]) + b"\n"
+                return count
+        return len(lines)
 
     def _begin_file(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = log_files(self._directory)
-        number = _number(files[-1]) + 1 if files else 1
+        number = file_number(files[-1]) + 1 if files else 1
         path = self._directory / f"events-{number:06}.jsonl"
         path.touch(mode=0o600, exist_ok=False)
         self._file = path.open("ab", buffering=0)
-        self._file_bytes = 0
+        header = self._first_line(self._files_begun + 1) + b"\n"
+        try:
+            _write_all(self._file, header)
+        except OSError:
+            self.close()
+            path.unlink(missing_ok=True)  # or a full disk gets one more file with each attempt
+            raise
+        self._files_begun += 1
+        self._file_bytes = len(header)
         for outdated in files[: max(0, len(files) + 1 - self._max_files)]:
             outdated.unlink(missing_ok=True)
 
@@ -194,45 +228,3 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _number(path: Path) -> int:
-    match = FILE_NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
-
-
-def log_files(directory: Path) -> list[Path]:
-    """Files of the event log in ``directory``, oldest first."""
-    return sorted((path for path in directory.iterdir() if FILE_NAME.fullmatch(path.name)), key=_number)
-
-
-def read_log(path: Path) -> Iterator[LogEntry]:
-    """Every entry of a file, or of all files of a directory, in the order in which it was written.
-
-    A last line without its end, from a process that was killed, is left out; any other line that is not
-    understood raises ``EventLogError``.
-    """
-    for file in log_files(path) if path.is_dir() else [path]:
-        yield from _read_file(file)
-
-
-def _read_file(path: Path) -> Iterator[LogEntry]:
-    envelope = msgspec.json.Decoder(_RawLine)
-    decoders = {name: msgspec.json.Decoder(kind) for name, kind in _types_by_name().items()}
-    with path.open("rb") as file:
-        for number, text in enumerate(file, start=1):
-            if not text.endswith(b"\n"):
-                return
-            try:
-                line = envelope.decode(text)
-                entry = decoders[line.name].decode(line.fields)
-            except msgspec.MsgspecError as error:
-                raise EventLogError(f"{path}:{number}: not a line of an event log: {error}") from error
-            except KeyError as error:
-                raise EventLogError(f"{path}:{number}: unknown name {error}") from error
-            yield LogEntry(line.now, line.wall, entry)
-
-
-def _types_by_name() -> dict[str, type[Event | Command]]:
-    return {kind.__name__: kind for kind in (*get_args(Event), *get_args(Command))}

@@ -17,7 +17,9 @@ WANTED = (
     "vllm:kv_cache_usage_perc",
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
-    "vllm:num_preemptions_total",
+    "vllm:num_preemptions",
+    "vllm:prefix_cache_queries",
+    "vllm:prefix_cache_hits",
 )
 """vLLM 0.28 to 0.33. Everything else on the page is skipped before it is parsed: the page has hundreds of
 histogram lines, and parsing them all would stop the event loop for milliseconds every second."""
@@ -45,7 +47,9 @@ def read_metrics(backend: str, page: str, kv_tokens: int | None = None) -> Backe
         kv_used_ratio=sum(usage) / len(usage) if usage else None,
         running=_total(samples, "vllm:num_requests_running"),
         waiting=_total(samples, "vllm:num_requests_waiting"),
-        preemptions_total=_total(samples, "vllm:num_preemptions_total"),
+        preemptions_total=_counter(samples, "vllm:num_preemptions"),
+        prefix_queries_total=_counter(samples, "vllm:prefix_cache_queries"),
+        prefix_hits_total=_counter(samples, "vllm:prefix_cache_hits"),
     )
 
 
@@ -63,6 +67,12 @@ def _values(samples: list[Sample], name: str) -> list[float]:
 def _total(samples: list[Sample], name: str) -> int | None:
     values = _values(samples, name)
     return round(sum(values)) if values else None
+
+
+def _counter(samples: list[Sample], name: str) -> int | None:
+    """Counters end in ``_total``, unless whoever passes the page on writes them without."""
+    total = _total(samples, f"{name}_total")
+    return _total(samples, name) if total is None else total
 
 
 def _pool_tokens(samples: list[Sample]) -> int | None:

@@ -19,9 +19,10 @@ from prometheus_client.registry import Collector
 
 from marsproxy.build import build_version
 from marsproxy.core.commands import Reason
-from marsproxy.core.events import Ending
+from marsproxy.core.events import BackendObserved, Ending, Event, ToolObserved
 from marsproxy.core.evidence import Level, TurnKind
 from marsproxy.errors import public_name
+from marsproxy.tool_metrics import ToolMetrics
 
 TURN_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
 """From a cached first token to a turn that waited most of what clients wait (600 s)."""
@@ -101,9 +102,12 @@ class Metrics:
                 self._sessions[phase] = self._sessions_gauge.labels(phase)
             self._sessions[phase].set(count)
 
-    def set_tools(self, running: int | None, queued: int | None) -> None:
-        self._tools_running.set(_number(running))
-        self._tools_queued.set(_number(queued))
+    def told(self, event: Event) -> None:
+        """The policy was told this; what a reading of a machine says is shown as it is."""
+        if isinstance(event, BackendObserved):
+            self.backend(event.backend).set_reading(event)
+        elif isinstance(event, ToolObserved):
+            self.tools.observed(event)
 
     def set_fallback_cap(self, is_active: bool) -> None:
         """Whether the fixed cap stands in for telemetry that is unknown or stale."""
@@ -152,9 +156,7 @@ class Metrics:
     def _make_gauges(self, registry: CollectorRegistry) -> None:
         self._sessions_gauge = Gauge("mars_sessions", "Sessions known", ["phase"], registry=registry)
         self._sessions: dict[str, Gauge] = {}
-        self._tools_running = Gauge("mars_tools_running", "Tool commands running", registry=registry)
-        self._tools_queued = Gauge("mars_tools_queued", "Tool commands waiting for a slot", registry=registry)
-        self.set_tools(None, None)
+        self.tools = ToolMetrics(registry)
         self._fallback_cap = Gauge(
             "mars_fallback_cap_active", "1 while the fixed cap replaces telemetry", registry=registry
         )
@@ -201,6 +203,18 @@ class _BackendFamilies:
         self.telemetry_fresh = Gauge(
             "mars_telemetry_fresh", "1 while the latest reading is believed", label, registry=registry
         )
+        self.prefix_tokens = Gauge(
+            "mars_backend_prefix_tokens",
+            "Prompt tokens that the backend looked up in its prefix cache since it started, and found there",
+            [*label, "what"],
+            registry=registry,
+        )
+        self.preemptions = Gauge(
+            "mars_backend_preemptions",
+            "Requests that the backend has preempted since it started",
+            label,
+            registry=registry,
+        )
 
 
 class BackendMetrics:
@@ -218,6 +232,11 @@ class BackendMetrics:
         )
         self._telemetry_age_s = families.telemetry_age_s.labels(name)
         self._telemetry_fresh = families.telemetry_fresh.labels(name)
+        self._prefix_queried, self._prefix_hit = (
+            families.prefix_tokens.labels(name, what) for what in ("queried", "hit")
+        )
+        self._preemptions = families.preemptions.labels(name)
+        self.set_reading(BackendObserved(name))
         self.set_kv_tokens(None, None, None)
         self.set_telemetry(None, is_fresh=False)
 
@@ -239,6 +258,12 @@ class BackendMetrics:
         self._kv_counted.set(_number(counted))
         self._kv_budget.set(_number(budget))
         self._kv_pool.set(_number(pool))
+
+    def set_reading(self, reading: BackendObserved) -> None:
+        """What the backend itself counts; a gauge here, for it begins anew when the backend does."""
+        self._prefix_queried.set(_number(reading.prefix_queries_total))
+        self._prefix_hit.set(_number(reading.prefix_hits_total))
+        self._preemptions.set(_number(reading.preemptions_total))
 
     def set_telemetry(self, age_s: float | None, *, is_fresh: bool) -> None:
         self._telemetry_age_s.set(_number(age_s))

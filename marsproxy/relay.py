@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 SMALL_BODY_BYTES = 1 << 20
 """Untracked bodies up to this are read whole, so that a stale connection can be retried."""
+PROGRESS_TOKENS = 256
+"""Generated tokens between two reports of how far a turn is: a context of tens of thousands grows by less
+than a hundredth, and what watching for it costs is one comparison a chunk."""
 HOLD_COMMENT = b": held\n\n"
 """A server-sent-events comment: clients ignore it, everything on the way sees life."""
 EVENT_STREAM_HEAD: RawHeaders = [
@@ -228,6 +231,7 @@ class Relay:
         stripper = UsageStripper() if strips_usage and is_stream and encoding == "identity" else None
         shown_headers = raw_headers if stripper is None else outbound.without_length(raw_headers)
         await client.start(answer.status, [*shown_headers, *_mars_headers(turn)])
+        next_report = PROGRESS_TOKENS
         async for chunk in answer.chunks():
             reader.feed(chunk)
             if not outcome.has_first_token and reader.saw_first_token:
@@ -237,12 +241,20 @@ class Relay:
                 # Once the client has the last bytes its next turn may be here before our next line runs.
                 outcome.settle(reader.finish(answer.status), answer.status)
                 self._end(turn, outcome)
+            elif reader.events >= next_report and not outcome.is_told:
+                next_report = self._report_progress(turn, reader, chunk)
             if shown := chunk if stripper is None else stripper.feed(chunk):
                 await client.write(shown)
         if not outcome.is_told:
             outcome.settle(reader.finish(answer.status), answer.status)
             self._end(turn, outcome)
         await client.finish(b"" if stripper is None else stripper.flush())
+
+    def _report_progress(self, turn: Turn, reader: AnswerReader, chunk: bytes) -> int:
+        """Returns the number of events at which to report next."""
+        if self._dispatcher.progressed(turn, reader.tokens_so_far(chunk)):
+            return reader.events + PROGRESS_TOKENS
+        return reader.events + 1
 
     def _end(self, turn: Turn, outcome: Outcome) -> None:
         if not outcome.is_told:

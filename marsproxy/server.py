@@ -22,10 +22,9 @@ from marsproxy.app import App, own_routes
 from marsproxy.children import Child
 from marsproxy.config import EMBEDDED, Config
 from marsproxy.core.identity import IdentityLimits, SessionIndex
-from marsproxy.core.policy import Policy
-from marsproxy.core.settings import PolicySettings
+from marsproxy.core.policies import EngineOrder, policy_kind
 from marsproxy.dispatcher import Dispatcher
-from marsproxy.eventlog import EventLog
+from marsproxy.eventlog import EventLog, new_header
 from marsproxy.headroom import TelemetryPoller
 from marsproxy.http_limits import limited_protocol
 from marsproxy.loop_lag import watch_loop_lag
@@ -68,14 +67,15 @@ def _allow_open_files() -> None:
 
 async def _serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
-        urls = [await _backend_url(backend, stack) for backend in config.backends]
+        order = policy_kind(config.policy).engine_order
+        urls = [await _backend_url(backend, order, stack) for backend in config.backends]
         await Server(config, urls).serve()
 
 
-async def _backend_url(backend: str, stack: AsyncExitStack) -> str:
+async def _backend_url(backend: str, order: EngineOrder, stack: AsyncExitStack) -> str:
     if backend != EMBEDDED:
         return backend
-    engine = Child("loadgen", "engine", "--port", "0", "--scheduling-policy", "priority")
+    engine = Child("loadgen", "engine", "--port", "0", "--scheduling-policy", order)
     stack.push_async_callback(engine.stop)
     return await engine.start()
 
@@ -130,12 +130,12 @@ class Proxy:
         self.upstreams = {
             name: _upstream(name, url, config, self.metrics.backend(url)) for name, url in self._urls.items()
         }
-        self._event_log = _event_log(config)
+        self._event_log = _event_log(config, tuple(self._urls))
         if self._event_log is not None:
             self.metrics.watch_event_log(self._event_log)
         self._timer = Timer()
         self.dispatcher = Dispatcher(
-            Policy(PolicySettings(config.admission, config.sessions), tuple(self._urls)),
+            policy_kind(config.policy).make(config.policy_settings, tuple(self._urls)),
             SessionIndex(_identity_limits(config), salt=secrets.token_bytes(8)),
             self.metrics,
             self._event_log,
@@ -225,11 +225,12 @@ def _upstream(name: str, url: str, config: Config, events: ConnectionEvents) -> 
     )
 
 
-def _event_log(config: Config) -> EventLog | None:
+def _event_log(config: Config, backends: tuple[str, ...]) -> EventLog | None:
     settings = config.event_log
     if settings.dir is None:
         return None
-    return EventLog(settings.dir, settings.max_file_mb * 1_000_000, settings.max_files)
+    header = new_header(config.policy, config.policy_settings, backends)
+    return EventLog(settings.dir, settings.max_file_mb * 1_000_000, settings.max_files, header)
 
 
 def _identity_limits(config: Config) -> IdentityLimits:

@@ -5,7 +5,7 @@ Degrades: a missed answer tells nothing, and what was known goes stale.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import httpx
 import msgspec
@@ -20,6 +20,10 @@ class Host(msgspec.Struct):
     running: int
     queued: int
     memory_available_mb: int | None = None
+    memory_total_mb: int | None = None
+    cpu_pressure: float | None = None
+    memory_pressure: float | None = None
+    queue_wait_s: float | None = None
 
 
 class HostList(msgspec.Struct):
@@ -27,19 +31,35 @@ class HostList(msgspec.Struct):
 
 
 def headroom_of(page: bytes) -> ToolHostsObserved:
-    """All hosts together. Memory is known if it is known of each.
+    """All hosts together: memory is known if it is known of each, pressure and wait are the worst host's.
 
     Raises:
         msgspec.MsgspecError: this is no gateway's answer.
     """
     hosts = msgspec.json.decode(page, type=HostList).hosts
-    memory_mb = [host.memory_available_mb for host in hosts if host.memory_available_mb is not None]
     return ToolHostsObserved(
         cores=sum(host.slots for host in hosts),
         running=sum(host.running for host in hosts),
         queued=sum(host.queued for host in hosts),
-        memory_available_mb=sum(memory_mb) if len(memory_mb) == len(hosts) else None,
+        memory_available_mb=_sum(host.memory_available_mb for host in hosts),
+        memory_total_mb=_sum(host.memory_total_mb for host in hosts),
+        cpu_pressure=_worst(host.cpu_pressure for host in hosts),
+        memory_pressure=_worst(host.memory_pressure for host in hosts),
+        queue_wait_s=_worst(host.queue_wait_s for host in hosts),
     )
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 class ToolHostsPoller:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from cyclopts import App
@@ -30,9 +29,10 @@ from marsproxy.app import OWN_PATHS
 from marsproxy.config import Config, settings
 from marsproxy.config_sources import ENV_PREFIX
 from marsproxy.config_toml import to_toml
-from marsproxy.core.commands import Command, Reason
-from marsproxy.core.events import Ending, Event
+from marsproxy.core.commands import Reason
+from marsproxy.core.events import Ending
 from marsproxy.core.evidence import Level, TurnKind
+from marsproxy.core.log_format import ENTRY_TYPES
 from marsproxy.core.priority import TurnClass
 from marsproxy.core.sessions import Phase
 
@@ -216,7 +216,7 @@ VOCABULARY = {
     ],
     "docs/identity.md": [*(level.name.lower() for level in Level), *(kind.value for kind in TurnKind)],
     "docs/gateway.md": [state.value for state in ExecState],
-    "docs/event-log.md": [kind.__name__ for kind in (*get_args(Event), *get_args(Command))],
+    "docs/event-log.md": list(ENTRY_TYPES),
     "docs/load-generator.md": [
         *TurnRecord.__struct_fields__,
         *SessionRecord.__struct_fields__,

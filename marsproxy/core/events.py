@@ -9,6 +9,9 @@ from enum import Enum
 
 from marsproxy.core.evidence import TurnKind
 
+BYTES_PER_TOKEN = 4
+"""First guess for prompts, which the estimate of an arrival is made with; corrected by what usage says."""
+
 
 class Ending(Enum):
     """How a turn ended. Only a finished one teaches the estimators anything."""

@@ -45,6 +45,9 @@ _FIRST_TOKEN = {
 }
 
 
+_COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens" ?: ?(\d{1,9})')
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerRead:
     evidence: AnswerEvidence
@@ -76,6 +79,8 @@ class AnswerReader:
         """At the latest one chunk late, when the first token was cut in two."""
         self.is_at_end = False
         """The client can know now that the answer is complete, though its connection may stay open."""
+        self.events = 0
+        """Server-sent events so far, or at least about as many."""
         self._bytes_left = content_length
         self._stream_end = StreamEnd(schema)
         self._answer = _PARSERS[schema]()
@@ -84,6 +89,7 @@ class AnswerReader:
         self._max_bytes = max_bytes
         self._encoding = (content_encoding or "identity").strip().lower()
         self._inflate = zlib.decompressobj(wbits=47) if self._encoding in _INFLATED else None
+        self._has_plain_events = is_streaming and self._encoding == "identity"
         self._is_readable = self._inflate is not None or self._encoding == "identity"
         self._most_pending_bytes = PARSE_EVERY_BYTES if is_streaming else max_bytes
         self._pending: list[bytes] = []
@@ -98,12 +104,22 @@ class AnswerReader:
         if not self.saw_first_token:
             self.saw_first_token = self._has_first_token(chunk)
         self._watch_for_end(chunk)
+        if self._has_plain_events:
+            self.events += chunk.count(b"\n\n")
         if not self._is_readable:
             return
         self._pending.append(chunk)
         self._pending_bytes += len(chunk)
         if self._pending_bytes > self._most_pending_bytes:
             self._take_pending()
+
+    def tokens_so_far(self, chunk: bytes) -> int:
+        """Generated tokens: by the usage that ``chunk``, the latest one, has in it, else one for each event.
+
+        Engines that put several tokens into an event and say no usage on the way are undercounted.
+        """
+        said = _COMPLETION_TOKENS.findall(chunk)
+        return int(said[-1]) if said else self.events
 
     def _watch_for_end(self, chunk: bytes) -> None:
         if self._bytes_left is not None:
@@ -144,7 +160,7 @@ class AnswerReader:
 
     def _has_first_token(self, chunk: bytes) -> bool:
         """Of a compressed answer, or one that comes in one piece, the first byte has to do."""
-        if not self._is_streaming or self._encoding != "identity":
+        if not self._has_plain_events:
             return bool(chunk)
         return self._first_token.search(chunk) is not None
 

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,3 +98,51 @@ def test_it_imports_the_standard_library_only() -> None:
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+TABLE = """
+["my gpu"]
+description = "d"
+source = "s"
+peak_flops = 1e12
+memory_bytes_per_s = 1e11
+memory_bytes = 80_000_000_000
+memory_utilization = 0.9
+reserved_bytes = 0
+compute_efficiency = 0.4
+memory_efficiency = 0.7
+step_overhead_s = 0.001
+
+[tools.bash]
+count = 3
+"""
+
+
+def test_a_profile_can_come_from_a_file(tmp_path: Path) -> None:
+    """Named after its table; tables about other things are passed over."""
+    file = tmp_path / "mine.toml"
+    file.write_text(TABLE)
+    assert HardwareProfile.load(str(file)).name == "my gpu"
+    assert HardwareProfile.load(str(file)).compute_efficiency == 0.4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("peak_flops", "peak_flop"), "0 tables with peak_flops"),
+        (lambda text: text + "[other]\npeak_flops = 1", "2 tables with peak_flops"),
+        (lambda text: text.replace("step_overhead_s", "overhead"), "overhead, step_overhead_s"),
+        (lambda text: text.replace("0.7", '"much"'), "memory_efficiency must be a number"),
+        (lambda text: text.replace('"d"', "3"), "description must be a string"),
+        (lambda text: text + "[", "not a TOML file"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_explained(
+    tmp_path: Path, change: Callable[[str], str], said: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(change(TABLE))
+    with pytest.raises(ValueError, match=said):
+        HardwareProfile.load(str(file))
+    with pytest.raises(ValueError, match=r"absent\.toml: cannot be read"):
+        HardwareProfile.load(str(tmp_path / "absent.toml"))

@@ -20,10 +20,12 @@ from uvicorn.server import ServerState
 from marsproxy.config import Listen
 from marsproxy.core.commands import Reason
 from marsproxy.core.events import Ending, TurnArrived
-from marsproxy.core.evidence import Level, TurnKind
-from marsproxy.eventlog import EventLog
+from marsproxy.core.evidence import Level, Schema, TurnKind
+from marsproxy.core.settings import PolicySettings
+from marsproxy.eventlog import EventLog, new_header
 from marsproxy.http_limits import limited_protocol
 from marsproxy.metrics import Metrics
+from marsproxy.wire.answers import AnswerReader
 
 REPEATS = 5
 """The fastest counts: the others had company on the core."""
@@ -67,10 +69,30 @@ def bench_event_log() -> dict[str, float]:
         turn=4,
     )
     with tempfile.TemporaryDirectory() as directory:
-        log = EventLog(Path(directory), max_file_bytes=1 << 30, max_files=1)
+        log = EventLog(Path(directory), 1 << 30, 1, new_header("mars", PolicySettings(), ["gpu"]))
         cost = cost_us(lambda: log.record(1.0, event), number=4000)  # below the bound of what may wait
         log.close()
     return {"line of the event log": cost}
+
+
+def bench_stream() -> dict[str, float]:
+    """Per chunk of one event, the parsing of every 150th included."""
+    chunk = b"data: %s\n\n" % (
+        b'{"choices":[{"index":0,"delta":{"content":" word"}}],"x":"' + b"y" * 150 + b'"}'
+    )
+    reader = AnswerReader(Schema.CHAT, is_streaming=True)
+    watched = AnswerReader(Schema.CHAT, is_streaming=True)
+
+    def watch() -> None:
+        watched.feed(chunk)
+        if watched.events >= 1 << 60:
+            watched.tokens_so_far(chunk)
+
+    return {
+        "reading a chunk": cost_us(lambda: reader.feed(chunk)),
+        "the same, watched for progress": cost_us(watch),
+        "counting its events": cost_us(lambda: chunk.count(b"\n\n"), 200_000),
+    }
 
 
 class _NullTransport(asyncio.Transport):
@@ -127,7 +149,9 @@ async def bench_http() -> dict[str, float]:
 
 def main() -> None:
     table = Table("part", "microseconds")
-    for name, cost in (bench_metrics() | bench_event_log() | asyncio.run(bench_http())).items():
+    for name, cost in (
+        bench_metrics() | bench_event_log() | bench_stream() | asyncio.run(bench_http())
+    ).items():
         table.add_row(name, f"{cost:.2f}")
     Console().print(table)
 

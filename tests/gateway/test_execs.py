@@ -79,6 +79,7 @@ class Bench:
             session=session,
             argv=("true",),
             digest="d",
+            program="true",
             cwd=lambda: self.directory,
             env={},
             stdin=b"",

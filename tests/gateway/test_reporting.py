@@ -78,11 +78,14 @@ async def test_each_command_is_told_in_order(open_rig: OpenRig, proxy: Recording
     assert started.queue_s is not None
     assert finished.run_s is not None
     assert (started.run_s, finished.exit_code) == (None, 3)
+    assert (finished.tool_signature, started.memory_peak_mb) == ("echo", None)
     headroom = proxy.reports[0].headroom
     assert headroom is not None
     assert headroom.cores == 1
     assert headroom.memory_available_mb is not None
     assert headroom.memory_available_mb > 0
+    assert headroom.memory_total_mb is not None
+    assert headroom.memory_total_mb >= headroom.memory_available_mb
     assert all(head.startswith("POST /mars/v1/tools ") for head in proxy.heads)
     assert all("authorization: bearer t0ken" in head.lower() for head in proxy.heads)
 
@@ -142,3 +145,16 @@ async def test_last_events_are_flushed_at_shutdown(open_rig: OpenRig, proxy: Rec
         await rig.http.get(f"/v1/execs/{exec_id}/output", params={"wait": 20})
     assert [e.phase.value for e in proxy.events()] == ["queued", "started", "finished"]
     assert proxy.events()[-1].exit_code == 130
+
+
+async def test_a_large_command_is_told_with_its_peak(open_rig: OpenRig, proxy: RecordingProxy) -> None:
+    """Above the gateway's own size; its arguments are told nobody."""
+    command = "HIDDEN=hunter2 python3 -c 'x = b\"1\" * 400_000_000'"
+    async with open_rig(proxy_url=proxy.url) as rig:
+        await rig.session()
+        await rig.run(command)
+        await proxy.until(lambda: len(proxy.events()) == 3)
+    *_, finished = proxy.events()
+    assert finished.tool_signature == "python3"
+    assert finished.memory_peak_mb > 400
+    assert "hunter2" not in str(proxy.reports)

@@ -24,6 +24,29 @@ def test_full_queue_remembers_nothing() -> None:
     assert queue.end("a", now=1) == ["b"]
 
 
+def test_wait_follows_the_latest_starts() -> None:
+    """A fifth of the way with each; and fades when nothing starts any more."""
+    queue = SlotQueue(1, queue_limit=10)
+    assert queue.wait_s(0.0) is None
+    queue.offer("a", "s", 1, now=0)
+    assert queue.wait_s(0.0) == 0
+    queue.offer("b", "s", 1, now=0)
+    queue.end("a", now=10)
+    assert queue.wait_s(10.0) == pytest.approx(2.0)
+    queue.end("b", now=10)
+    assert queue.wait_s(20.0) == pytest.approx(1.0)
+
+
+def test_wait_is_at_least_that_of_who_still_waits() -> None:
+    """Nothing starts, so no mean would tell."""
+    queue = SlotQueue(1, queue_limit=10)
+    for name, now in (("a", 0.0), ("b", 5.0), ("c", 50.0)):
+        queue.offer(name, "s", 1, now=now)
+    assert queue.wait_s(65.0) == 60.0
+    queue.end("b", now=65.0)
+    assert queue.wait_s(65.0) == 15.0
+
+
 def test_no_queue_at_all() -> None:
     queue = SlotQueue(1, queue_limit=0)
     assert queue.offer("a", "s", 1, now=0) is Offer.GRANTED

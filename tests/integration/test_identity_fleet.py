@@ -12,7 +12,7 @@ import pytest
 from marsproxy.core.commands import Command
 from marsproxy.core.events import Ending, Event, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
-from marsproxy.eventlog import read_log
+from marsproxy.log_reader import read_log
 from tests.integration import fleet_wire
 from tests.integration.fleet_clients import AgentClient, FleetOutcome, outcome, play
 from tests.integration.fleet_frameworks import FRAMEWORKS, agent_of

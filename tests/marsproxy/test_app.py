@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from marsproxy.app import is_own
-from marsproxy.config import Config, Gateway, Secret
+from marsproxy.config import Config, Gateway, Secret, live_policies
 from tests.integration import faulty_backend as faulty
 from tests.integration.running import ask, ask_chat, client_of, running_proxy
 
@@ -48,6 +48,20 @@ async def test_gauges_show_the_policys_state() -> None:
         "kv_tokens_total": None,
         "counted_sessions": 0,
     }
+
+
+@pytest.mark.parametrize("policy", sorted(live_policies()))
+async def test_every_live_policy_answers_and_is_seen(policy: str) -> None:
+    """Readiness, gauges and sessions read what every policy has."""
+    async with (
+        faulty.faulty_backend(faulty.answers_well) as backend,
+        running_proxy(backend.url, policy=policy) as proxy,
+        client_of(proxy.url) as client,
+    ):
+        assert (await ask_chat(client)).status == 200
+        assert (await client.get("/readyz")).json()["backends"][backend.url]["reachable"] is True
+        assert f'mars_telemetry_fresh{{backend="{backend.url}"}} 1.0' in (await client.get("/metrics")).text
+        assert (await client.get("/mars/v1/sessions")).status_code == 200
 
 
 @pytest.mark.parametrize(

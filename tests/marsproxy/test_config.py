@@ -15,8 +15,12 @@ from marsproxy.config import (
     Listen,
     Range,
     Secret,
+    check_live,
     settings,
 )
+from marsproxy.core.policies import PolicyKind
+from marsproxy.core.policy import Policy
+from marsproxy.core.settings import PolicySettings
 
 
 def test_defaults_are_valid_and_loopback() -> None:
@@ -42,6 +46,12 @@ def test_every_bound_accepts_its_own_ends() -> None:
             "admission.telemetry_stale_s",
             "backend.telemetry_interval_s",
         ),
+        (lambda: Config(policy="lottery"), "policy", "mars"),
+        (
+            lambda: check_live("pins", PolicyKind("", Policy, "priority", needs_hints=True)),
+            "policy: 'pins'",
+            "mars",
+        ),
         (lambda: Gateway(url="ftp://x"), "gateway.url", "http://HOST[:PORT]"),
         (lambda: Identity(extra_session_headers=("a b",)), "identity.extra_session_headers", "letters"),
         (lambda: Config(backends=("localhost:8000",)), "backends", EMBEDDED),
@@ -62,6 +72,12 @@ def test_a_refused_url_is_not_repeated() -> None:
     with pytest.raises(ConfigError) as caught:
         Config(backends=("ftp://user:hunter2@host",))
     assert "hunter2" not in str(caught.value)
+
+
+def test_policy_settings_are_the_trees_sections() -> None:
+    """Whatever the policy can be told, the proxy can be told."""
+    tree = Config(admission=AdmissionSettings(kv_target=0.8))
+    assert tree.policy_settings == PolicySettings(AdmissionSettings(kv_target=0.8), tree.sessions)
 
 
 def test_secret_shows_only_on_demand() -> None:

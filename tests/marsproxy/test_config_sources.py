@@ -121,7 +121,7 @@ def test_unknown_flag() -> None:
         ("[listen]\nport = 70000", "listen.port", "0 to 65535"),
         ("listen = 3", "listen", "a table [listen]"),
         ("[policy]\nname = 1", "policy", "a value"),
-        ('policy = "fastest"', "[policy]", '"mars"'),
+        ('policy = "fastest"', "policy: ", "mars"),
         ("[listen", "mars.toml", "not a TOML file"),
     ],
 )

@@ -17,7 +17,7 @@ from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policy import Policy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
 from marsproxy.dispatcher import Dispatcher, Refused
-from marsproxy.eventlog import EventLog
+from marsproxy.eventlog import EventLog, new_header
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from marsproxy.wire.forms import NormalForms
@@ -157,7 +157,7 @@ async def test_a_session_that_is_over_is_forgotten_everywhere() -> None:
 
 async def test_the_event_log_has_counts_but_no_text(tmp_path: Path) -> None:
     """Every event and every command of it."""
-    log = EventLog(tmp_path, 1_000_000, 2)
+    log = EventLog(tmp_path, 1_000_000, 2, new_header("mars", PolicySettings(), ["gpu"]))
     rig = Rig(event_log=log)
     rig.dispatcher.tell(BackendObserved("gpu", kv_tokens_total=1000))
     turn = rig.dispatcher.arrive(request_of("a-session-name"))

@@ -15,20 +15,29 @@ vllm:kv_cache_usage_perc{engine="0"} 0.25
 vllm:num_requests_running{engine="0"} 3.0
 vllm:num_requests_waiting{engine="0"} 2.0
 vllm:num_preemptions_total{engine="0"} 7.0
+vllm:prefix_cache_queries_total{engine="0"} 1000.0
+vllm:prefix_cache_queries_created{engine="0"} 1.7e9
+vllm:prefix_cache_hits_total{engine="0"} 900.0
+vllm:external_prefix_cache_hits_total{engine="0"} 1.0
 vllm:e2e_request_latency_seconds_bucket{le="0.3"} not even a number
 """
 
 
 def test_a_page_of_vllm() -> None:
     """Only what is wanted is looked at."""
-    assert read_metrics("gpu", PAGE) == BackendObserved("gpu", 16_000, 0.25, 3, 2, 7)
+    assert read_metrics("gpu", PAGE) == BackendObserved("gpu", 16_000, 0.25, 3, 2, 7, 1000, 900)
+
+
+def test_counters_may_lack_their_ending() -> None:
+    """As some collectors pass them on."""
+    assert read_metrics("gpu", PAGE.replace("_total", "")) == read_metrics("gpu", PAGE)
 
 
 def test_engines_behind_one_server_are_added_up() -> None:
     """Their use is averaged."""
     other = PAGE.replace('engine="0"', 'engine="1"').replace("0.25", "0.75")
     observed = read_metrics("gpu", PAGE + other.replace('block_size="16"', 'engine="1",block_size="16"'))
-    assert observed == BackendObserved("gpu", 32_000, 0.5, 6, 4, 14)
+    assert observed == BackendObserved("gpu", 32_000, 0.5, 6, 4, 14, 2000, 1800)
 
 
 @pytest.mark.parametrize("page", ["", "<html>hello</html>", "python_gc_objects_total 3\n"])

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from marsproxy.client import Client
 from marsproxy.config import Backend, Config, Hold
-from marsproxy.core.events import BackendObserved
+from marsproxy.core.commands import Command
+from marsproxy.core.events import BackendObserved, Event, TurnEnded, TurnProgressed
 from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policy import Policy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
@@ -95,7 +96,21 @@ class Rig:
         assert (*left, self.upstream.open_answers, counted) == (0, 0, 0, 0, 0, 0)
 
 
-def rig_of(upstream: FakeUpstream | None = None, **admission: Any) -> Rig:
+class TellingPolicy(Policy):
+    """Keeps what it is told."""
+
+    def __init__(self, settings: PolicySettings, backends: Sequence[str]) -> None:
+        super().__init__(settings, backends)
+        self.told: list[Event] = []
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        self.told.append(event)
+        return super().handle(event, now)
+
+
+def rig_of(
+    upstream: FakeUpstream | None = None, clock: Callable[[], float] | None = None, **admission: Any
+) -> Rig:
     upstream = upstream or FakeUpstream()
     config = Config(
         backends=(BACKEND,),
@@ -105,11 +120,11 @@ def rig_of(upstream: FakeUpstream | None = None, **admission: Any) -> Rig:
     )
     metrics, tasks, timers = Metrics(CollectorRegistry()), TaskOwner(), []  # type: ignore[var-annotated]
     dispatcher = Dispatcher(
-        Policy(PolicySettings(config.admission, config.sessions), (BACKEND,)),
+        TellingPolicy(PolicySettings(config.admission, config.sessions), (BACKEND,)),
         SessionIndex(IdentityLimits(), salt=b"salt"),
         metrics,
         None,
-        clock=asyncio.get_running_loop().time,
+        clock=clock or asyncio.get_running_loop().time,
         set_timer=lambda _, callback: timers.append(callback),
     )
     upstreams: Any = {BACKEND: upstream}
@@ -284,6 +299,51 @@ async def test_a_whole_stream() -> None:
     assert connection.headers[b"x-mars-decision"] == b"new"
     [session] = rig.dispatcher.policy.sessions
     assert session.turns == 1
+
+
+DELTA = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+
+
+async def progress_of(chunks: Sequence[bytes], chunk_s: float) -> list[int]:
+    """Tokens of each report, by a clock that goes on by so much with every event that is looked at."""
+    now = [0.0]
+
+    async def each() -> AsyncIterator[bytes]:
+        for chunk in (*chunks, *STREAM):
+            now[0] += chunk_s
+            yield chunk
+
+    class TimedAnswer(FakeAnswer):
+        def chunks(self) -> AsyncIterator[bytes]:
+            return each()
+
+    class TimedUpstream(FakeUpstream):
+        async def send(self, method: str, target: str, headers: Any, body: Any) -> FakeAnswer:
+            self.open_answers += 1
+            return TimedAnswer(self)
+
+    rig = rig_of(TimedUpstream(STREAM), clock=lambda: now[0])
+    await rig.handle(asking(stream=True))
+    policy = rig.dispatcher.policy
+    assert isinstance(policy, TellingPolicy)
+    assert isinstance(policy.told[-1], TurnEnded)
+    return [event.completion_tokens for event in policy.told if isinstance(event, TurnProgressed)]
+
+
+async def test_long_answers_are_told_now_and_then() -> None:
+    """Every 256 tokens of a slow stream, every second of a fast one, and nothing of a short one."""
+    assert await progress_of([DELTA] * 1000, chunk_s=0.02) == [256, 512, 768]
+    assert await progress_of([DELTA] * 1000, chunk_s=1 / 512) == [513]
+    assert await progress_of([DELTA] * 200, chunk_s=0.5) == []
+
+
+async def test_usage_on_the_way_is_believed() -> None:
+    """Engines may put several tokens into an event, and say how many there are by now."""
+    chunks = [
+        DELTA.replace(b"}]}", b'}],"usage":{"prompt_tokens":9,"completion_tokens":%d}}' % (n * 8))
+        for n in range(1, 301)
+    ]
+    assert await progress_of(chunks, chunk_s=0.02) == [2048]
 
 
 async def test_what_is_not_understood_goes_through() -> None:

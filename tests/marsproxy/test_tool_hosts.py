@@ -28,6 +28,23 @@ def test_memory_of_all_is_unknown_if_one_does_not_say() -> None:
     assert headroom_of(page(host(), host(memory_available_mb=None))).memory_available_mb is None
 
 
+def test_the_worst_host_is_the_one_that_stalls() -> None:
+    """A mean would hide it; one that does not say is left out."""
+    seen = headroom_of(
+        page(
+            host(memory_total_mb=1000, cpu_pressure=0.1, memory_pressure=0.4, queue_wait_s=3.0),
+            host(memory_total_mb=500, cpu_pressure=0.2, memory_pressure=None, queue_wait_s=None),
+        )
+    )
+    assert (seen.memory_total_mb, seen.cpu_pressure, seen.memory_pressure, seen.queue_wait_s) == (
+        1500,
+        0.2,
+        0.4,
+        3.0,
+    )
+    assert headroom_of(page(host())).cpu_pressure is None
+
+
 def poller_of(
     answer: httpx.Response | Exception, told: list[Event], seen: list[httpx.Request]
 ) -> ToolHostsPoller:
