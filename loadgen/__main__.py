@@ -152,6 +152,11 @@ def build_app() -> App:
         help="Draw runs as one self-contained HTML file, with the comparison as JSON beside it.",
     )
     app.command(
+        "loadgen.sweep.command:sweep_command",
+        name="sweep",
+        help="Simulate a grid of policies, workloads, loads and seeds on all cores; tables and plots of it.",
+    )
+    app.command(
         "loadgen.engine.cli:engine_app",
         name="engine",
         help="Serve the embedded engine: a model of vLLM's scheduler behind vLLM's HTTP face, no GPU needed.",
