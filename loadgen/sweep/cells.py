@@ -31,7 +31,6 @@ class Recipe(msgspec.Struct, frozen=True, omit_defaults=True):
     """Open loop; or else ``agents``."""
     agents: int | None = None
     backends: int = 1
-    select: str | None = None
     options: SourceOptions = SourceOptions()
     tools: ToolHost | None = None
     policy_settings: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -79,7 +78,6 @@ class Source(msgspec.Struct, frozen=True):
     kv_tokens: int
     knee_per_s: float | str
     options: SourceOptions
-    select: str | None = None
     trace_digest: str | None = None
     is_stand_in: bool = False
     """The grid names a trace that is not at hand."""
@@ -96,7 +94,6 @@ def source_of(workload: WorkloadEntry, trace_digest: str | None) -> Source:
         kv_tokens=traced.kv_tokens or workload.kv_tokens,
         knee_per_s=traced.knee_per_s or workload.knee_per_s,
         options=traced.options or workload.options,
-        select=traced.select,
         trace_digest=trace_digest,
     )
 
@@ -137,7 +134,6 @@ class CellMaker:
             rate_per_s=None if rate_per_s is None else rounded(rate_per_s),
             agents=agents,
             backends=workload.backends,
-            select=source.select,
             options=source.options,
             tools=workload.tools,
             policy_settings=policy.settings,

@@ -36,23 +36,20 @@ class ToolHost(Table, frozen=True):
 
 
 class SourceOptions(Table, frozen=True):
-    """Changes to a workload, as the options of the same names of ``loadgen run`` and ``simulate``."""
+    """Changes to all of a workload, as the options of the same names of ``loadgen run`` and ``simulate``."""
 
     max_turns: int | None = None
     scale_tokens: float = 1.0
     scale_gaps: float = 1.0
     max_context_tokens: int | None = None
     max_gap_s: float | None = None
-    shared_prompt_tokens: int | None = None
 
 
 class Traced(Table, frozen=True):
     """What to run in place of ``source`` where a trace file is at hand."""
 
     source: str = "{trace}"
-    """A workload as ``--workload`` takes it; ``{trace}`` stands for the file."""
-    select: str | None = None
-    """Which sessions of the file (``src=...``)."""
+    """A workload as ``--workload`` takes it, selections and all; ``{trace}`` stands for the file."""
     options: SourceOptions | None = None
     """Instead of the options of the workload."""
     kv_tokens: int | None = None
@@ -62,7 +59,7 @@ class Traced(Table, frozen=True):
 class WorkloadEntry(Table, frozen=True):
     name: str
     source: str
-    """A profile, a mixture (``mix:a=50,b=50``) or a workload file."""
+    """A workload as ``--workload`` takes it: a profile, a mixture (``mix:a=50,b=50``) or a file."""
     kv_tokens: int
     """KV pool of each backend."""
     knee_per_s: float | Literal["find"] = "find"

@@ -132,14 +132,20 @@ def shape_of(host: ToolHost) -> ToolHostShape:
 
 
 def workload_of(recipe: Recipe, trace: Path | None) -> Workload:
+    """The sessions of a file are drawn by seed: the same file in every seed would be the same load."""
     options = recipe.options
     return open_workload(
         recipe.source.replace("{trace}", str(trace)),
         sessions=recipe.sessions,
         seed=recipe.seed,
         modifiers=Modifiers(
-            options.max_turns, options.scale_tokens, options.scale_gaps, options.max_context_tokens
+            options.max_turns,
+            options.scale_tokens,
+            options.scale_gaps,
+            options.max_context_tokens,
+            options.max_gap_s,
         ),
+        bootstrap=True,
     )
 
 

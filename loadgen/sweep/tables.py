@@ -73,7 +73,7 @@ def entry_settings(entry: PolicyEntry) -> str:
 
 def workload_row(grid: Grid, plan: Plan, entry: WorkloadEntry) -> Row:
     source = plan.sources[entry.name]
-    made_from = " ".join(filter(None, (source.source.replace("{trace}", "trace"), source.select)))
+    made_from = source.source.replace("{trace}", "trace")
     knee = plan.knees.get(entry.name)
     how = "measured" if plan.is_knee_found[entry.name] else "stated"
     return [
