@@ -1,6 +1,5 @@
 """``loadgen sweep``: the grid as a command."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +72,8 @@ def sweep_command(
         console.print(line)
     if find_knee:
         return EXIT_FAILED_CELLS if swept.failed or swept.plan.notes else 0
-    judgements = write_results(parsed, swept, run_info(sys.argv[2:], trace, swept.outcomes.values()), out_dir)
+    info = run_info(command_line(grid, out_dir, trace, only), trace, swept.outcomes.values())
+    judgements = write_results(parsed, swept, info, out_dir)
     for judgement in judgements:
         console.print(f"{judgement.verdict}: {judgement.bar.name}")
     for outcome in swept.failed:
@@ -81,3 +81,9 @@ def sweep_command(
     console.print(f"tables and plots: {out_dir / 'results.md'}, {out_dir / 'results.html'}")
     is_missed = strict and any(judgement.verdict == "MISS" for judgement in judgements)
     return EXIT_FAILED_CELLS if swept.failed or is_missed else 0
+
+
+def command_line(grid: str, out_dir: Path, trace: Path | None, only: str | None) -> list[str]:
+    """What makes the same figures elsewhere. The trace by its name: its place is this machine's."""
+    traced = [] if trace is None else ["--trace", trace.name]
+    return [grid, "--out", str(out_dir), *traced, *([] if only is None else ["--only", only])]

@@ -18,6 +18,7 @@ from loadgen.sweep.knee import KNEE_FACTOR
 from loadgen.sweep.metrics import metric_named
 
 BAR_HEIGHT = 18
+LABEL_WIDTH = 140
 
 LOAD_TITLE = "load, in multiples of the stock knee"
 
@@ -190,11 +191,14 @@ def bar_plot(
 
 
 def bar_spec(values: list[dict[str, Any]], order: list[str]) -> Spec:
-    y = {"field": "label", "type": "nominal", "sort": order, "axis": {"title": None, "labelLimit": 220}}
+    axis = {"title": None, "minExtent": LABEL_WIDTH, "labelLimit": LABEL_WIDTH}
+    y = {"field": "label", "type": "nominal", "sort": order, "axis": axis}
     x = {"type": "quantitative", "axis": {"title": "times better", "tickCount": 6}}
     return {
-        "width": PLOT_WIDTH - 140,
+        "width": PLOT_WIDTH - LABEL_WIDTH,
         "height": BAR_HEIGHT * len(order),
+        # the page's font may be wider than the one the renderer measures with
+        "padding": {"left": 24, "right": 5, "top": 5, "bottom": 5},
         "data": {"values": values},
         "encoding": {"y": y},
         "layer": [

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.__main__ import run_command
+from loadgen.sweep.command import command_line
 from tests.loadgen.sweep.toy import TOY_GRID
 
 
@@ -35,3 +36,8 @@ def test_a_grid_that_is_wrong(
 def test_a_filter_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["sweep", "reduced", "--only", "colour=red", "--out", str(tmp_path / "out")]) == 2
     assert "--only 'colour=red'; allowed: KEY=VALUE" in capsys.readouterr().err
+
+
+def test_the_command_in_the_tables_keeps_the_place_of_the_trace_to_itself() -> None:
+    line = command_line("full", Path("out/x"), Path("/home/me/traces/t.jsonl.gz"), "seed=1")
+    assert line == ["full", "--out", "out/x", "--trace", "t.jsonl.gz", "--only", "seed=1"]
