@@ -93,9 +93,11 @@ def replaced(section: Section, changes: Mapping[str, Any], where: str) -> Sectio
         hints = get_type_hints(type(section))
         if name not in hints:
             raise LoadgenError(f"{where}.{name} is not known; allowed: {', '.join(hints)}")
-        if rest or isinstance(value, Mapping):
-            inner = {rest: value} if rest else value
-            new = replaced(nested(getattr(section, name), where, name), inner, f"{where}.{name}")
+        old = getattr(section, name)
+        if rest:
+            new = replaced(nested(old, where, name), {rest: value}, f"{where}.{name}")
+        elif isinstance(value, Mapping) and is_dataclass(old):
+            new = replaced(old, value, f"{where}.{name}")
         else:
             new = converted(value, hints[name], f"{where}.{name}")
         section = replace(section, **{name: new})

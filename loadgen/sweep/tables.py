@@ -4,8 +4,11 @@ Decides words and order for ``results.md`` and ``results.html`` alike; ``loadgen
 figures. What was not measured shows as a dash, never as a zero.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from loadgen.comparison import Metric
 from loadgen.comparison_table import UNKNOWN, format_value
@@ -67,8 +70,17 @@ def workloads_table(grid: Grid, plan: Plan) -> TextTable:
 
 
 def entry_settings(entry: PolicyEntry) -> str:
-    changed = {**entry.settings, **entry.simulator}
-    return f"{entry.title}: " + ", ".join(f"{k} = {v}" for k, v in changed.items()) if changed else ""
+    changed = [f"{name} = {value}" for name, value in flat({**entry.settings, **entry.simulator})]
+    return f"{entry.title}: {', '.join(changed)}" if changed else ""
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """By dotted name, as JSON."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, msgspec.json.encode(value).decode()
 
 
 def workload_row(grid: Grid, plan: Plan, entry: WorkloadEntry) -> Row:

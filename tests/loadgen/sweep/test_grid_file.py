@@ -61,7 +61,7 @@ def test_what_is_wrong_is_named_with_what_is_allowed(right: str, wrong: str, wor
 
 
 def test_a_file_that_is_not_there_names_the_packaged_grids() -> None:
-    with pytest.raises(LoadgenError, match=r"nowhere.*full, reduced"):
+    with pytest.raises(LoadgenError, match=r"nowhere.*cpu, full, reduced"):
         read_grid("nowhere")
 
 
@@ -69,4 +69,4 @@ def test_a_file_that_is_not_there_names_the_packaged_grids() -> None:
 def test_packaged_grids_are_whole(name: str) -> None:
     grid = read_grid(name)
     assert grid.bars
-    assert {entry.name for entry in grid.workloads} >= {"autonomous", "tool-heavy"}
+    assert {"fcfs", "mars"} <= {entry.title for entry in grid.run.policies}

@@ -11,9 +11,9 @@ from loadgen.run_files import read_run
 from loadgen.summary import META_KEYS
 from loadgen.sweep.cells import Recipe
 from loadgen.sweep.grid import PolicyEntry, SourceOptions, ToolHost
-from loadgen.sweep.grid_file import read_grid
+from loadgen.sweep.grid_file import packaged_grids, read_grid
 from loadgen.sweep.runner import Setting
-from loadgen.sweep.simulated import check_policy_entries, run_recipe, settings_of, workload_of
+from loadgen.sweep.simulated import check_policy_entries, run_recipe, settings_of, with_overrides, workload_of
 
 RECIPE = Recipe(
     source="autonomous", sessions=4, seed=7, hardware="h100", model="qwen3-30b-a3b", kv_tokens=200_000,
@@ -63,8 +63,17 @@ def test_names_and_values_are_checked_before_anything_runs(entry: PolicyEntry, w
         check_policy_entries([entry])
 
 
-def test_the_reduced_grid_names_what_the_simulator_has() -> None:
-    check_policy_entries(read_grid("reduced").run.policies)
+def test_settings_are_reached_by_dotted_name_or_by_table() -> None:
+    dotted = PolicyEntry("mars", settings={"admission.look_ahead": 5, "admission.kv_target": 1})
+    nested = PolicyEntry("mars", settings={"admission": {"look_ahead": 5, "kv_target": 1}})
+    one, two = (with_overrides(entry, ClosedLoop(1), 0).policy_settings for entry in (dotted, nested))
+    assert one == two
+    assert (one.admission.look_ahead, one.admission.kv_target) == (5, 1.0)
+
+
+@pytest.mark.parametrize("name", packaged_grids())
+def test_packaged_grids_name_what_the_simulator_has(name: str) -> None:
+    check_policy_entries(read_grid(name).run.policies)
 
 
 def test_a_seed_draws_its_own_sessions() -> None:
