@@ -71,7 +71,7 @@ def sweep_command(
     for line in knee_lines(swept.plan):
         console.print(line)
     if find_knee:
-        return EXIT_FAILED_CELLS if swept.failed or swept.plan.notes else 0
+        return 0 if swept.is_whole else EXIT_FAILED_CELLS
     info = run_info(command_line(grid, out_dir, trace, only), trace, swept.outcomes.values())
     judgements = write_results(parsed, swept, info, out_dir)
     for judgement in judgements:
@@ -80,7 +80,7 @@ def sweep_command(
         errors.print(f"failed: {outcome.cell.workload} {outcome.cell.policy}: {outcome.error}", markup=False)
     console.print(f"tables and plots: {out_dir / 'results.md'}, {out_dir / 'results.html'}")
     is_missed = strict and any(judgement.verdict == "MISS" for judgement in judgements)
-    return EXIT_FAILED_CELLS if swept.failed or is_missed else 0
+    return 0 if swept.is_whole and not is_missed else EXIT_FAILED_CELLS
 
 
 def command_line(grid: str, out_dir: Path, trace: Path | None, only: str | None) -> list[str]:

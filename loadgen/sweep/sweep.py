@@ -43,6 +43,11 @@ class Swept:
         keys = {cell.key for cell in [*self.plan.cells, *self.plan.search]}
         return [one for key, one in self.outcomes.items() if one.error is not None and key in keys]
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing failed, and nothing was given up for what failed before."""
+        return not self.failed and not self.plan.notes
+
 
 def run_sweep(
     grid: Grid, options: SweepOptions, run: RunRecipe, console: Console, commit: str | None

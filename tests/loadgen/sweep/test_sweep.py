@@ -15,7 +15,7 @@ from loadgen.sweep.results import RESULT_FILES, write_results
 from loadgen.sweep.run_info import run_info
 from loadgen.sweep.runner import RunRecipe
 from loadgen.sweep.sweep import SweepOptions, Swept, knee_lines, parse_only, run_sweep, trace_digest
-from tests.loadgen.sweep.toy import TOY_GRID, failing_on_seed_2, toy_summary
+from tests.loadgen.sweep.toy import TOY_GRID, always_failing, failing_on_seed_2, toy_summary
 
 
 def toy_grid() -> Grid:
@@ -70,8 +70,18 @@ def test_failures_are_kept_and_can_be_tried_again(tmp_path: Path) -> None:
     assert {outcome.cell.seed for outcome in first.failed} == {2}
     still = sweep(SweepOptions(tmp_path, workers=1), toy_summary, steady)
     assert len(still.failed) == len(first.failed)
+    assert not still.is_whole
     healed = sweep(SweepOptions(tmp_path, workers=1, retry_failed=True), toy_summary, steady)
     assert healed.failed == []
+    assert healed.is_whole
+
+
+@pytest.mark.slow
+def test_a_failed_search_is_a_failure(tmp_path: Path) -> None:
+    searched = msgspec.structs.replace(toy_grid(), workloads=toy_grid().workloads[1:])
+    result = sweep(SweepOptions(tmp_path, workers=1, knees_only=True), always_failing, searched)
+    assert not result.is_whole
+    assert "the toy is broken" in knee_lines(result.plan)[0]
 
 
 @pytest.mark.slow

@@ -79,3 +79,7 @@ def failing_on_seed_2(recipe: Recipe, setting: Setting) -> dict[str, Any]:
     if recipe.seed == 2:
         raise RuntimeError("the toy is broken")
     return toy_summary(recipe, setting)
+
+
+def always_failing(recipe: Recipe, setting: Setting) -> dict[str, Any]:
+    raise RuntimeError("the toy is broken")
