@@ -18,10 +18,10 @@ WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
 VLLM_TESTS := $(wildcard tests/vllm/test_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: packages help demo test test-unit test-vllm test-fast check fmt bench venv venv-vllm clean
+.PHONY: packages help demo test test-unit test-vllm test-fast check fmt bench sim-bench sim-bench-reduced venv venv-vllm clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 20
 
 demo: $(STAMP)  ## agent sessions through the proxy and without it, on this machine: the comparison
 	$(BIN)/marsproxy demo
@@ -52,6 +52,13 @@ docs: $(STAMP)  ## the generated parts of the pages in docs/
 
 bench: $(STAMP)  ## what the proxy's own parts cost, in microseconds
 	$(BIN)/python tests/bench/parts.py
+
+SWEEP_OUT ?= out/sim-bench
+sim-bench: $(STAMP)  ## the full grid of simulated policies; TRACE=FILE for real sessions, goes on where it stopped
+	$(BIN)/loadgen sweep full --out $(SWEEP_OUT) $(if $(TRACE),--trace $(TRACE))
+
+sim-bench-reduced: $(STAMP)  ## the same on short runs and small pools: minutes
+	$(BIN)/loadgen sweep reduced --out out/sim-bench-reduced --strict
 
 packages:
 	@.ci/packages

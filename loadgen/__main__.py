@@ -155,6 +155,13 @@ def build_app() -> App:
         "loadgen.sim.command:simulate_command",
         name="simulate",
         help="Play a workload in virtual time: the proxy's policy, a model of engine and tool hosts.",
+    )
+    app.command(
+        "loadgen.sweep.command:sweep_command",
+        name="sweep",
+        help="Simulate a grid of policies, workloads, loads and seeds on all cores; tables and plots of it.",
+    )
+    app.command(
         "loadgen.calibration.command:calibrate",
         name="calibrate",
         help="Fit engine and tool parameters from a proxy's event log, and print them as TOML.",

@@ -61,14 +61,14 @@ def cdf(curves: Curves, names: Sequence[str], x_title: str, *, is_log: bool) -> 
     }
     largest = max((max(run) for runs in drawn.values() for run in runs), default=1.0)
     smallest = min((min(run) for runs in drawn.values() for run in runs), default=floor)
-    x = _log_seconds(x_title, smallest, largest) if is_log else _linear(x_title)
-    y = _linear("share of all") | {"axis": {"format": "%", "title": "share at or below", "tickCount": 5}}
+    x = log_seconds(x_title, smallest, largest) if is_log else linear(x_title)
+    y = linear("share of all") | {"axis": {"format": "%", "title": "share at or below", "tickCount": 5}}
     count = sum(map(len, drawn.values()))
     max_points = max(MIN_CDF_POINTS, min(MAX_CDF_POINTS, MAX_CDF_POINTS_IN_ALL // max(count, 1)))
     layers = [
         layer for index, runs in drawn.items() for layer in _cdf_layers(index, names[index], runs, max_points)
     ]
-    return _plot(layers, x, y | {"scale": {"domain": [0, 1]}})
+    return plot(layers, x, y | {"scale": {"domain": [0, 1]}})
 
 
 def _cdf_layers(index: int, name: str, runs: list[list[float]], max_points: int) -> list[Spec]:
@@ -83,9 +83,9 @@ def _cdf_layers(index: int, name: str, runs: list[list[float]], max_points: int)
         for percent in PERCENTS
         for value in [percentile(run, percent)]
     ]
-    line = {"type": "line", "interpolate": "step-after", **_stroke(index)}
+    line = {"type": "line", "interpolate": "step-after", **stroke(index)}
     return [
-        {"name": f"target_{index}_line", "data": {"values": curve}, "mark": line, "encoding": _detail("run")},
+        {"name": f"target_{index}_line", "data": {"values": curve}, "mark": line, "encoding": detail("run")},
         {
             "name": f"target_{index}_tip",
             "data": {"values": marks},
@@ -106,15 +106,15 @@ def over_time(
             "mark": {
                 "type": "line",
                 "interpolate": "step-after" if is_step else "linear",
-                **_stroke(index),
+                **stroke(index),
             },
         }
         for index, points in series.items()
     ]
-    y = _linear(y_title)
+    y = linear(y_title)
     if is_ratio:
         y = {"axis": {"format": "%", "title": y_title, "tickCount": 5}, "scale": {"domain": [0, 1]}}
-    return _plot(layers, _time_axis(end_s), y)
+    return plot(layers, _time_axis(end_s), y)
 
 
 def timeline(drawn: Sequence[Lane], end_s: float) -> Spec:
@@ -122,7 +122,7 @@ def timeline(drawn: Sequence[Lane], end_s: float) -> Spec:
     x = _time_axis(end_s)
     x["axis"] |= {"orient": "top", "tickCount": 10}
     y = {"axis": None, "scale": {"domain": [len(drawn) - 0.5, -0.5], "nice": False}}
-    spec = _plot([*(_state_layer(drawn, state) for state in STATES), _failure_layer(drawn)], x, y)
+    spec = plot([*(_state_layer(drawn, state) for state in STATES), _failure_layer(drawn)], x, y)
     return spec | {"width": TIMELINE_WIDTH, "height": max(len(drawn), 1) * LANE_HEIGHT}
 
 
@@ -143,7 +143,7 @@ def _state_layer(drawn: Sequence[Lane], state: str) -> Spec:
             "strokeCap": "butt",
             "color": f"var(--state-{state})",
         },
-        "encoding": _detail("y")
+        "encoding": detail("y")
         | {"description": {"field": "tip"}, "order": {"field": "n", "type": "quantitative"}},
     }
 
@@ -178,7 +178,7 @@ def _lane_tip(lane: Lane) -> str:
     return f"{session.session}: {outcome}; {turns}; {spent or 'nothing measured'}"
 
 
-def _plot(layers: list[Spec], x: Spec, y: Spec) -> Spec:
+def plot(layers: list[Spec], x: Spec, y: Spec) -> Spec:
     encoding = {
         "x": {"field": "x", "type": "quantitative"} | x,
         "y": {"field": "y", "type": "quantitative"} | y,
@@ -186,15 +186,15 @@ def _plot(layers: list[Spec], x: Spec, y: Spec) -> Spec:
     return {"width": PLOT_WIDTH, "height": PLOT_HEIGHT, "encoding": encoding, "layer": layers}
 
 
-def _linear(title: str) -> Spec:
+def linear(title: str) -> Spec:
     return {"axis": {"title": title, "tickCount": 6}, "scale": {"zero": True}}
 
 
 def _time_axis(end_s: float) -> Spec:
-    return _linear("seconds since the start of the run") | {"scale": {"domain": [0, end_s], "nice": False}}
+    return linear("seconds since the start of the run") | {"scale": {"domain": [0, end_s], "nice": False}}
 
 
-def _log_seconds(title: str, smallest: float, largest: float) -> Spec:
+def log_seconds(title: str, smallest: float, largest: float) -> Spec:
     readable = (
         "datum.value < 1 ? format(datum.value * 1000, '~g') + ' ms' : format(datum.value, ',~g') + ' s'"
     )
@@ -224,9 +224,9 @@ def _decades(ticks: list[float]) -> list[float]:
     return [tick for tick in ticks if f"{tick:e}".startswith("1.000000e")]
 
 
-def _stroke(index: int) -> Spec:
+def stroke(index: int) -> Spec:
     return {"color": colour(index), "strokeWidth": 2, "strokeDash": dash(index), "strokeJoin": "round"}
 
 
-def _detail(field: str) -> Spec:
+def detail(field: str) -> Spec:
     return {"detail": {"field": field, "type": "nominal"}}

@@ -144,8 +144,8 @@ def print_result(simulated: Simulated, out_dir: Path) -> None:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     jct = summary["jct_s"]
     console.print(
-        f"{summary['completed']} of {summary['sessions']} sessions in {summary['makespan_s']:.0f} s of virtual "
-        f"time ({summary['client']['cpu_s']:.1f} s of CPU), {summary['failed']} failed"
+        f"{summary['completed']} of {summary['sessions']} sessions in {summary['makespan_s']:.0f} s of "
+        f"virtual time ({summary['client']['cpu_s']:.1f} s of CPU), {summary['failed']} failed"
     )
     if jct["mean"] is not None:
         console.print(

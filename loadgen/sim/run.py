@@ -79,7 +79,9 @@ def make_policy(
     if settings.sizes is Sizes.LEARNED and settings.size_factor == 1:
         return kind.make(settings.policy_settings, settings.backend_names)
     if kind.parts is None:
-        raise LoadgenError(f"--sizes and --size-factor are for mars; {settings.policy} predicts in its own way")
+        raise LoadgenError(
+            f"--sizes and --size-factor are for mars; {settings.policy} predicts in its own way"
+        )
     return Policy(
         replace(settings.policy_settings, parts=kind.parts),
         settings.backend_names,

@@ -42,7 +42,9 @@ class Server:
             policy=settings.kind.engine_order,
         )
         self.kv_tokens = limits.kv_blocks * BLOCK_TOKENS
-        store = ChainStore(limits.kv_blocks, BLOCK_TOKENS, host_blocks=settings.host_kv_tokens // BLOCK_TOKENS)
+        store = ChainStore(
+            limits.kv_blocks, BLOCK_TOKENS, host_blocks=settings.host_kv_tokens // BLOCK_TOKENS
+        )
         self.engine = VirtualEngine(
             Scheduler(limits, store=store),
             step_time.seconds,

@@ -312,7 +312,7 @@ class Simulation:
     def _read(self, now: float) -> None:
         readings: list[Event] = [server.reading() for server in self.servers.values()]
         if self._tells_tools:
-            readings += self.hosts.observed(now)
+            readings.append(self.hosts.observed(now))
         delay_s = self.settings.telemetry_delay_s
         if delay_s:
             self.agenda.add(now + delay_s, lambda at_s: self._tell_all(readings, at_s))

@@ -60,9 +60,7 @@ POLICIES: Mapping[str, PolicyKind] = {
     "mars_gpu": _mars("MARS, only its budget of KV tokens", replace(NOTHING, gpu_budget=True), "fcfs"),
     "mars_cpu": _mars("MARS, only its budget of the tool hosts", replace(NOTHING, cpu_budget=True), "fcfs"),
     "mars_priority": _mars("MARS, only its order in the engine", replace(NOTHING, priority=True)),
-    "mars_retention": _mars(
-        "MARS, only its leases and evictions", replace(NOTHING, retention=True), "fcfs"
-    ),
+    "mars_retention": _mars("MARS, only its leases and evictions", replace(NOTHING, retention=True), "fcfs"),
     "fcfs": PolicyKind("stock vLLM, first come, first served", Fcfs, "fcfs"),
     "priority": PolicyKind(
         "stock vLLM, continuations tagged before new sessions", ContinuationsFirst, "priority"

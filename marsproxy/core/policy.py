@@ -278,6 +278,7 @@ class Policy:
         work_s = self._forecast.work_s(turn.session) * self._budgets.relative_size(turn.session, context)
         if turn.turn_class is TurnClass.RETURN:
             import os
+
             work_s *= float(os.environ.get("RF", "0.5"))
         return now + self._admission.deadline_slack * work_s
 
