@@ -102,10 +102,6 @@ class BlockStore(BlockPool):
     def idle_blocks(self, hit: Hit) -> int:
         return self.idle_among(hit.parts)
 
-    @property
-    def has_forks(self) -> bool:
-        """Whether two requests that run go on with the same text."""
-
     has_forks = False
     """Unknown here; only merged runs ask, and those are the simulator's, which has chains."""
 
