@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 DWELL_S = 30.0
 """Least time between two changes: some turns of every session on a busy server."""
-LOW, HIGH = 0.7, 1.5
+LOW, HIGH = 0.7, 1.1
 FALL, RISE = 0.95, 0.02
-LOSS_HIGH, LOSS_LOW = 0.05, 0.01
+LOSS_HIGH, LOSS_LOW = 0.02, 0.002
 """Share of the tokens that counted sessions came back for and that were gone (the lab proposed to cut
 below a hit ratio of 0.95 and to raise above 0.99)."""
-ROOM = 0.90
+ROOM = 0.9
 """Share of the pool really filled, below which there is room."""
 
 
