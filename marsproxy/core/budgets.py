@@ -18,12 +18,15 @@ from marsproxy.core.events import BackendObserved, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.headroom import BackendState
+from marsproxy.core.histogram import Curve
 from marsproxy.core.priority import TurnClass
+from marsproxy.core.retention import PrefillRate, best_keep
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import PolicySettings
 from marsproxy.core.shared_prefix import SharedPrefixes
 from marsproxy.core.tool_budget import ToolBudget
 
+PRICE = 0.2
 BLOCK_SLACK_TOKENS = 32
 """A cached prefix ends with a whole block, and never covers the last token."""
 
@@ -39,6 +42,7 @@ class Budgets:
         self.tools = ToolBudget(settings.admission, forecast)
         self.ratio = TokenRatio()
         self.shared = SharedPrefixes()
+        self.prefill = PrefillRate()
         self._mean_size = 0.0
         self.corrections = {name: Correction() for name in backends}
 
@@ -192,12 +196,27 @@ class Budgets:
             expected = min(session.known_tokens, event.prompt_tokens)
             self.corrections[session.backend].returned(expected, event.cached_tokens + BLOCK_SLACK_TOKENS)
 
-    def computed(self, session: SessionState, event: TurnEnded) -> None:
+    def computed(self, session: SessionState, event: TurnEnded, ttft_s: float | None) -> None:
         """A turn has run: what it computed has pushed out as much of what was idle."""
         if session.backend is not None and event.prompt_tokens is not None:
             backend = self.backends[session.backend]
-            backend.computed_tokens += event.prompt_tokens - (event.cached_tokens or 0)
+            uncached_tokens = event.prompt_tokens - (event.cached_tokens or 0)
+            if ttft_s is not None and event.cached_tokens is not None:
+                self.prefill.learn(uncached_tokens, ttft_s)
+            backend.computed_tokens += uncached_tokens
             backend.computed_tokens += event.completion_tokens or 0
+
+    def best_keep_s(self, session: SessionState, gap: Curve, longest_s: float, now: float) -> float:
+        """How long to keep the place of a counted session in its gap while others wait for memory.
+
+        A pool full of tokens for a second is worth a second of the engine, so a token costs one over the
+        pool for every second; a place that is gone costs the prefill of its context.
+        """
+        pool = self._known_pool(self.backend_of(session), now)
+        if pool is None:
+            return longest_s
+        tokens = session.charged_context
+        return best_keep(gap, self.prefill.seconds(tokens), tokens, PRICE / pool, longest_s).ttl_s
 
     def is_overfull(self, backend: BackendState, now: float) -> bool:
         """Whether what counted sessions really fill leaves hardly any room."""

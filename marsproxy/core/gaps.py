@@ -1,13 +1,20 @@
 """Sessions between two turns, and how long to wait for the next one.
 
 A gap is over when nothing was heard for ``idle_gap_s``. A tool seen at the gateway is something heard:
-while it waits or runs the gap stays open, and the quiet time starts anew when it has finished. Knows
-nothing of budgets; whether a session in a gap is counted is the policy's business.
+while it waits or runs the gap stays open, and the quiet time starts anew when it has finished.
+
+Before that a gap may fall *overdue*: it has lasted for longer than keeping its session's place is worth,
+so the place goes to the first who asks for it; until somebody does, nothing happens. A tool that ends
+announces the return, so the gap is not overdue any more.
+
+Knows nothing of budgets; whether a session in a gap is counted is the policy's business.
 """
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
@@ -28,8 +35,12 @@ class Gap:
     """Last sign of life: the turn's end, a tool's end, or the start of what is running now."""
     digests: set[str]
     """Commands asked for and not yet seen to start."""
+    yields_after_s: float
+    """From its beginning, or from the end of its tools."""
     running: set[str] = field(default_factory=set)
     """Ids of the tool runs under way."""
+    number: int = 0
+    """Of its latest entry among those that will be overdue; an older entry is void. -1: it is over."""
 
 
 class Gaps:
@@ -39,16 +50,23 @@ class Gaps:
         self._idle_gap_s = idle_gap_s
         self._quiet: OrderedDict[str, Gap] = OrderedDict()
         self._working: OrderedDict[str, Gap] = OrderedDict()
+        self._ripening: list[tuple[float, int, Gap]] = []
+        """A heap of when gaps fall overdue. Void entries are left until they come up."""
+        self._overdue: OrderedDict[str, Gap] = OrderedDict()
+        self._numbers = count()
         self._by_digest: dict[str, dict[str, Gap]] = {}
         self._by_exec: dict[str, Gap] = {}
 
     def __len__(self) -> int:
         return len(self._quiet) + len(self._working)
 
-    def begin(self, session: SessionState, command_digests: tuple[str, ...], now: float) -> None:
+    def begin(
+        self, session: SessionState, command_digests: tuple[str, ...], yields_after_s: float, now: float
+    ) -> None:
         self.end(session)
-        gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]))
+        gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]), yields_after_s)
         self._quiet[session.id] = gap
+        self._ripen_later(gap, now)
         for digest in gap.digests:
             self._by_digest.setdefault(digest, {})[session.id] = gap
 
@@ -56,6 +74,8 @@ class Gaps:
         """The next turn came, or nobody waits for it any more. Fine without a gap."""
         gap = self._quiet.pop(session.id, None) or self._working.pop(session.id, None)
         if gap is not None:
+            gap.number = -1
+            self._overdue.pop(session.id, None)
             for digest in gap.digests:
                 self._unlist(digest, session.id)
             for exec_id in gap.running:
@@ -67,6 +87,22 @@ class Gaps:
             self._tool_finished(event.exec_id, now)
         elif event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
             self._tool_began(gap, event, now)
+
+    def ripen(self, now: float) -> None:
+        """Gaps whose time has come fall overdue."""
+        while self._ripening and self._ripening[0][0] <= now:
+            _, number, gap = heapq.heappop(self._ripening)
+            if gap.number == number:
+                self._overdue[gap.session.id] = gap
+
+    def overdue(self) -> Iterator[SessionState]:
+        """Sessions whose place is free for the asking, the longest overdue first."""
+        return (gap.session for gap in self._overdue.values())
+
+    def next_overdue_s(self) -> float | None:
+        while self._ripening and self._ripening[0][2].number != self._ripening[0][1]:
+            heapq.heappop(self._ripening)
+        return self._ripening[0][0] if self._ripening else None
 
     def pop_over(self, now: float) -> Iterator[SessionState]:
         """Sessions whose gap is over; it is closed as they are handed out."""
@@ -108,6 +144,12 @@ class Gaps:
         gap.running.remove(exec_id)
         if not gap.running:
             self._move(gap, self._working, self._quiet, now)
+            self._overdue.pop(gap.session.id, None)
+            self._ripen_later(gap, now)
+
+    def _ripen_later(self, gap: Gap, now: float) -> None:
+        gap.number = next(self._numbers)
+        heapq.heappush(self._ripening, (now + gap.yields_after_s, gap.number, gap))
 
     @staticmethod
     def _move(gap: Gap, source: OrderedDict[str, Gap], target: OrderedDict[str, Gap], now: float) -> None:

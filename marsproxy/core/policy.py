@@ -14,6 +14,7 @@ counted session has no turn waiting.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import assert_never
 
 from marsproxy.core.admission import HeldTurn, HoldQueue
@@ -56,6 +57,9 @@ from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
 
+MAX_YIELDING = 32
+"""Overdue sessions that are asked for their places at a time."""
+
 
 @dataclass(slots=True)
 class OpenTurn:
@@ -64,6 +68,9 @@ class OpenTurn:
     arrival: TurnArrived
     session: SessionState
     turn_class: TurnClass
+    forwarded_s: float | None = None
+    ttft_s: float | None = None
+    """From being forwarded to the first token."""
 
 
 class Policy:
@@ -112,7 +119,9 @@ class Policy:
         match event:
             case TurnArrived():
                 self._arrived(event, now, commands)
-            case TurnFirstToken() | TurnProgressed() | HintAnswered() | KvReclaimed():
+            case TurnFirstToken():
+                self._first_token(event, now)
+            case TurnProgressed() | HintAnswered() | KvReclaimed():
                 pass
             case TurnEnded():
                 self._ended(event, now, commands)
@@ -250,6 +259,8 @@ class Policy:
         for index, held in enumerate(window):
             turn = self._turns[held.turn_id]
             obstacle = self._try_charge(turn, now)
+            if index == 0 and obstacle is Reason.KV_FULL:
+                obstacle = self._take_overdue(turn, now, commands)
             if obstacle is None:
                 self.held.overtake(held, window[:index])
                 self.held.serve(held.tenant, turn.session.charged_tokens)
@@ -257,6 +268,17 @@ class Policy:
                 return True
             held.reason = obstacle
         return False
+
+    def _take_overdue(self, turn: OpenTurn, now: float, commands: list[Command]) -> Reason | None:
+        """Sessions that have been gone for too long give their places to the head of the queue."""
+        self._gaps.ripen(now)
+        obstacle: Reason | None = Reason.KV_FULL
+        for session in list(islice(self._gaps.overdue(), MAX_YIELDING)):
+            if session.is_counted and obstacle is Reason.KV_FULL:
+                self._end_gap(session, now)
+                self._advise(session, commands)
+                obstacle = self._try_charge(turn, now)
+        return obstacle
 
     def _try_charge(self, turn: OpenTurn, now: float) -> Reason | None:
         """Count the turn's session if it fits somewhere; else what keeps it out."""
@@ -296,6 +318,7 @@ class Policy:
 
     def _forward(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
         session, turn_id = turn.session, turn.arrival.turn_id
+        turn.forwarded_s = now
         backend = session.backend
         if turn.turn_class is TurnClass.SIDE:
             backend = self._budgets.backend_of_side_call(session)
@@ -311,6 +334,11 @@ class Policy:
     def _reject(self, turn: OpenTurn, reason: Reason, now: float, commands: list[Command]) -> None:
         commands.append(RejectTurn(turn.arrival.turn_id, reason, self._admission.retry_after_s))
         self._close(turn, now, commands)
+
+    def _first_token(self, event: TurnFirstToken, now: float) -> None:
+        turn = self._turns.get(event.turn_id)
+        if turn is not None and turn.forwarded_s is not None:
+            turn.ttft_s = now - turn.forwarded_s
 
     # -- endings ----------------------------------------------------------------------------------
 
@@ -353,7 +381,7 @@ class Policy:
         self._may_admit |= context < session.context_tokens
         session.turns += 1
         session.grow_to(context)
-        self._budgets.computed(session, event)
+        self._budgets.computed(session, event, turn.ttft_s)
         self._budgets.recharge(session)
         self._forecast.turn_ended(session, event, now)
 
@@ -368,11 +396,18 @@ class Policy:
             self._uncount(session, now)
             return
         session.gap_since_s = now
-        self._gaps.begin(session, event.command_digests, now)
+        self._gaps.begin(session, event.command_digests, self._worth_keeping_s(session, now), now)
         if session.is_after_text and not self._expects_return(session):
             self._rest(session, now)
         else:
             session.phase = Phase.TOOL_GAP
+
+    def _worth_keeping_s(self, session: SessionState, now: float) -> float:
+        """How long the session's place is worth more to it, in its gap, than to those who might wait."""
+        if not session.is_counted or not self._parts.gpu_budget:
+            return self._admission.idle_gap_s
+        curve = self._forecast.gap_curve(session, session.gap_signature)
+        return self._budgets.best_keep_s(session, curve, self._admission.idle_gap_s, now)
 
     def _advise(self, session: SessionState, commands: list[Command]) -> None:
         """Keep a counted session's blocks through its gap; let another's go first."""
@@ -443,6 +478,8 @@ class Policy:
     # -- time -------------------------------------------------------------------------------------
 
     def _time_passed(self, now: float, commands: list[Command]) -> None:
+        if self.held and (overdue_s := self._gaps.next_overdue_s()) is not None and overdue_s <= now:
+            self._may_admit = True
         for session in self._gaps.pop_over(now):
             self._end_gap(session, now)
             self._advise(session, commands)
@@ -464,6 +501,7 @@ class Policy:
         due = [
             None if waiting_s is None else waiting_s + self._admission.max_hold_s,
             self._gaps.next_over_s(),
+            self._gaps.next_overdue_s() if self.held else None,
             self.sessions.next_expiry_s(),
         ]
         due_s = min((at_s for at_s in due if at_s is not None), default=None)

@@ -57,7 +57,7 @@ class AdmissionSettings:
     peak_prior_pool_share: Annotated[float, Range(0.001, 1)] = 0.125
     """Upper bound of that expectation as a share of the pool: who runs agents has room for eight of them.
     A guess that the first finished sessions correct."""
-    idle_gap_s: Annotated[float, Range(0, 3600)] = 30.0
+    idle_gap_s: Annotated[float, Range(0, 3600)] = 120.0
     """Seconds of a tool gap after which a session no longer counts (lab: 30 to 60; counting idle users cost
     a factor of four against stock)."""
     warm_share: Annotated[float, Range(0, 1)] = 0.5
