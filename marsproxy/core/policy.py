@@ -59,6 +59,8 @@ from marsproxy.core.settings import PolicySettings
 
 MAX_YIELDING = 32
 """Overdue sessions that are asked for their places at a time."""
+RETURN_WORK_SHARE = 0.5
+"""Of a job that has begun, the share taken to be left."""
 
 
 @dataclass(slots=True)
@@ -299,9 +301,7 @@ class Policy:
         context = self._budgets.context_of(turn.arrival, turn.session)
         work_s = self._forecast.work_s(turn.session) * self._budgets.relative_size(turn.session, context)
         if turn.turn_class is TurnClass.RETURN:
-            import os
-
-            work_s *= float(os.environ.get("RF", "0.5"))
+            work_s *= RETURN_WORK_SHARE
         return now + self._admission.deadline_slack * work_s
 
     def _release_held(self, admitted: OpenTurn, now: float, commands: list[Command]) -> None:
