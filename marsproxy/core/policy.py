@@ -118,6 +118,8 @@ class Policy:
 
     def handle(self, event: Event, now: float) -> list[Command]:
         commands: list[Command] = []
+        if self._gaps.ripen(now):
+            self._may_admit = True
         match event:
             case TurnArrived():
                 self._arrived(event, now, commands)
@@ -251,10 +253,10 @@ class Policy:
 
     def _drain(self, now: float, commands: list[Command]) -> None:
         """Forward held turns while any of the first few fits."""
-        self._may_admit = False
         if self.held:
             while self._admit_one(now, commands):
                 pass
+        self._may_admit = False
 
     def _admit_one(self, now: float, commands: list[Command]) -> bool:
         window = self.held.candidates(self._admission.look_ahead, self._admission.max_overtakes)
@@ -478,8 +480,6 @@ class Policy:
     # -- time -------------------------------------------------------------------------------------
 
     def _time_passed(self, now: float, commands: list[Command]) -> None:
-        if self.held and (overdue_s := self._gaps.next_overdue_s()) is not None and overdue_s <= now:
-            self._may_admit = True
         for session in self._gaps.pop_over(now):
             self._end_gap(session, now)
             self._advise(session, commands)

@@ -72,17 +72,15 @@ class Foretold(LearnedForecast):
             is worth keeping for as long as is allowed.
     """
 
-    BACK_AT_ONCE = Curve((0.0, 1e6), (1.0, 1.0))
-
     def __init__(
         self,
         admission: AdmissionSettings = ROUND_NUMBERS,
         work_s: Mapping[str, float] | None = None,
-        gap: Curve = BACK_AT_ONCE,
+        gap: Curve | None = None,
     ) -> None:
         super().__init__(admission)
         self._work_s = work_s or {}
-        self._gap = gap
+        self._gap = gap or Curve((0.0, admission.idle_gap_s), (1.0, 1.0))
 
     def work_s(self, session: SessionState) -> float:
         return self._work_s.get(session.family, 100.0)
