@@ -174,6 +174,7 @@ class Policy:
             turn.turn_class = TurnClass.RETURN
             self._hold(turn, now, commands)
         elif session.is_counted:
+            self._may_admit |= context < session.context_tokens
             session.context_tokens = context
             self._budgets.recharge(session)
             self._forward(turn, now, commands)
