@@ -171,6 +171,7 @@ class Policy:
         self._forecast.turn_arrived(session, context, now)
         if session.is_counted and self._must_pause(session, now):
             self._uncount(session, now)
+            self._advise(session, commands)
             turn.turn_class = TurnClass.RETURN
             self._hold(turn, now, commands)
         elif session.is_counted:
@@ -280,8 +281,7 @@ class Policy:
         obstacle: Reason | None = Reason.KV_FULL
         for session in list(islice(self._gaps.overdue(), MAX_YIELDING)):
             if session.is_counted and obstacle is Reason.KV_FULL:
-                self._end_gap(session, now)
-                self._advise(session, commands)
+                self._end_gap(session, now, commands)
                 obstacle = self._try_charge(turn, now)
         return obstacle
 
@@ -419,7 +419,7 @@ class Policy:
         if self.backends[session.backend].takes_hints:
             if session.is_counted:
                 action = KvAction.KEEP
-            elif session.is_after_text and not self._comebacks.is_likely(session.family):
+            elif session.is_over or (session.is_after_text and not self._comebacks.is_likely(session.family)):
                 action = KvAction.DEMOTE
             else:
                 action = KvAction.RELEASE
@@ -429,6 +429,8 @@ class Policy:
     def _may_come_back(session: SessionState, ending: Ending) -> bool:
         """A failure is retried by an agent that was at work; a first turn that fails has nothing cached
         to come back to, and may well be a request that can never succeed."""
+        if session.is_over:
+            return False
         if ending is Ending.FAILED:
             return session.turns > 0
         return ending is Ending.FINISHED
@@ -470,10 +472,10 @@ class Policy:
         if not session.open_turns:
             self._forget(session, now, commands)
         elif session.phase is Phase.TOOL_GAP:  # only side calls are left
-            self._end_gap(session, now)
+            self._end_gap(session, now, commands)
 
     def _forget(self, session: SessionState, now: float, commands: list[Command]) -> None:
-        self._end_gap(session, now)
+        self._end_gap(session, now, commands)
         self.sessions.remove(session)
         self._forecast.session_forgotten(session)
         commands.append(ForgetSession(session.id))
@@ -482,19 +484,19 @@ class Policy:
 
     def _time_passed(self, now: float, commands: list[Command]) -> None:
         for session in self._gaps.pop_over(now):
-            self._end_gap(session, now)
-            self._advise(session, commands)
+            self._end_gap(session, now, commands)
         for session in self.sessions.expired(now):
             self._forget(session, now, commands)
         for held in self.held.held_too_long(self._admission.max_hold_s, now):
             self._reject(self._turns[held.turn_id], Reason.HELD_TOO_LONG, now, commands)
 
-    def _end_gap(self, session: SessionState, now: float) -> None:
+    def _end_gap(self, session: SessionState, now: float, commands: list[Command]) -> None:
         """Nothing came in the session's gap, if it is in one, and nothing will."""
         self._gaps.end(session)
         self._learn_return(session, has_returned=False)
         if session.phase is Phase.TOOL_GAP:
             self._rest(session, now)
+            self._advise(session, commands)
 
     def _rearm(self, commands: list[Command]) -> None:
         """Ask to be called when the next thing falls due, unless that is already arranged."""
