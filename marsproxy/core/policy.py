@@ -371,10 +371,12 @@ class Policy:
             self._forget(session, now, commands)
 
     def _learn_size(self, turn: OpenTurn, event: TurnEnded, now: float) -> None:
-        session = turn.session
-        if turn.turn_class is TurnClass.CONTINUATION:
+        session, kind = turn.session, turn.arrival.kind
+        if turn.turn_class is TurnClass.CONTINUATION and kind is not TurnKind.CONDENSED:
             self._budgets.returned(session, event)
-        if session.turns == 0 and event.cached_tokens is not None:
+        # What another attempt, or a life before this table's, has left in the cache is not the family's.
+        is_very_first = turn.turn_class is TurnClass.NEW and kind is TurnKind.FIRST and not session.turns
+        if is_very_first and event.cached_tokens is not None:
             self._budgets.learn_shared(session, event.cached_tokens)
         if event.prompt_tokens is None:
             context = self._budgets.context_of(turn.arrival, session)
