@@ -179,14 +179,18 @@ class Policy:
             session.context_tokens = context
             self._budgets.recharge(session)
             self._forward(turn, now, commands)
-        elif (
-            self._parts.gpu_budget and turn.turn_class is TurnClass.RETURN and self._budgets.is_warm(session)
-        ):
+        elif self._is_warm_return(turn):
             self._count(session, self._budgets.home_of(session), context)
             turn.turn_class = TurnClass.CONTINUATION
             self._forward(turn, now, commands)
         else:
             self._hold(turn, now, commands)
+
+    def _is_warm_return(self, turn: OpenTurn) -> bool:
+        """Of a rewritten history next to nothing is cached."""
+        if turn.turn_class is not TurnClass.RETURN or turn.arrival.kind is TurnKind.CONDENSED:
+            return False
+        return self._parts.gpu_budget and self._budgets.is_warm(turn.session)
 
     def _returned(self, session: SessionState, now: float) -> None:
         if session.gap_since_s is not None:
