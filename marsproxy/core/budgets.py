@@ -177,7 +177,8 @@ class Budgets:
         reused in the order in which they fell idle, so they last until so much else was computed."""
         if session.backend is None or not session.turns:
             return False
-        return self.backends[session.backend].computed_tokens <= session.warm_until_tokens
+        home = self.backends[session.backend]
+        return home.is_reachable and home.computed_tokens <= session.warm_until_tokens
 
     def observe(self, event: BackendObserved, now: float, *, is_waited_for: bool) -> None:
         backend, correction = self.backends[event.backend], self.corrections[event.backend]
@@ -240,7 +241,7 @@ class Budgets:
         """The one that may still hold its blocks; the least loaded if there is none, or if that is gone."""
         if session.backend is not None:
             home = self.backends[session.backend]
-            if home.is_reachable and (len(self.backends) == 1 or self.is_warm(session)):
+            if self.is_warm(session) or (home.is_reachable and len(self.backends) == 1):
                 return home
         return min(self.backends.values(), key=lambda b: self._relative_load(b, now))
 
