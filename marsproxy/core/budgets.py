@@ -16,6 +16,7 @@ from marsproxy.core.correction import Correction
 from marsproxy.core.estimate import TokenRatio
 from marsproxy.core.events import BackendObserved, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.fleet import Fleet
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.headroom import BackendState
 from marsproxy.core.histogram import Curve
@@ -38,7 +39,8 @@ class Budgets:
         self._settings = settings.admission
         self._parts = settings.parts
         self._forecast = forecast
-        self.backends = {name: BackendState(name) for name in backends}
+        self.fleet = Fleet(backends, settings.admission.telemetry_stale_s)
+        self.backends = self.fleet.states
         self.tools = ToolBudget(settings.admission, forecast)
         self.ratio = TokenRatio()
         self.shared = SharedPrefixes()
@@ -128,16 +130,16 @@ class Budgets:
         session.charged_context = max(0, context - self.shared.of(session.family, backend.name))
         backend.reserved_tokens += session.charged_tokens
         backend.context_tokens += session.charged_context
+        self.fleet.changed(backend)
 
-    @staticmethod
-    def _give_back(session: SessionState, backend: BackendState) -> None:
+    def _give_back(self, session: SessionState, backend: BackendState) -> None:
+        self.fleet.changed(backend)
         backend.reserved_tokens -= session.charged_tokens
         backend.context_tokens -= session.charged_context
 
     def relative_size(self, session: SessionState, context: int) -> float:
         """Its footprint over the mean of those admitted of late."""
-        pool = max((b.kv_tokens_total or 0 for b in self.backends.values()), default=0) or None
-        peak = self._forecast.peak_tokens(session, pool)
+        peak = self._forecast.peak_tokens(session, self.fleet.largest_pool_tokens)
         whole = footprint(context, peak, self._settings.growth_beta)
         return whole / self._mean_size if self._mean_size else 1.0
 
@@ -148,6 +150,7 @@ class Budgets:
             if session.family in backend.families:
                 grown = -self.shared.unfix(session.family, backend.name)
                 grown += self.shared.fix(session.family, backend.name)
+                self.fleet.changed(backend)
                 backend.reserved_tokens += grown
                 backend.context_tokens += grown
 
@@ -186,7 +189,7 @@ class Budgets:
             if backend.preemptions_total is not None:
                 correction.preempted(max(0, event.preemptions_total - backend.preemptions_total))
             backend.preemptions_total = event.preemptions_total
-        backend.observe(event, now)
+        self.fleet.observe(event, now)
         if backend.kv_tokens_total:
             filled = backend.context_tokens / backend.kv_tokens_total
             correction.update(now, is_waited_for=is_waited_for, filled_share=filled)
@@ -243,17 +246,10 @@ class Budgets:
             home = self.backends[session.backend]
             if self.is_warm(session) or (home.is_reachable and len(self.backends) == 1):
                 return home
-        return min(self.backends.values(), key=lambda b: self._relative_load(b, now))
-
-    def _relative_load(self, backend: BackendState, now: float) -> tuple[bool, float]:
-        """Share of the pool that is promised. Where that is unknown, the count: behind any with room."""
-        pool = self._known_pool(backend, now)
-        if pool is not None:
-            return (False, backend.reserved_tokens / pool)
-        return (not backend.is_reachable, float(len(backend.counted)))
+        return self.fleet.roomiest(now)
 
     def _known_pool(self, backend: BackendState, now: float) -> int | None:
-        return backend.known_pool_tokens(now, self._settings.telemetry_stale_s)
+        return self.fleet.known_pool(backend, now)
 
     def loads(self, now: float) -> dict[str, float]:
         """Tokens reserved on each backend whose budget is known."""

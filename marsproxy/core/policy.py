@@ -133,7 +133,7 @@ class Policy:
                 self._budgets.observe(event, now, is_waited_for=bool(self.held))
                 self._may_admit = True
             case BackendUnreachable():
-                self.backends[event.backend].is_reachable = False
+                self._budgets.fleet.lost(event.backend)
                 self._may_admit = True
             case ToolObserved():
                 self._tool_observed(event, now)
