@@ -231,7 +231,11 @@ class Crowd:
             if phase is ToolPhase.FINISHED:
                 self._later(0.05, lambda: self._arrive(worker))
 
-        for phase, after_s in ((ToolPhase.QUEUED, 0), (ToolPhase.STARTED, 0.1), (ToolPhase.FINISHED, 0.1 + run_s)):
+        for phase, after_s in (
+            (ToolPhase.QUEUED, 0),
+            (ToolPhase.STARTED, 0.1),
+            (ToolPhase.FINISHED, 0.1 + run_s),
+        ):
             self._later(after_s, lambda phase=phase: step(phase))
 
     # -- readings and the policy ------------------------------------------------------------------
@@ -243,7 +247,12 @@ class Crowd:
     def _read_host(self, number: int) -> None:
         self._tell(
             ToolHostsObserved(
-                cores=64, running=20, queued=0, host=f"host-{number}", memory_available_mb=9, memory_total_mb=10
+                cores=64,
+                running=20,
+                queued=0,
+                host=f"host-{number}",
+                memory_available_mb=9,
+                memory_total_mb=10,
             )
         )
         self._later(1.0, lambda: self._read_host(number))
