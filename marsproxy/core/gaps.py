@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
@@ -54,7 +55,9 @@ class Gaps:
         """A heap of when gaps fall overdue. Void entries are left until they come up."""
         self._overdue: OrderedDict[str, Gap] = OrderedDict()
         self._numbers = count()
-        self._by_digest: dict[str, dict[str, Gap]] = {}
+        self._by_digest: dict[str, OrderedDict[str, Gap]] = {}
+        """Those that wait for a command, first come first: a common one has thousands, and the first of a
+        plain dict is found ever later as those before it go."""
         self._by_exec: dict[str, Gap] = {}
 
     def __len__(self) -> int:
@@ -68,7 +71,7 @@ class Gaps:
         self._quiet[session.id] = gap
         self._ripen_later(gap, now)
         for digest in gap.digests:
-            self._by_digest.setdefault(digest, {})[session.id] = gap
+            self._by_digest.setdefault(digest, OrderedDict())[session.id] = gap
 
     def end(self, session: SessionState) -> None:
         """The next turn came, or nobody waits for it any more. Fine without a gap."""
@@ -114,10 +117,14 @@ class Gaps:
                 yield gap.session
 
     def next_over_s(self) -> float | None:
-        return min(
-            (next(iter(queue.values())).since_s + limit_s for queue, limit_s in self._queues() if queue),
-            default=None,
-        )
+        quiet_s = self._oldest_s(self._quiet) + self._idle_gap_s
+        working_s = self._oldest_s(self._working) + TOOL_LIMIT_GAPS * self._idle_gap_s
+        first_s = quiet_s if quiet_s < working_s else working_s
+        return None if first_s == inf else first_s
+
+    @staticmethod
+    def _oldest_s(queue: OrderedDict[str, Gap]) -> float:
+        return next(iter(queue.values())).since_s if queue else inf
 
     def _queues(self) -> tuple[tuple[OrderedDict[str, Gap], float], ...]:
         return (self._quiet, self._idle_gap_s), (self._working, TOOL_LIMIT_GAPS * self._idle_gap_s)
@@ -126,8 +133,8 @@ class Gaps:
         """By the session's id if the caller knew it, else the first that waits for this very command."""
         if event.llm_session is not None:
             return self._quiet.get(event.llm_session) or self._working.get(event.llm_session)
-        waiting = self._by_digest.get(event.command_digest or "", {})
-        return next(iter(waiting.values()), None)
+        waiting = self._by_digest.get(event.command_digest or "")
+        return None if waiting is None else next(iter(waiting.values()))
 
     def _tool_began(self, gap: Gap, event: ToolObserved, now: float) -> None:
         if len(gap.running) >= MAX_RUNNING:

@@ -15,9 +15,10 @@ counted session has no turn waiting.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 from typing import assert_never
 
-from marsproxy.core.admission import HeldTurn, HoldQueue
+from marsproxy.core.admission import HoldQueue
 from marsproxy.core.budgets import Budgets
 from marsproxy.core.commands import (
     Command,
@@ -52,6 +53,7 @@ from marsproxy.core.evidence import TurnKind
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.gaps import Gaps
 from marsproxy.core.headroom import BackendState, ToolHosts
+from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.learned import LearnedForecast
 from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
@@ -506,14 +508,15 @@ class Policy:
 
     def _rearm(self, commands: list[Command]) -> None:
         """Ask to be called when the next thing falls due, unless that is already arranged."""
-        waiting_s = self.held.longest_waiting_s()
-        due = [
-            None if waiting_s is None else waiting_s + self._admission.max_hold_s,
-            self._gaps.next_over_s(),
-            self._gaps.next_overdue_s() if self.held else None,
-            self.sessions.next_expiry_s(),
-        ]
-        due_s = min((at_s for at_s in due if at_s is not None), default=None)
-        if due_s is not None and (self._timer_s is None or due_s < self._timer_s):
+        due_s = inf
+        if (waiting_s := self.held.longest_waiting_s()) is not None:
+            due_s = waiting_s + self._admission.max_hold_s
+            if (overdue_s := self._gaps.next_overdue_s()) is not None and overdue_s < due_s:
+                due_s = overdue_s
+        if (over_s := self._gaps.next_over_s()) is not None and over_s < due_s:
+            due_s = over_s
+        if (expiry_s := self.sessions.next_expiry_s()) is not None and expiry_s < due_s:
+            due_s = expiry_s
+        if due_s < (inf if self._timer_s is None else self._timer_s):
             self._timer_s = due_s
             commands.append(SetTimer(due_s))
