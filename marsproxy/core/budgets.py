@@ -145,7 +145,8 @@ class Budgets:
 
     def learn_shared(self, session: SessionState, cached_tokens: int) -> None:
         """The session's first turn found so much of its prompt in the cache."""
-        self.shared.learn(session.family, cached_tokens)
+        if not self.shared.learn(session.family, cached_tokens):
+            return
         for backend in self.backends.values():
             if session.family in backend.families:
                 grown = -self.shared.unfix(session.family, backend.name)
