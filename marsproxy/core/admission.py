@@ -10,7 +10,7 @@ nor in debt. With one tenant, as without API keys, all of this is one sorted lis
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from itertools import count, islice, takewhile
+from itertools import count, takewhile
 
 from marsproxy.core.lanes import HeldTurn, Lanes
 
@@ -90,9 +90,11 @@ class HoldQueue:
 
     def candidates(self, look_ahead: int, max_overtakes: int) -> list[HeldTurn]:
         """The turns to try, in order: the head, and a few behind it unless it was passed too often."""
-        first = self._lanes.first(1 + look_ahead)
-        window = list(islice((held for lane in first for held in lane.turns), 1 + look_ahead))
-        window += [lane.turns[0] for lane in first[1:] if lane.turns[0] not in window]
+        window: list[HeldTurn] = []
+        room = 1 + look_ahead
+        for lane in self._lanes.first(room):
+            window += lane.turns[: max(1, room)]
+            room -= len(lane.turns)
         if window and window[0].overtaken >= max_overtakes:
             return window[:1]
         return window

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import erf, exp, pi, sqrt
+from operator import mul
 
 MEMORY = 30
 """Ends after which an end weighs 1/e (simulated runs: 30 follows drift without jumping about)."""
@@ -79,11 +80,15 @@ class LifeCurve:
 
 
 def life_curve(edges: Sequence[float], ending: Sequence[float], end_mean: Sequence[float]) -> LifeCurve:
-    alive = list(accumulate(ending[:-1], lambda share, ends: share * (1 - ends), initial=1.0))
     expected = [end_mean[-1]]
     for ends, mean in zip(ending[-2::-1], end_mean[-2::-1], strict=True):
         expected.append(ends * mean + (1 - ends) * expected[-1])
-    return LifeCurve(edges, alive, ending, end_mean, expected[::-1])
+    return LifeCurve(edges, alive_of(ending), ending, end_mean, expected[::-1])
+
+
+def alive_of(ending: Sequence[float]) -> Sequence[float]:
+    """Of all, the share that gets to the beginning of each bucket."""
+    return list(accumulate([1 - ends for ends in ending[:-1]], mul, initial=1.0))
 
 
 def rayleigh(edges: Sequence[float], mean: float) -> LifeCurve:
@@ -184,17 +189,17 @@ class LifeTable:
 
     def curve(self, prior: LifeCurve, prior_count: float) -> LifeCurve:
         """What was seen, and ``prior_count`` more that went as the prior has it."""
-        reached, prior_weight, nothing = self._reached, prior_count * self._weight, NOTHING * self._weight
-        ending, end_mean = [*prior.ending], [*prior.end_mean]
-        for bucket in range(reached):
-            grown, ended, share = self._grown[bucket], self._ended[bucket], prior.ending[bucket]
+        prior_weight, nothing, last = prior_count * self._weight, NOTHING * self._weight, len(self._edges) - 1
+        ending, end_mean, expected = [*prior.ending], [*prior.end_mean], [*prior.expected, 0.0]
+        for bucket in range(self._reached - 1, -1, -1):  # beyond, all is as the prior has it
+            ended, share, mean = self._ended[bucket], ending[bucket], end_mean[bucket]
             came = prior_weight * prior.alive[bucket]
             ends = ended + came * share
-            left = ended + grown + came
-            if left > nothing:
-                ending[bucket] = ends / left
+            left = ended + self._grown[bucket] + came
             if ends > nothing:
-                seen_and_prior = self._ended_size[bucket] + came * share * prior.end_mean[bucket]
-                end_mean[bucket] = seen_and_prior / ends
-        ending[-1] = 1.0
-        return life_curve(self._edges, ending, end_mean)
+                mean = end_mean[bucket] = (self._ended_size[bucket] + came * share * mean) / ends
+            if left > nothing and bucket != last:
+                share = ending[bucket] = ends / left
+            expected[bucket] = share * mean + (1 - share) * expected[bucket + 1]
+        expected.pop()
+        return LifeCurve(self._edges, alive_of(ending), ending, end_mean, expected)
