@@ -36,8 +36,8 @@ class Gap:
     """Last sign of life: the turn's end, a tool's end, or the start of what is running now."""
     digests: set[str]
     """Commands asked for and not yet seen to start."""
-    yields_after_s: float
-    """From its beginning, or from the end of its tools."""
+    yields_after_s: float | None
+    """From its beginning, or from the end of its tools. None: it has no place to yield."""
     running: set[str] = field(default_factory=set)
     """Ids of the tool runs under way."""
     number: int = 0
@@ -64,7 +64,7 @@ class Gaps:
         return len(self._quiet) + len(self._working)
 
     def begin(
-        self, session: SessionState, command_digests: tuple[str, ...], yields_after_s: float, now: float
+        self, session: SessionState, command_digests: tuple[str, ...], yields_after_s: float | None, now: float
     ) -> None:
         self.end(session)
         gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]), yields_after_s)
@@ -157,6 +157,8 @@ class Gaps:
             self._ripen_later(gap, now)
 
     def _ripen_later(self, gap: Gap, now: float) -> None:
+        if gap.yields_after_s is None:
+            return
         gap.number = next(self._numbers)
         heapq.heappush(self._ripening, (now + gap.yields_after_s, gap.number, gap))
 

@@ -407,15 +407,16 @@ class Policy:
             self._uncount(session, now)
             return
         session.gap_since_s = now
-        self._gaps.begin(session, event.command_digests, self._worth_keeping_s(session, now), now)
         if session.is_after_text and not self._expects_return(session):
+            self._gaps.begin(session, event.command_digests, None, now)
             self._rest(session, now)
         else:
+            self._gaps.begin(session, event.command_digests, self._worth_keeping_s(session, now), now)
             session.phase = Phase.TOOL_GAP
 
     def _worth_keeping_s(self, session: SessionState, now: float) -> float:
         """How long the session's place is worth more to it, in its gap, than to those who might wait."""
-        if not session.is_counted or not self._parts.gpu_budget:
+        if not self._parts.gpu_budget:
             return self._admission.idle_gap_s
         curve = self._forecast.gap_curve(session, session.gap_signature)
         return self._budgets.best_keep_s(session, curve, self._admission.idle_gap_s, now)

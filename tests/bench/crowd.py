@@ -30,7 +30,7 @@ from marsproxy.core.settings import AdmissionSettings, PolicySettings, SessionSe
 
 WORKING, COUNTED = 0.25, 0.20
 """Shares of the sessions: at work, and those of them that the pools have room for."""
-FOOTPRINT_TOKENS = 20_000
+FOOTPRINT_TOKENS = 15_000
 """About what one is charged; the pools follow from it."""
 LONGEST_TOKENS = 15_000
 """From which on a session is not taken up again."""
