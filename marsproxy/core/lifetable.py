@@ -50,9 +50,9 @@ def next_edge(edges: Sequence[float], size: float) -> float:
     return edges[min(bisect_right(edges, size), len(edges) - 1)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LifeCurve:
-    """A distribution of final sizes."""
+    """A distribution of final sizes. Two are the same only if they are one object."""
 
     edges: Sequence[float]
     alive: Sequence[float]
