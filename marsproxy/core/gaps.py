@@ -88,12 +88,14 @@ class Gaps:
         elif event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
             self._tool_began(gap, event, now)
 
-    def ripen(self, now: float) -> None:
-        """Gaps whose time has come fall overdue."""
+    def ripen(self, now: float) -> bool:
+        """Gaps whose time has come fall overdue; whether there were any."""
+        before = len(self._overdue)
         while self._ripening and self._ripening[0][0] <= now:
             _, number, gap = heapq.heappop(self._ripening)
             if gap.number == number:
                 self._overdue[gap.session.id] = gap
+        return len(self._overdue) > before
 
     def overdue(self) -> Iterator[SessionState]:
         """Sessions whose place is free for the asking, the longest overdue first."""

@@ -478,7 +478,7 @@ class Policy:
     # -- time -------------------------------------------------------------------------------------
 
     def _time_passed(self, now: float, commands: list[Command]) -> None:
-        if self.held and (overdue_s := self._gaps.next_overdue_s()) is not None and overdue_s <= now:
+        if self.held and self._gaps.ripen(now):
             self._may_admit = True
         for session in self._gaps.pop_over(now):
             self._end_gap(session, now)
