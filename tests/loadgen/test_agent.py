@@ -255,7 +255,9 @@ class RecordedTools:
         self.closed.append(session)
 
 
-@pytest.mark.parametrize(("system_tokens", "lengths"), [(100, [60, 50, 40]), (30, [1, 39, 40]), (0, [10, 40])])
+@pytest.mark.parametrize(
+    ("system_tokens", "lengths"), [(100, [60, 50, 40]), (30, [1, 39, 40]), (0, [10, 40])]
+)
 async def test_texts_make_room_for_what_the_template_adds(
     model: FakeModel, system_tokens: int, lengths: list[int]
 ) -> None:
