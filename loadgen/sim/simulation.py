@@ -22,6 +22,7 @@ from loadgen.records import SessionRecord, TurnRecord
 from loadgen.sim.agenda import Agenda
 from loadgen.sim.server import Server, SimTurn
 from loadgen.sim.settings import SimulationSettings, TokenEstimate
+from loadgen.sim.step_ends import StepEnds
 from loadgen.sim.tool_hosts import ToolHosts, ToolStep
 from loadgen.workload import Session
 from marsproxy.core.commands import (
@@ -74,6 +75,7 @@ class Simulation:
         self.turns: list[TurnRecord] = []
         self.records: list[SessionRecord] = []
         self.servers = {name: Server(name, settings, step_time, kv_tokens) for name in settings.backend_names}
+        self._steps = StepEnds(self.servers.values())
         self.hosts = ToolHosts(settings.tools)
         self._tells_tools = settings.tools is not None
         self.agenda = Agenda()
@@ -111,27 +113,17 @@ class Simulation:
         return now
 
     def _next_s(self) -> float | None:
-        best = self.agenda.next_s
-        for server in self.servers.values():
-            ends_s = server.engine.step_ends_s
-            if ends_s is not None and (best is None or ends_s < best):
-                best = ends_s
-        change_s = self.hosts.next_change_s
-        if change_s is not None and (best is None or change_s < best):
-            best = change_s
-        return best
+        due = (self.agenda.next_s, self._steps.next_s, self.hosts.next_change_s)
+        return min((at_s for at_s in due if at_s is not None), default=None)
 
     def _happen(self, now: float) -> None:
-        for server in self.servers.values():
-            ends_s = server.engine.step_ends_s
-            if ends_s is not None and ends_s <= now:
-                self._step_ended(server, now)
+        for server in self._steps.due(now):
+            self._step_ended(server, now)
         change_s = self.hosts.next_change_s
         if change_s is not None and change_s <= now:
             self._tool_steps(self.hosts.advance(now), now)
         self.agenda.call_due(now)
-        for server in self.servers.values():
-            server.engine.start(now)
+        self._steps.start(now)
 
     # -- agents -----------------------------------------------------------------------------------
 
@@ -247,6 +239,7 @@ class Simulation:
     # -- engines ----------------------------------------------------------------------------------
 
     def _step_ended(self, server: Server, now: float) -> None:
+        self._steps.touch(server)
         first, last = server.finish_step()
         for turn in first:
             turn.record.first_token_s = now
@@ -271,7 +264,7 @@ class Simulation:
                 turn = self._turns[command.turn_id]
                 turn.record.held_s = now - turn.record.sent_s
                 turn.record.decision = command.decision
-                self.servers[command.backend].forward(turn, command, now)
+                self._touched(command.backend).forward(turn, command, now)
             case HoldTurn() | ForgetSession():
                 pass
             case RejectTurn():
@@ -283,16 +276,22 @@ class Simulation:
                 self._leave(agent, now)
             case HintKv():
                 if self.settings.takes_hints:
-                    self.servers[command.backend].hint(command, now)
+                    self._touched(command.backend).hint(command, now)
             case Reprioritise():
                 turn = self._turns[command.turn_id]
                 if self.settings.takes_hints and turn.server is not None and turn.request is not None:
-                    turn.server.engine.reprioritise(turn.request, command.priority, now)
+                    self._touched(turn.server.name).engine.reprioritise(turn.request, command.priority, now)
             case SetTimer():
                 self._timer_number += 1
                 self.agenda.add(command.at_s, self._timer(self._timer_number))
             case _:
                 assert_never(command)
+
+    def _touched(self, name: str) -> Server:
+        """The server, to which something is about to happen."""
+        server = self.servers[name]
+        self._steps.touch(server)
+        return server
 
     def _timer(self, number: int) -> Callable[[float], None]:
         def fire(now: float) -> None:
