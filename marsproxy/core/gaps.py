@@ -64,7 +64,11 @@ class Gaps:
         return len(self._quiet) + len(self._working)
 
     def begin(
-        self, session: SessionState, command_digests: tuple[str, ...], yields_after_s: float | None, now: float
+        self,
+        session: SessionState,
+        command_digests: tuple[str, ...],
+        yields_after_s: float | None,
+        now: float,
     ) -> None:
         self.end(session)
         gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]), yields_after_s)
