@@ -27,7 +27,10 @@ from marsproxy.core.settings import PolicySettings
 from marsproxy.core.shared_prefix import SharedPrefixes
 from marsproxy.core.tool_budget import ToolBudget
 
-PRICE = 0.2
+MEMORY_PRICE = 0.2
+"""What a pool full of tokens is worth for a second, in seconds of prefill. A lost place costs more than
+its prefill: the turn queues again, and its prefill is in everybody's way (simulated: 1 costs 10 to 15 % on
+interactive and mixed traffic; 0.03 to 0.3 are equal within the noise of the seeds)."""
 BLOCK_SLACK_TOKENS = 32
 """A cached prefix ends with a whole block, and never covers the last token."""
 
@@ -214,14 +217,14 @@ class Budgets:
     def best_keep_s(self, session: SessionState, gap: Curve, longest_s: float, now: float) -> float:
         """How long to keep the place of a counted session in its gap while others wait for memory.
 
-        A pool full of tokens for a second is worth a second of the engine, so a token costs one over the
-        pool for every second; a place that is gone costs the prefill of its context.
+        A pool full of tokens for a second is worth ``MEMORY_PRICE`` seconds of prefill, so a token costs that
+        over the pool for every second; a place that is gone costs the prefill of its context.
         """
         pool = self._known_pool(self.backend_of(session), now)
         if pool is None:
             return longest_s
         tokens = session.charged_context
-        return best_keep(gap, self.prefill.seconds(tokens), tokens, PRICE / pool, longest_s).ttl_s
+        return best_keep(gap, self.prefill.seconds(tokens), tokens, MEMORY_PRICE / pool, longest_s).ttl_s
 
     def is_overfull(self, backend: BackendState, now: float) -> bool:
         """Whether what counted sessions really fill leaves hardly any room."""

@@ -61,8 +61,10 @@ from marsproxy.core.settings import PolicySettings
 
 MAX_YIELDING = 32
 """Overdue sessions that are asked for their places at a time."""
-RETURN_WORK_SHARE = 0.5
-"""Of a job that has begun, the share taken to be left."""
+RETURN_WORK_SHARE = 0.3
+"""Of a session's whole work, what a return is taken to have left (simulated: 0.2 to 1 are within 4 % of
+each other in mean JCT on interactive and mixed traffic; 0 costs 15 %, because a few large returns then go
+before many small sessions)."""
 
 
 @dataclass(slots=True)
@@ -467,11 +469,11 @@ class Policy:
         self._may_admit = True
 
     def _tool_observed(self, event: ToolObserved, now: float) -> None:
-        self._gaps.observe(event, now)
-        if event.phase is ToolPhase.FINISHED and event.llm_session is not None:
+        session = self._gaps.observe(event, now)
+        if session is None and event.phase is ToolPhase.FINISHED and event.llm_session is not None:
             session = self.sessions.get(event.llm_session)
-            if session is not None:
-                self._forecast.tool_finished(session.family, event)
+        if session is not None:
+            self._forecast.tool_finished(session.family, event)
 
     def _session_ended(self, event: SessionEnded, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
