@@ -51,6 +51,15 @@ def test_nobody_but_the_youngest_pauses():
         book.at(4, arrives(f"{name}2", tokens=100), goes(f"{name}2", "continuation"))
 
 
+def test_another_turn_of_a_paused_session_waits_with_it():
+    """Its blocks are still there, but it is not to go past its own pause, and to be charged twice."""
+    book = overfull_playbook()
+    book.at(4, arrives("f2"), waits("f2")).at(4, arrives("f3"), waits("f3", position=2))
+    book.at(5, arrives("b2"), goes("b2", "continuation"))
+    book.at(6, answers("b2"), goes("f2", "return"), goes("f3", "continuation"))
+    assert book.policy.reserved_tokens(6) == pytest.approx({"gpu": 22_000 + 4 * 15_000}, rel=0.01)
+
+
 def test_below_the_valve_nobody_pauses():
     """95,000 tokens are just not more than 95 % of the pool."""
     book = full_playbook(parts=VALVE, idle_gap_s=1000.0).at(2, calls_tool("a1", context=20_000))
