@@ -137,8 +137,7 @@ class Budgets:
     def relative_size(self, session: SessionState, context: int) -> float:
         """Its footprint over the mean of those admitted of late."""
         pool = max((b.kv_tokens_total or 0 for b in self.backends.values()), default=0) or None
-        peak = self._forecast.peak_tokens(session, pool)
-        whole = footprint(context, peak, self._settings.growth_beta)
+        whole = self._footprint(session, context, pool)
         return whole / self._mean_size if self._mean_size else 1.0
 
     def learn_shared(self, session: SessionState, cached_tokens: int) -> None:
@@ -155,9 +154,15 @@ class Budgets:
         self, session: SessionState, backend: BackendState, context: int, pool: int | None
     ) -> float:
         """The session's footprint without what it shares."""
-        peak = self._forecast.peak_tokens(session, pool)
-        whole = footprint(context, peak, self._settings.growth_beta)
+        whole = self._footprint(session, context, pool)
         return max(0.0, whole - self.shared.of(session.family, backend.name))
+
+    def _footprint(self, session: SessionState, context: int, pool: int | None) -> float:
+        """Of the session with that context: a forecast for a smaller one would be of a smaller session."""
+        before, session.context_tokens = session.context_tokens, context
+        peak = self._forecast.peak_tokens(session, pool)
+        session.context_tokens = before
+        return footprint(context, peak, self._settings.growth_beta)
 
     def _shared_on_top(self, session: SessionState, backend: BackendState) -> int:
         return 0 if session.family in backend.families else self.shared.tokens(session.family)
