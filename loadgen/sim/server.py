@@ -10,13 +10,11 @@ from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
 from loadgen.records import TurnRecord
-from loadgen.sim.settings import SimulationSettings
+from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings
 from loadgen.workload import Turn
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
 from marsproxy.core.events import BackendObserved, HintAnswered, TurnProgressed
 
-BLOCK_TOKENS = 16
-"""vLLM's default on CUDA."""
 PROGRESS_TOKENS = 256
 """Of an answer, between two reports on it: some seconds of decoding. A live proxy reports a stream every
 second; the policies that listen go by thresholds of thousands of tokens."""

@@ -52,6 +52,9 @@ from marsproxy.core.events import (
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.scheduling import SchedulingPolicy
 
+OnEvent = Callable[[float, Event, list[Command]], None]
+"""Gets what the policy was told, when, and its commands."""
+
 
 class SimulationStuckError(RuntimeError):
     """Sessions are left and nothing is due: the policy holds turns and has asked for no timer."""
@@ -67,7 +70,7 @@ class Simulation:
         kv_tokens: int,
         *,
         on_session: Callable[[SessionRecord], None] = lambda _record: None,
-        on_event: Callable[[float, Event, list[Command]], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self.settings = settings
         self.policy = policy
