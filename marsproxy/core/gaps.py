@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
@@ -35,8 +36,8 @@ class Gap:
     """Last sign of life: the turn's end, a tool's end, or the start of what is running now."""
     digests: set[str]
     """Commands asked for and not yet seen to start."""
-    yields_after_s: float
-    """From its beginning, or from the end of its tools."""
+    yields_after_s: float | None
+    """From its beginning, or from the end of its tools. None: it has no place to yield."""
     running: set[str] = field(default_factory=set)
     """Ids of the tool runs under way."""
     number: int = 0
@@ -54,21 +55,27 @@ class Gaps:
         """A heap of when gaps fall overdue. Void entries are left until they come up."""
         self._overdue: OrderedDict[str, Gap] = OrderedDict()
         self._numbers = count()
-        self._by_digest: dict[str, dict[str, Gap]] = {}
+        self._by_digest: dict[str, OrderedDict[str, Gap]] = {}
+        """Those that wait for a command, first come first: a common one has thousands, and the first of a
+        plain dict is found ever later as those before it go."""
         self._by_exec: dict[str, Gap] = {}
 
     def __len__(self) -> int:
         return len(self._quiet) + len(self._working)
 
     def begin(
-        self, session: SessionState, command_digests: tuple[str, ...], yields_after_s: float, now: float
+        self,
+        session: SessionState,
+        command_digests: tuple[str, ...],
+        yields_after_s: float | None,
+        now: float,
     ) -> None:
         self.end(session)
         gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]), yields_after_s)
         self._quiet[session.id] = gap
         self._ripen_later(gap, now)
         for digest in gap.digests:
-            self._by_digest.setdefault(digest, {})[session.id] = gap
+            self._by_digest.setdefault(digest, OrderedDict())[session.id] = gap
 
     def end(self, session: SessionState) -> None:
         """The next turn came, or nobody waits for it any more. Fine without a gap."""
@@ -88,12 +95,14 @@ class Gaps:
         elif event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
             self._tool_began(gap, event, now)
 
-    def ripen(self, now: float) -> None:
-        """Gaps whose time has come fall overdue."""
+    def ripen(self, now: float) -> bool:
+        """Gaps whose time has come fall overdue. Whether there were any."""
+        before = len(self._overdue)
         while self._ripening and self._ripening[0][0] <= now:
             _, number, gap = heapq.heappop(self._ripening)
             if gap.number == number:
                 self._overdue[gap.session.id] = gap
+        return len(self._overdue) > before
 
     def overdue(self) -> Iterator[SessionState]:
         """Sessions whose place is free for the asking, the longest overdue first."""
@@ -112,10 +121,14 @@ class Gaps:
                 yield gap.session
 
     def next_over_s(self) -> float | None:
-        return min(
-            (next(iter(queue.values())).since_s + limit_s for queue, limit_s in self._queues() if queue),
-            default=None,
-        )
+        quiet_s = self._oldest_s(self._quiet) + self._idle_gap_s
+        working_s = self._oldest_s(self._working) + TOOL_LIMIT_GAPS * self._idle_gap_s
+        first_s = quiet_s if quiet_s < working_s else working_s
+        return None if first_s == inf else first_s
+
+    @staticmethod
+    def _oldest_s(queue: OrderedDict[str, Gap]) -> float:
+        return next(iter(queue.values())).since_s if queue else inf
 
     def _queues(self) -> tuple[tuple[OrderedDict[str, Gap], float], ...]:
         return (self._quiet, self._idle_gap_s), (self._working, TOOL_LIMIT_GAPS * self._idle_gap_s)
@@ -124,8 +137,8 @@ class Gaps:
         """By the session's id if the caller knew it, else the first that waits for this very command."""
         if event.llm_session is not None:
             return self._quiet.get(event.llm_session) or self._working.get(event.llm_session)
-        waiting = self._by_digest.get(event.command_digest or "", {})
-        return next(iter(waiting.values()), None)
+        waiting = self._by_digest.get(event.command_digest or "")
+        return None if waiting is None else next(iter(waiting.values()))
 
     def _tool_began(self, gap: Gap, event: ToolObserved, now: float) -> None:
         if len(gap.running) >= MAX_RUNNING:
@@ -148,6 +161,8 @@ class Gaps:
             self._ripen_later(gap, now)
 
     def _ripen_later(self, gap: Gap, now: float) -> None:
+        if gap.yields_after_s is None:
+            return
         gap.number = next(self._numbers)
         heapq.heappush(self._ripening, (now + gap.yields_after_s, gap.number, gap))
 

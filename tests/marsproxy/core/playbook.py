@@ -9,7 +9,7 @@ written; one that causes commands must be, with ``fires``.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,9 @@ from marsproxy.core.commands import (
     Command,
     ForgetSession,
     ForwardTurn,
+    HintKv,
     HoldTurn,
+    KvAction,
     Reason,
     RejectTurn,
     SetTimer,
@@ -34,8 +36,12 @@ from marsproxy.core.events import (
     TurnEnded,
 )
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.forecast import Forecast
+from marsproxy.core.histogram import Curve
+from marsproxy.core.learned import LearnedForecast
 from marsproxy.core.policy import Policy
-from marsproxy.core.settings import AdmissionSettings, PolicySettings, SessionSettings
+from marsproxy.core.sessions import SessionState
+from marsproxy.core.settings import AdmissionSettings, Parts, PolicySettings, SessionSettings
 
 POOL_TOKENS = 100_000
 TURN_TOKENS = 15_000
@@ -44,12 +50,43 @@ ROUND_NUMBERS = AdmissionSettings(
     growth_beta=0.0,
     peak_prior_tokens=20_000,
     peak_prior_pool_share=1.0,
+    idle_gap_s=30.0,
     telemetry_stale_s=1e9,
+    deadline_slack=0.0,
     look_ahead=3,
     max_overtakes=4,
     fallback_concurrency=2,
 )
-"""No growth expected: six sessions of TURN_TOKENS fill 0.9 of the pool to the last token."""
+"""No growth expected: six sessions of TURN_TOKENS fill 0.9 of the pool to the last token. Those who wait do
+so in the order in which they came."""
+STEADY = Parts(valve=False, correction=False)
+"""The share of the pool that is promised stays, and so do those it was promised to."""
+
+
+class Foretold(LearnedForecast):
+    """Learns sizes like the live one, and is told the rest.
+
+    Args:
+        work_s: seconds of a family's jobs; 100 for those not named.
+        gap: how long tools run, whoever calls them. By default they are back at once, so that every place
+            is worth keeping for as long as is allowed.
+    """
+
+    def __init__(
+        self,
+        admission: AdmissionSettings = ROUND_NUMBERS,
+        work_s: Mapping[str, float] | None = None,
+        gap: Curve | None = None,
+    ) -> None:
+        super().__init__(admission)
+        self._work_s = work_s or {}
+        self._gap = gap or Curve((0.0, admission.idle_gap_s), (1.0, 1.0))
+
+    def work_s(self, session: SessionState) -> float:
+        return self._work_s.get(session.family, 100.0)
+
+    def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
+        return self._gap
 
 
 class Anything:
@@ -78,17 +115,22 @@ class Playbook:
         *,
         backends: Sequence[str] = ("gpu",),
         pool_tokens: int | None = POOL_TOKENS,
+        takes_hints: bool = False,
+        parts: Parts = STEADY,
+        tenant_weights: Mapping[str, float] | None = None,
+        forecast: Forecast | None = None,
         **changes: Any,
     ) -> None:
         """``changes`` are admission settings; ``pool_tokens`` of None leaves telemetry unknown."""
-        settings = PolicySettings(replace(admission, **changes), sessions or SessionSettings())
-        self.policy = Policy(settings, backends)
+        admission = replace(admission, **changes)
+        settings = PolicySettings(admission, sessions or SessionSettings(), parts, tenant_weights or {})
+        self.policy = Policy(settings, backends, forecast or Foretold(admission))
         self.timer_s: float | None = None
         self._now = 0.0
         self._transcript: list[str] = []
         if pool_tokens is not None:
             for name in backends:
-                self.at(0, BackendObserved(name, kv_tokens_total=pool_tokens))
+                self.at(0, BackendObserved(name, kv_tokens_total=pool_tokens, takes_hints=takes_hints))
 
     def at(self, now: float, event: Event, *expected: Command) -> "Playbook":
         """``event`` happens, and exactly ``expected`` are ordered (timers aside)."""
@@ -173,9 +215,9 @@ def calls_tool(turn_id: str, context: int | None = TURN_TOKENS, **changes: Any) 
     )
 
 
-def answers(turn_id: str, context: int | None = TURN_TOKENS) -> TurnEnded:
+def answers(turn_id: str, context: int | None = TURN_TOKENS, **changes: Any) -> TurnEnded:
     """The turn finished with text alone."""
-    return TurnEnded(turn_id, Ending.FINISHED, context, completion_tokens=0)
+    return replace(TurnEnded(turn_id, Ending.FINISHED, context, completion_tokens=0), **changes)
 
 
 def aborts(turn_id: str) -> TurnEnded:
@@ -186,8 +228,8 @@ def fails(turn_id: str) -> TurnEnded:
     return TurnEnded(turn_id, Ending.FAILED)
 
 
-def reading(pool_tokens: int | None = POOL_TOKENS, backend: str = "gpu") -> BackendObserved:
-    return BackendObserved(backend, kv_tokens_total=pool_tokens)
+def reading(pool_tokens: int | None = POOL_TOKENS, backend: str = "gpu", **changes: Any) -> BackendObserved:
+    return replace(BackendObserved(backend, kv_tokens_total=pool_tokens), **changes)
 
 
 def tools(in_system: int | None, cores: float | None = 4.0) -> ToolHostsObserved:
@@ -200,7 +242,8 @@ def tool(exec_id: str, phase: ToolPhase, **changes: Any) -> ToolObserved:
 
 
 def goes(turn_id: str, decision: str = "new", *, backend: str = "gpu", priority: int = ANY) -> ForwardTurn:
-    return ForwardTurn(turn_id, backend, priority, decision)
+    """Only a new session leaves the blocks of others alone."""
+    return ForwardTurn(turn_id, backend, priority, decision, may_break_leases=decision != "new")
 
 
 def waits(turn_id: str, reason: Reason = Reason.KV_FULL, position: int = 1) -> HoldTurn:
@@ -213,3 +256,15 @@ def refused(turn_id: str, reason: Reason) -> RejectTurn:
 
 def forgotten(session_id: str) -> ForgetSession:
     return ForgetSession(session_id)
+
+
+def keeps(session_id: str, backend: str = "gpu") -> HintKv:
+    return HintKv(session_id, backend, KvAction.KEEP)
+
+
+def releases(session_id: str, backend: str = "gpu") -> HintKv:
+    return HintKv(session_id, backend, KvAction.RELEASE)
+
+
+def demotes(session_id: str, backend: str = "gpu") -> HintKv:
+    return HintKv(session_id, backend, KvAction.DEMOTE)

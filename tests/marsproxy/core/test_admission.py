@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marsproxy.core.admission import HeldTurn, HoldQueue, footprint
+from marsproxy.core.admission import HoldQueue, footprint
+from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.priority import TurnClass
 
 

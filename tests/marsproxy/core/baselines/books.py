@@ -1,12 +1,18 @@
-"""Playbooks for other policies than the one that ``Playbook`` makes by itself."""
+"""Playbooks for other policies than the one that ``Playbook`` makes by itself, and their word for going."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from marsproxy.core.commands import ForwardTurn
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.settings import PolicySettings, SessionSettings
-from tests.marsproxy.core.playbook import POOL_TOKENS, ROUND_NUMBERS, Playbook, reading
+from tests.marsproxy.core.playbook import ANY, POOL_TOKENS, ROUND_NUMBERS, Playbook, reading
+
+
+def goes(turn_id: str, decision: str = "new", *, backend: str = "gpu", priority: int = ANY) -> ForwardTurn:
+    """No baseline keeps new sessions off the blocks of others."""
+    return ForwardTurn(turn_id, backend, priority, decision, may_break_leases=True)
 
 
 def book(

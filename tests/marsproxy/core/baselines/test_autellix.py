@@ -5,18 +5,9 @@ from typing import Any
 from marsproxy.core.baselines.autellix import MAX_PROMOTIONS, Autellix
 from marsproxy.core.events import SessionEnded
 from marsproxy.core.evidence import TurnKind
-from tests.marsproxy.core.baselines.books import book
+from tests.marsproxy.core.baselines.books import book, goes
 from tests.marsproxy.core.baselines.hint_words import finishes, has_generated, moves, starts
-from tests.marsproxy.core.playbook import (
-    Playbook,
-    aborts,
-    answers,
-    arrives,
-    calls_tool,
-    forgotten,
-    goes,
-    side_call,
-)
+from tests.marsproxy.core.playbook import Playbook, aborts, answers, arrives, calls_tool, forgotten, side_call
 
 
 def served_once(turn_id: str = "a1") -> Playbook:

@@ -5,7 +5,7 @@ from typing import Any
 from marsproxy.core.baselines.concur import Concur
 from marsproxy.core.commands import Reason
 from marsproxy.core.events import BackendObserved, BackendUnreachable, SessionEnded
-from tests.marsproxy.core.baselines.books import book
+from tests.marsproxy.core.baselines.books import book, goes
 from tests.marsproxy.core.playbook import (
     Playbook,
     aborts,
@@ -13,7 +13,6 @@ from tests.marsproxy.core.playbook import (
     arrives,
     calls_tool,
     forgotten,
-    goes,
     reading,
     refused,
     side_call,

@@ -7,7 +7,7 @@ import pytest
 from marsproxy.core.baselines.continuum import RANK_STEP, continuum, continuum_dy
 from marsproxy.core.events import BackendUnreachable, SessionEnded
 from marsproxy.core.settings import SessionSettings
-from tests.marsproxy.core.baselines.books import book
+from tests.marsproxy.core.baselines.books import book, goes
 from tests.marsproxy.core.baselines.hint_words import (
     finishes,
     moves,
@@ -25,7 +25,6 @@ from tests.marsproxy.core.playbook import (
     calls_tool,
     fails,
     forgotten,
-    goes,
     side_call,
 )
 

@@ -4,8 +4,8 @@ from marsproxy.core.baselines.fcfs import Fcfs
 from marsproxy.core.commands import Reason
 from marsproxy.core.events import BackendUnreachable, SessionEnded
 from marsproxy.core.settings import SessionSettings
-from tests.marsproxy.core.baselines.books import book
-from tests.marsproxy.core.playbook import answers, arrives, calls_tool, forgotten, goes, refused, side_call
+from tests.marsproxy.core.baselines.books import book, goes
+from tests.marsproxy.core.playbook import answers, arrives, calls_tool, forgotten, refused, side_call
 
 
 def test_whoever_comes_goes():

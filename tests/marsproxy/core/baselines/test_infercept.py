@@ -7,7 +7,7 @@ import pytest
 from marsproxy.core.baselines.infercept import InferCept
 from marsproxy.core.events import BackendObserved, SessionEnded
 from marsproxy.core.settings import SessionSettings
-from tests.marsproxy.core.baselines.books import book
+from tests.marsproxy.core.baselines.books import book, goes
 from tests.marsproxy.core.baselines.hint_words import (
     finishes,
     pins,
@@ -16,15 +16,7 @@ from tests.marsproxy.core.baselines.hint_words import (
     starts,
     swaps_out,
 )
-from tests.marsproxy.core.playbook import (
-    POOL_TOKENS,
-    Playbook,
-    aborts,
-    answers,
-    arrives,
-    forgotten,
-    goes,
-)
+from tests.marsproxy.core.playbook import POOL_TOKENS, Playbook, aborts, answers, arrives, forgotten
 
 ALONE_S = 2.0
 """A context of 8,000 tokens that takes 4 s to prefill, nobody beside it: half of that."""

@@ -2,8 +2,8 @@
 
 from marsproxy.core.baselines.priority import ContinuationsFirst
 from marsproxy.core.evidence import TurnKind
-from tests.marsproxy.core.baselines.books import book
-from tests.marsproxy.core.playbook import arrives, calls_tool, fails, goes, side_call
+from tests.marsproxy.core.baselines.books import book, goes
+from tests.marsproxy.core.playbook import arrives, calls_tool, fails, side_call
 
 
 def test_continuations_are_tagged_before_new_sessions():

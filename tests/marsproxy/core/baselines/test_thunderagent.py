@@ -6,7 +6,7 @@ from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPu
 from marsproxy.core.commands import Reason
 from marsproxy.core.events import BackendUnreachable, SessionEnded, TurnProgressed
 from marsproxy.core.evidence import TurnKind
-from tests.marsproxy.core.baselines.books import book
+from tests.marsproxy.core.baselines.books import book, goes
 from tests.marsproxy.core.playbook import (
     Playbook,
     aborts,
@@ -15,7 +15,6 @@ from tests.marsproxy.core.playbook import (
     calls_tool,
     fails,
     forgotten,
-    goes,
     reading,
     refused,
     side_call,
