@@ -79,8 +79,9 @@ class Server:
             prompt_tokens=turn.prompt_tokens,
             output_tokens=turn.turn.output_tokens,
             chain=turn.session_id,
-            shared_chain=turn.system_id,
-            shared_tokens=turn.system_tokens,
+            # A system prompt that nobody else has is part of the session's own text.
+            shared_chain=turn.system_id if turn.system_tokens else None,
+            shared_tokens=turn.system_tokens if turn.system_id is not None else 0,
             priority=command.priority,
             may_break_leases=command.may_break_leases,
         )
