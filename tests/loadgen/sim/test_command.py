@@ -57,8 +57,9 @@ def test_an_event_log_is_written_if_asked_for(work: str, tmp_path: Path) -> None
     assert sum(type(line.entry).__name__ == "TurnEnded" for line in lines) == 4
 
 
+@pytest.mark.slow
 def test_sessions_that_fail_are_an_exit_code(tmp_path: Path) -> None:
-    """Twelve turns at once, and only one row is free: nothing in the command line does that by itself."""
+    """One more at a time than the session table has rows."""
     path = tmp_path / "crowd.jsonl"
     turn = {"new_tokens": 100, "output_tokens": 5}
     rows = [{"id": f"s{i}", "arrival_s": 0.0, "turns": [turn]} for i in range(20_001)]

@@ -65,6 +65,17 @@ def test_a_shared_system_prompt_is_found_by_the_next_session() -> None:
     assert [event.family for _, event in played.heard(TurnArrived)] == ["agents", "agents"]
 
 
+def test_a_system_prompt_of_its_own_is_just_a_prompt() -> None:
+    sessions = [
+        session("a", Turn(10, 1), Turn(10, 1), system_tokens=320),
+        session("b", Turn(10, 1), at_s=5, system_tokens=320),
+        session("c", Turn(10, 1), at_s=9, system_id="empty"),
+    ]
+    played = play(sessions)
+    assert [turn.cached_tokens for turn in played.turns.values()] == [0, 320, 0, 0]
+    assert [event.family for _, event in played.heard(TurnArrived)] == ["", "", "", "empty"]
+
+
 def test_a_users_pause_is_waited_for_with_nothing_told() -> None:
     played = play([session("a", Turn(10, 1, think_s=100.0), Turn(10, 1))])
     assert played.turns["a", 2].sent_s == 101.0
