@@ -88,12 +88,16 @@ class Gaps:
             for exec_id in gap.running:
                 del self._by_exec[exec_id]
 
-    def observe(self, event: ToolObserved, now: float) -> None:
-        """A tool run belongs to the gap in which it was first seen, and to no later one."""
+    def observe(self, event: ToolObserved, now: float) -> SessionState | None:
+        """A tool run belongs to the gap in which it was first seen, and to no later one.
+
+        Returns the session whose tool has finished with this, if any.
+        """
         if event.phase is ToolPhase.FINISHED:
-            self._tool_finished(event.exec_id, now)
-        elif event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
+            return self._tool_finished(event.exec_id, now)
+        if event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
             self._tool_began(gap, event, now)
+        return None
 
     def ripen(self, now: float) -> bool:
         """Gaps whose time has come fall overdue. Whether there were any."""
@@ -151,14 +155,15 @@ class Gaps:
         gap.running.add(event.exec_id)
         self._by_exec[event.exec_id] = gap
 
-    def _tool_finished(self, exec_id: str, now: float) -> None:
+    def _tool_finished(self, exec_id: str, now: float) -> SessionState | None:
         if (gap := self._by_exec.pop(exec_id, None)) is None:
-            return
+            return None
         gap.running.remove(exec_id)
         if not gap.running:
             self._move(gap, self._working, self._quiet, now)
             self._overdue.pop(gap.session.id, None)
             self._ripen_later(gap, now)
+        return gap.session
 
     def _ripen_later(self, gap: Gap, now: float) -> None:
         if gap.yields_after_s is None:

@@ -469,11 +469,11 @@ class Policy:
         self._may_admit = True
 
     def _tool_observed(self, event: ToolObserved, now: float) -> None:
-        self._gaps.observe(event, now)
-        if event.phase is ToolPhase.FINISHED and event.llm_session is not None:
+        session = self._gaps.observe(event, now)
+        if session is None and event.phase is ToolPhase.FINISHED and event.llm_session is not None:
             session = self.sessions.get(event.llm_session)
-            if session is not None:
-                self._forecast.tool_finished(session.family, event)
+        if session is not None:
+            self._forecast.tool_finished(session.family, event)
 
     def _session_ended(self, event: SessionEnded, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
