@@ -9,7 +9,7 @@ its comment in ``--print-config``.
 coding-agent and interactive traces (stock queueing against the policy, several seeds).
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import urlsplit
@@ -233,8 +233,8 @@ class Config:
 
     @property
     def policy_settings(self) -> PolicySettings:
-        """The sections that the policy is told, which are those of its own tree."""
-        return PolicySettings(**{each.name: getattr(self, each.name) for each in fields(PolicySettings)})
+        """What the policy is told; which of its parts work is the business of its name."""
+        return PolicySettings(self.admission, self.sessions)
 
 
 def live_policies() -> dict[str, PolicyKind]:

@@ -1,6 +1,8 @@
 """One simulated vLLM: the engine on a virtual clock, and what its metrics would say."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 from backend_patch.step_time import StepTime
 from loadgen.engine.chains import ChainStore
@@ -11,7 +13,13 @@ from loadgen.records import TurnRecord
 from loadgen.sim.settings import SimulationSettings
 from loadgen.workload import Turn
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
-from marsproxy.core.events import BackendObserved
+from marsproxy.core.events import BackendObserved, HintAnswered, TurnProgressed
+
+BLOCK_TOKENS = 16
+"""vLLM's default on CUDA."""
+PROGRESS_TOKENS = 256
+"""Of an answer, between two reports on it: some seconds of decoding. A live proxy reports a stream every
+second; the policies that listen go by thresholds of thousands of tokens."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,12 +36,17 @@ class SimTurn:
     request: EngineRequest | None = None
     server: "Server | None" = None
     has_first_token: bool = False
+    told_tokens: int = 0
+    """Of its answer, as many as the policy was told of."""
 
 
 class Server:
     def __init__(self, name: str, settings: SimulationSettings, step_time: StepTime, kv_tokens: int) -> None:
         self.name = name
         self._takes_hints = settings.takes_hints
+        self._swap_tokens_per_s: float | None = None
+        if settings.takes_hints and settings.host_kv_tokens >= BLOCK_TOKENS:
+            self._swap_tokens_per_s = 1 / step_time.host_copy_seconds(1)
         limits = SchedulerLimits(
             kv_blocks=kv_tokens // BLOCK_TOKENS,
             block_tokens=BLOCK_TOKENS,
@@ -93,19 +106,42 @@ class Server:
                 last.append(turn)
         return first, last
 
-    def hint(self, hint: HintKv, now: float) -> None:
+    def progress(self, now: float) -> Iterator[TurnProgressed]:
+        """Of the turns whose answers have grown by ``PROGRESS_TOKENS`` since the policy was last told."""
+        self.engine.advance(now)
+        for request in self.engine.scheduler.running:
+            turn = self._turns[request]
+            if request.generated_tokens - turn.told_tokens >= PROGRESS_TOKENS:
+                turn.told_tokens = request.generated_tokens
+                yield TurnProgressed(turn.id, request.generated_tokens)
+
+    def try_hint(self, hint: HintKv, now: float) -> HintAnswered | None:
+        """The answer, where there is one to give; a stock engine hears nothing."""
+        if not self._takes_hints:
+            return None
         engine, chain = self.engine, hint.session_id
         match hint.action:
             case KvAction.KEEP:
-                engine.keep(chain, hint.ttl_s, hint.yields_to, now)
+                kept = engine.keep(chain, hint.ttl_s, hint.yields_to, now)
+                # Of a session whose turn runs nothing is leased before that ends, and nobody knows how much.
+                return HintAnswered(chain, self.name, None if self._is_running(chain) else kept)
+            case KvAction.SWAP_OUT:
+                return HintAnswered(chain, self.name, engine.swap_out(chain, now))
             case KvAction.RELEASE:
                 engine.release(chain, now)
             case KvAction.DEMOTE:
                 engine.demote(chain, now)
-            case KvAction.SWAP_OUT:
-                engine.swap_out(chain, now)
+            case _:
+                assert_never(hint.action)
+        return None
 
-    def reading(self) -> BackendObserved:
+    def try_reprioritise(self, turn: SimTurn, priority: int, now: float) -> None:
+        """Stock vLLM has no such call."""
+        if self._takes_hints and turn.request is not None:
+            self.engine.reprioritise(turn.request, priority, now)
+
+    def reading(self, now: float) -> BackendObserved:
+        self.engine.advance(now)
         scheduler = self.engine.scheduler
         totals = scheduler.totals
         return BackendObserved(
@@ -118,8 +154,9 @@ class Server:
             prefix_queries_total=totals.prefix_cache_queries,
             prefix_hits_total=totals.prefix_cache_hits,
             takes_hints=self._takes_hints,
+            kv_leased_tokens=self.store.leased_tokens if self._takes_hints else None,
+            kv_swap_tokens_per_s=self._swap_tokens_per_s,
         )
 
-
-BLOCK_TOKENS = 16
-"""vLLM's default on CUDA."""
+    def _is_running(self, chain: str) -> bool:
+        return any(self._turns[request].session_id == chain for request in self.engine.scheduler.running)

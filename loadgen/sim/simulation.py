@@ -20,9 +20,11 @@ from backend_patch.step_time import StepTime
 from loadgen.arrivals import ClosedLoop, arrival_times
 from loadgen.records import SessionRecord, TurnRecord
 from loadgen.sim.agenda import Agenda
+from loadgen.sim.agent import Agent, tokens_off
 from loadgen.sim.server import Server, SimTurn
-from loadgen.sim.settings import SimulationSettings, TokenEstimate
-from loadgen.sim.tool_hosts import ToolHosts, ToolStep
+from loadgen.sim.settings import SimulationSettings
+from loadgen.sim.telemetry import Telemetry
+from loadgen.sim.tool_hosts import ToolHosts, ToolStep, is_apart
 from loadgen.workload import Session
 from marsproxy.core.commands import (
     Command,
@@ -30,6 +32,7 @@ from marsproxy.core.commands import (
     ForwardTurn,
     HintKv,
     HoldTurn,
+    Reason,
     RejectTurn,
     Reprioritise,
     SetTimer,
@@ -37,6 +40,7 @@ from marsproxy.core.commands import (
 from marsproxy.core.events import (
     Ending,
     Event,
+    HintAnswered,
     KvReclaimed,
     TimerFired,
     ToolObserved,
@@ -47,10 +51,6 @@ from marsproxy.core.events import (
 )
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.scheduling import SchedulingPolicy
-
-BYTES_PER_TOKEN_OFF = (0.8, 0.2)
-"""Median and log-normal sigma over sessions of estimated over real tokens, when estimated from bytes:
-four bytes a token is what prose has; code and JSON have about 3.2 (own count of agent prompts)."""
 
 
 class SimulationStuckError(RuntimeError):
@@ -75,7 +75,6 @@ class Simulation:
         self.records: list[SessionRecord] = []
         self.servers = {name: Server(name, settings, step_time, kv_tokens) for name in settings.backend_names}
         self.hosts = ToolHosts(settings.tools)
-        self._tells_tools = settings.tools is not None
         self.agenda = Agenda()
         self._turns: dict[str, SimTurn] = {}
         self._agents: dict[str, Agent] = {}
@@ -86,8 +85,16 @@ class Simulation:
         self._on_event = on_event
         self._turn_numbers = count(1)
         self._timer_number = 0
-        self._is_watching = False
         self._tokens_off = Random(f"tokens/{settings.seed}")
+        self._telemetry = Telemetry(
+            self.servers.values(),
+            self.hosts,
+            self.agenda,
+            self._turns,
+            self._tell,
+            interval_s=settings.telemetry_interval_s,
+            delay_s=settings.telemetry_delay_s,
+        )
 
     def run(self) -> float:
         """Play all sessions; the virtual seconds it took."""
@@ -139,14 +146,11 @@ class Simulation:
         self._start(self._waiting.pop(), now)
 
     def _start(self, session: Session, now: float) -> None:
-        agent = Agent(session, now)
-        if self.settings.token_estimate is TokenEstimate.BYTES:
-            median, sigma = BYTES_PER_TOKEN_OFF
-            agent.tokens_off = median * self._tokens_off.lognormvariate(0, sigma)
+        agent = Agent(session, now, tokens_off(self.settings.token_estimate, self._tokens_off))
         self._agents[session.id] = agent
         self.send(agent, now)
 
-    def send(self, agent: "Agent", now: float) -> None:
+    def send(self, agent: Agent, now: float) -> None:
         """The agent's next request arrives at the proxy."""
         session, index = agent.session, agent.next_turn
         turn = session.turns[index]
@@ -157,7 +161,7 @@ class Simulation:
             turn_id, session.id, session.system_id, session.system_tokens, prompt, turn, record
         )
         agent.next_turn += 1
-        self._watch(now)
+        self._telemetry.turn_arrived(now)
         self.tell(
             TurnArrived(
                 turn_id=turn_id,
@@ -167,6 +171,7 @@ class Simulation:
                 family=session.system_id or "",
                 prompt_tokens_estimate=round(prompt * agent.tokens_off),
                 turn=index + 1,
+                is_streaming=True,
             ),
             now,
         )
@@ -202,13 +207,21 @@ class Simulation:
         else:
             self._think(agent, turn.turn.think_s, now)
 
-    def _think(self, agent: "Agent", think_s: float | None, now: float) -> None:
+    def _refused(self, turn: SimTurn, reason: Reason, now: float) -> None:
+        """The session is lost: its client does not try again."""
+        agent, record = self._agents[turn.session_id], turn.record
+        record.held_s = now - record.sent_s
+        record.error = agent.record.error = reason.value
+        self.turns.append(record)
+        self._leave(agent, now)
+
+    def _think(self, agent: Agent, think_s: float | None, now: float) -> None:
         if think_s:
             self.agenda.add(now + think_s, lambda at_s: self.send(agent, at_s))
         else:
             self.send(agent, now)
 
-    def _leave(self, agent: "Agent", now: float) -> None:
+    def _leave(self, agent: Agent, now: float) -> None:
         if agent.record.error is None:
             agent.record.end_s = now
         del self._agents[agent.session.id]
@@ -224,25 +237,14 @@ class Simulation:
             agent = self._agents[step.key]
             record = agent.gap_record
             assert record is not None, "only an agent in its gap runs a tool"
-            if self._tells_tools:
-                exec_id = f"{step.key}/{record.turn}"
-                self.tell(
-                    ToolObserved(
-                        exec_id,
-                        step.phase,
-                        gateway_session=step.key,
-                        llm_session=step.key,
-                        queue_s=step.queue_s,
-                        run_s=step.run_s,
-                        tool_signature=record.tool,
-                        memory_peak_mb=step.memory_peak_mb,
-                    ),
-                    now,
-                )
+            turn = agent.session.turns[record.turn - 1]
+            assert turn.tool is not None
+            if self.settings.tools is not None and not is_apart(turn.tool):
+                self.tell(tool_observed(step, record), now)
             if step.phase is ToolPhase.FINISHED:
                 record.tool_queue_s, record.tool_run_s, record.tool_end_s = step.queue_s, step.run_s, now
                 agent.gap_record = None
-                self._think(agent, agent.session.turns[record.turn - 1].think_s, now)
+                self._think(agent, turn.think_s, now)
 
     # -- engines ----------------------------------------------------------------------------------
 
@@ -259,13 +261,19 @@ class Simulation:
     # -- policy -----------------------------------------------------------------------------------
 
     def tell(self, event: Event, now: float) -> None:
+        self._telemetry.refresh(now)
+        self._tell(event, now)
+
+    def _tell(self, event: Event, now: float) -> None:
         commands = self.policy.handle(event, now)
         if self._on_event is not None:
             self._on_event(now, event, commands)
-        for command in commands:
-            self._enact(command, now)
+        # What engines answer is an event of its own: it must not come between two orders of this one.
+        answers = [answer for command in commands if (answer := self._enact(command, now)) is not None]
+        for answer in answers:
+            self._tell(answer, now)
 
-    def _enact(self, command: Command, now: float) -> None:
+    def _enact(self, command: Command, now: float) -> HintAnswered | None:
         match command:
             case ForwardTurn():
                 turn = self._turns[command.turn_id]
@@ -275,24 +283,19 @@ class Simulation:
             case HoldTurn() | ForgetSession():
                 pass
             case RejectTurn():
-                turn = self._turns.pop(command.turn_id)
-                turn.record.error = command.reason.value
-                self.turns.append(turn.record)
-                agent = self._agents[turn.session_id]
-                agent.record.error = command.reason.value
-                self._leave(agent, now)
+                self._refused(self._turns.pop(command.turn_id), command.reason, now)
             case HintKv():
-                if self.settings.takes_hints:
-                    self.servers[command.backend].hint(command, now)
+                return self.servers[command.backend].try_hint(command, now)
             case Reprioritise():
                 turn = self._turns[command.turn_id]
-                if self.settings.takes_hints and turn.server is not None and turn.request is not None:
-                    turn.server.engine.reprioritise(turn.request, command.priority, now)
+                if turn.server is not None:
+                    turn.server.try_reprioritise(turn, command.priority, now)
             case SetTimer():
                 self._timer_number += 1
                 self.agenda.add(command.at_s, self._timer(self._timer_number))
             case _:
                 assert_never(command)
+        return None
 
     def _timer(self, number: int) -> Callable[[float], None]:
         def fire(now: float) -> None:
@@ -301,59 +304,16 @@ class Simulation:
 
         return fire
 
-    # -- telemetry --------------------------------------------------------------------------------
 
-    def _watch(self, now: float) -> None:
-        """Readings go on while anything does; a quiet server's are taken up with the next arrival."""
-        if not self._is_watching:
-            self._is_watching = True
-            self._read(now)
-
-    def _read(self, now: float) -> None:
-        readings: list[Event] = [server.reading() for server in self.servers.values()]
-        if self._tells_tools:
-            readings.append(self.hosts.observed(now))
-        delay_s = self.settings.telemetry_delay_s
-        if delay_s:
-            self.agenda.add(now + delay_s, lambda at_s: self._tell_all(readings, at_s))
-        else:
-            self._tell_all(readings, now)
-        is_busy = any(server.has_work for server in self.servers.values())
-        if is_busy or self._turns or self.hosts.running or self.hosts.queued:
-            self.agenda.add(now + self.settings.telemetry_interval_s, self._read)
-        else:
-            self._is_watching = False
-
-    def _tell_all(self, readings: list[Event], now: float) -> None:
-        for reading in readings:
-            self.tell(reading, now)
-
-
-class Agent:
-    """One session on its way through its turns."""
-
-    __slots__ = ("context_tokens", "gap_record", "next_turn", "record", "session", "tokens_off")
-
-    def __init__(self, session: Session, now: float) -> None:
-        self.session = session
-        self.record = SessionRecord(
-            session.id, arrival_s=now, turns_planned=len(session.turns), tenant=session.tenant
-        )
-        self.next_turn = 0
-        self.context_tokens = session.system_tokens
-        self.tokens_off = 1.0
-        """Estimated over real tokens of its prompts."""
-        self.gap_record: TurnRecord | None = None
-        """Of the turn whose tool runs."""
-
-    @property
-    def is_done(self) -> bool:
-        return self.next_turn == len(self.session.turns)
-
-    def count(self, record: TurnRecord) -> None:
-        prompt, output = record.prompt_tokens or 0, record.output_tokens or 0
-        self.context_tokens = prompt + output
-        self.record.turns_completed += 1
-        self.record.prompt_tokens += prompt
-        self.record.cached_tokens += record.cached_tokens or 0
-        self.record.output_tokens += output
+def tool_observed(step: ToolStep, record: TurnRecord) -> ToolObserved:
+    """What the gateway would say of a step of the tool that runs after the recorded turn."""
+    return ToolObserved(
+        f"{step.key}/{record.turn}",
+        step.phase,
+        gateway_session=step.key,
+        llm_session=step.key,
+        queue_s=step.queue_s,
+        run_s=step.run_s,
+        tool_signature=record.tool,
+        memory_peak_mb=step.memory_peak_mb,
+    )

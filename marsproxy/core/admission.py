@@ -8,15 +8,11 @@ having nothing to wait for begins at the tag of the last that was served, neithe
 nor in debt. With one tenant, as without API keys, all of this is one sorted list.
 """
 
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from heapq import nsmallest
-from itertools import count, islice, takewhile
+from itertools import count, takewhile
 
-from marsproxy.core.commands import Reason
-from marsproxy.core.priority import TurnClass
+from marsproxy.core.lanes import HeldTurn, Lanes
 
 MAX_SERVED_TENANTS = 10_000
 """Tenants whose service is remembered while they have nothing waiting."""
@@ -31,50 +27,6 @@ def footprint(context_tokens: float, expected_peak: float, beta: float) -> float
     return context_tokens + beta * max(0.0, expected_peak - context_tokens)
 
 
-@dataclass(slots=True)
-class HeldTurn:
-    turn_id: str
-    session_id: str
-    turn_class: TurnClass
-    arrived_s: float
-    deadline_s: float
-    """Virtual: the order of the lane. Fixed."""
-    tenant: str = ""
-    reason: Reason = Reason.BEHIND_OTHERS
-    overtaken: int = 0
-    number: int = 0
-    """Order of arrival, between equal deadlines."""
-
-    @property
-    def key(self) -> tuple[float, int]:
-        return self.deadline_s, self.number
-
-
-@dataclass(slots=True)
-class Lane:
-    """The waiting turns of one tenant, by deadline."""
-
-    tag: float
-    """Service that the tenant has had, over its weight."""
-    number: int
-    keys: list[tuple[float, int]] = field(default_factory=list)
-    turns: list[HeldTurn] = field(default_factory=list)
-
-    @property
-    def order(self) -> tuple[float, int]:
-        return self.tag, self.number
-
-    def add(self, held: HeldTurn) -> None:
-        index = bisect_left(self.keys, held.key)
-        self.keys.insert(index, held.key)
-        self.turns.insert(index, held)
-
-    def remove(self, held: HeldTurn) -> None:
-        index = bisect_left(self.keys, held.key)
-        assert self.turns[index] is held
-        del self.keys[index], self.turns[index]
-
-
 class HoldQueue:
     """The turns that wait.
 
@@ -86,7 +38,7 @@ class HoldQueue:
         self._weights = weights or {}
         self._by_turn: OrderedDict[str, HeldTurn] = OrderedDict()
         """In order of arrival."""
-        self._lanes: dict[str, Lane] = {}
+        self._lanes = Lanes()
         self._served: OrderedDict[str, float] = OrderedDict()
         """Tags of tenants that have nothing waiting, the longest quiet first."""
         self._tag_now = 0.0
@@ -98,7 +50,7 @@ class HoldQueue:
 
     def __iter__(self) -> Iterator[HeldTurn]:
         """Lane by lane, in the order in which the lanes would be served now."""
-        for lane in sorted(self._lanes.values(), key=lambda lane: lane.order):
+        for lane in self._lanes:
             yield from lane.turns
 
     def __contains__(self, turn_id: object) -> bool:
@@ -110,16 +62,16 @@ class HoldQueue:
         self._by_turn[held.turn_id] = held
         if (lane := self._lanes.get(held.tenant)) is None:
             tag = max(self._served.pop(held.tenant, 0.0), self._tag_now)
-            lane = self._lanes[held.tenant] = Lane(tag, held.number)
-        lane.add(held)
+            lane = self._lanes.open(held.tenant, tag, held.number)
+        self._lanes.add(lane, held)
 
     def remove(self, turn_id: str) -> HeldTurn | None:
         if (held := self._by_turn.pop(turn_id, None)) is None:
             return None
-        lane = self._lanes[held.tenant]
-        lane.remove(held)
+        lane = self._lanes.get(held.tenant)
+        assert lane is not None, "a turn that waits is in its tenant's lane"
+        self._lanes.remove(lane, held)
         if not lane.turns:
-            del self._lanes[held.tenant]
             self._remember(held.tenant, lane.tag)
         return held
 
@@ -128,28 +80,21 @@ class HoldQueue:
         share = amount / self._weights.get(tenant, 1.0)
         if (lane := self._lanes.get(tenant)) is not None:
             self._tag_now = max(self._tag_now, lane.tag)
-            lane.tag += share
+            self._lanes.move(lane, lane.tag + share)
         else:
             self._remember(tenant, max(self._served.get(tenant, 0.0), self._tag_now) + share)
 
     def position(self, held: HeldTurn) -> int:
         """1 is next. Turns of other tenants count as if each of their lanes took turns with this one."""
-        lane = self._lanes[held.tenant]
-        ahead = bisect_left(lane.keys, held.key)
-        others = sum(
-            min(len(o.turns), ahead + (o.order < lane.order)) for o in self._lanes.values() if o is not lane
-        )
-        return ahead + others + 1
+        return self._lanes.ahead_of(held) + 1
 
     def candidates(self, look_ahead: int, max_overtakes: int) -> list[HeldTurn]:
         """The turns to try, in order: the head, and a few behind it unless it was passed too often."""
-        if len(self._lanes) == 1:
-            (lane,) = self._lanes.values()
-            window = lane.turns[: 1 + look_ahead]
-        else:
-            first = nsmallest(1 + look_ahead, self._lanes.values(), key=lambda lane: lane.order)
-            window = list(islice((held for lane in first for held in lane.turns), 1 + look_ahead))
-            window += [lane.turns[0] for lane in first[1:] if lane.turns[0] not in window]
+        window: list[HeldTurn] = []
+        room = 1 + look_ahead
+        for lane in self._lanes.first(room):
+            window += lane.turns[: max(1, room)]
+            room -= len(lane.turns)
         if window and window[0].overtaken >= max_overtakes:
             return window[:1]
         return window

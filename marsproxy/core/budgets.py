@@ -16,6 +16,7 @@ from marsproxy.core.correction import Correction
 from marsproxy.core.estimate import TokenRatio
 from marsproxy.core.events import BackendObserved, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.fleet import Fleet
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.headroom import BackendState
 from marsproxy.core.histogram import Curve
@@ -26,7 +27,10 @@ from marsproxy.core.settings import PolicySettings
 from marsproxy.core.shared_prefix import SharedPrefixes
 from marsproxy.core.tool_budget import ToolBudget
 
-PRICE = 0.2
+MEMORY_PRICE = 0.2
+"""What a pool full of tokens is worth for a second, in seconds of prefill. A lost place costs more than
+its prefill: the turn queues again, and its prefill is in everybody's way (simulated: 1 costs 10 to 15 % on
+interactive and mixed traffic; 0.03 to 0.3 are equal within the noise of the seeds)."""
 BLOCK_SLACK_TOKENS = 32
 """A cached prefix ends with a whole block, and never covers the last token."""
 
@@ -38,7 +42,8 @@ class Budgets:
         self._settings = settings.admission
         self._parts = settings.parts
         self._forecast = forecast
-        self.backends = {name: BackendState(name) for name in backends}
+        self.fleet = Fleet(backends, settings.admission.telemetry_stale_s)
+        self.backends = self.fleet.states
         self.tools = ToolBudget(settings.admission, forecast)
         self.ratio = TokenRatio()
         self.shared = SharedPrefixes()
@@ -128,25 +133,27 @@ class Budgets:
         session.charged_context = max(0, context - self.shared.of(session.family, backend.name))
         backend.reserved_tokens += session.charged_tokens
         backend.context_tokens += session.charged_context
+        self.fleet.changed(backend)
 
-    @staticmethod
-    def _give_back(session: SessionState, backend: BackendState) -> None:
+    def _give_back(self, session: SessionState, backend: BackendState) -> None:
+        self.fleet.changed(backend)
         backend.reserved_tokens -= session.charged_tokens
         backend.context_tokens -= session.charged_context
 
     def relative_size(self, session: SessionState, context: int) -> float:
         """Its footprint over the mean of those admitted of late."""
-        pool = max((b.kv_tokens_total or 0 for b in self.backends.values()), default=0) or None
-        whole = self._footprint(session, context, pool)
+        whole = self._footprint(session, context, self.fleet.largest_pool_tokens)
         return whole / self._mean_size if self._mean_size else 1.0
 
     def learn_shared(self, session: SessionState, cached_tokens: int) -> None:
         """The session's first turn found so much of its prompt in the cache."""
-        self.shared.learn(session.family, cached_tokens)
+        if not self.shared.learn(session.family, cached_tokens):
+            return
         for backend in self.backends.values():
             if session.family in backend.families:
                 grown = -self.shared.unfix(session.family, backend.name)
                 grown += self.shared.fix(session.family, backend.name)
+                self.fleet.changed(backend)
                 backend.reserved_tokens += grown
                 backend.context_tokens += grown
 
@@ -191,7 +198,7 @@ class Budgets:
             if backend.preemptions_total is not None:
                 correction.preempted(max(0, event.preemptions_total - backend.preemptions_total))
             backend.preemptions_total = event.preemptions_total
-        backend.observe(event, now)
+        self.fleet.observe(event, now)
         if backend.kv_tokens_total:
             filled = backend.context_tokens / backend.kv_tokens_total
             correction.update(now, is_waited_for=is_waited_for, filled_share=filled)
@@ -215,14 +222,14 @@ class Budgets:
     def best_keep_s(self, session: SessionState, gap: Curve, longest_s: float, now: float) -> float:
         """How long to keep the place of a counted session in its gap while others wait for memory.
 
-        A pool full of tokens for a second is worth a second of the engine, so a token costs one over the
-        pool for every second; a place that is gone costs the prefill of its context.
+        A pool full of tokens for a second is worth ``MEMORY_PRICE`` seconds of prefill, so a token costs that
+        over the pool for every second; a place that is gone costs the prefill of its context.
         """
         pool = self._known_pool(self.backend_of(session), now)
         if pool is None:
             return longest_s
         tokens = session.charged_context
-        return best_keep(gap, self.prefill.seconds(tokens), tokens, PRICE / pool, longest_s).ttl_s
+        return best_keep(gap, self.prefill.seconds(tokens), tokens, MEMORY_PRICE / pool, longest_s).ttl_s
 
     def is_overfull(self, backend: BackendState, now: float) -> bool:
         """Whether what counted sessions really fill leaves hardly any room."""
@@ -248,17 +255,10 @@ class Budgets:
             home = self.backends[session.backend]
             if self.is_warm(session) or (home.is_reachable and len(self.backends) == 1):
                 return home
-        return min(self.backends.values(), key=lambda b: self._relative_load(b, now))
-
-    def _relative_load(self, backend: BackendState, now: float) -> tuple[bool, float]:
-        """Share of the pool that is promised. Where that is unknown, the count: behind any with room."""
-        pool = self._known_pool(backend, now)
-        if pool is not None:
-            return (False, backend.reserved_tokens / pool)
-        return (not backend.is_reachable, float(len(backend.counted)))
+        return self.fleet.roomiest(now)
 
     def _known_pool(self, backend: BackendState, now: float) -> int | None:
-        return backend.known_pool_tokens(now, self._settings.telemetry_stale_s)
+        return self.fleet.known_pool(backend, now)
 
     def loads(self, now: float) -> dict[str, float]:
         """Tokens reserved on each backend whose budget is known."""

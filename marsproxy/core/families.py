@@ -40,7 +40,7 @@ class Part:
 
     table: LifeTable
     whole: "Part | None"
-    curves: dict[float, tuple[LifeCurve, LifeCurve]] = field(default_factory=dict)
+    curves: dict[LifeCurve, tuple[LifeCurve, LifeCurve]] = field(default_factory=dict)
     """By prior: the curve, after the one of the whole that it was made with."""
     due_steps: float = 0.0
     due_ends: int = 0
@@ -53,9 +53,9 @@ class Part:
             self.curves.clear()
             self.due_steps = table.steps + 1 + table.steps_kept / REFRESH
             self.due_ends = table.ends + 1 + min(table.ends, MEMORY) // REFRESH
-        known = self.curves.get(prior.mean)
+        known = self.curves.get(prior)
         if known is None or known[0] is not above:
-            known = self.curves[prior.mean] = (above, self._mixed(above))
+            known = self.curves[prior] = (above, self._mixed(above))
         return known[1]
 
     def _mixed(self, above: LifeCurve) -> LifeCurve:

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
@@ -35,8 +36,8 @@ class Gap:
     """Last sign of life: the turn's end, a tool's end, or the start of what is running now."""
     digests: set[str]
     """Commands asked for and not yet seen to start."""
-    yields_after_s: float
-    """From its beginning, or from the end of its tools."""
+    yields_after_s: float | None
+    """From its beginning, or from the end of its tools. None: it has no place to yield."""
     running: set[str] = field(default_factory=set)
     """Ids of the tool runs under way."""
     number: int = 0
@@ -54,21 +55,27 @@ class Gaps:
         """A heap of when gaps fall overdue. Void entries are left until they come up."""
         self._overdue: OrderedDict[str, Gap] = OrderedDict()
         self._numbers = count()
-        self._by_digest: dict[str, dict[str, Gap]] = {}
+        self._by_digest: dict[str, OrderedDict[str, Gap]] = {}
+        """Those that wait for a command, first come first: a common one has thousands, and the first of a
+        plain dict is found ever later as those before it go."""
         self._by_exec: dict[str, Gap] = {}
 
     def __len__(self) -> int:
         return len(self._quiet) + len(self._working)
 
     def begin(
-        self, session: SessionState, command_digests: tuple[str, ...], yields_after_s: float, now: float
+        self,
+        session: SessionState,
+        command_digests: tuple[str, ...],
+        yields_after_s: float | None,
+        now: float,
     ) -> None:
         self.end(session)
         gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]), yields_after_s)
         self._quiet[session.id] = gap
         self._ripen_later(gap, now)
         for digest in gap.digests:
-            self._by_digest.setdefault(digest, {})[session.id] = gap
+            self._by_digest.setdefault(digest, OrderedDict())[session.id] = gap
 
     def end(self, session: SessionState) -> None:
         """The next turn came, or nobody waits for it any more. Fine without a gap."""
@@ -81,12 +88,16 @@ class Gaps:
             for exec_id in gap.running:
                 del self._by_exec[exec_id]
 
-    def observe(self, event: ToolObserved, now: float) -> None:
-        """A tool run belongs to the gap in which it was first seen, and to no later one."""
+    def observe(self, event: ToolObserved, now: float) -> SessionState | None:
+        """A tool run belongs to the gap in which it was first seen, and to no later one.
+
+        Returns the session whose tool has finished with this, if any.
+        """
         if event.phase is ToolPhase.FINISHED:
-            self._tool_finished(event.exec_id, now)
-        elif event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
+            return self._tool_finished(event.exec_id, now)
+        if event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
             self._tool_began(gap, event, now)
+        return None
 
     def ripen(self, now: float) -> bool:
         """Gaps whose time has come fall overdue. Whether there were any."""
@@ -114,10 +125,14 @@ class Gaps:
                 yield gap.session
 
     def next_over_s(self) -> float | None:
-        return min(
-            (next(iter(queue.values())).since_s + limit_s for queue, limit_s in self._queues() if queue),
-            default=None,
-        )
+        quiet_s = self._oldest_s(self._quiet) + self._idle_gap_s
+        working_s = self._oldest_s(self._working) + TOOL_LIMIT_GAPS * self._idle_gap_s
+        first_s = quiet_s if quiet_s < working_s else working_s
+        return None if first_s == inf else first_s
+
+    @staticmethod
+    def _oldest_s(queue: OrderedDict[str, Gap]) -> float:
+        return next(iter(queue.values())).since_s if queue else inf
 
     def _queues(self) -> tuple[tuple[OrderedDict[str, Gap], float], ...]:
         return (self._quiet, self._idle_gap_s), (self._working, TOOL_LIMIT_GAPS * self._idle_gap_s)
@@ -126,8 +141,8 @@ class Gaps:
         """By the session's id if the caller knew it, else the first that waits for this very command."""
         if event.llm_session is not None:
             return self._quiet.get(event.llm_session) or self._working.get(event.llm_session)
-        waiting = self._by_digest.get(event.command_digest or "", {})
-        return next(iter(waiting.values()), None)
+        waiting = self._by_digest.get(event.command_digest or "")
+        return None if waiting is None else next(iter(waiting.values()))
 
     def _tool_began(self, gap: Gap, event: ToolObserved, now: float) -> None:
         if len(gap.running) >= MAX_RUNNING:
@@ -140,16 +155,19 @@ class Gaps:
         gap.running.add(event.exec_id)
         self._by_exec[event.exec_id] = gap
 
-    def _tool_finished(self, exec_id: str, now: float) -> None:
+    def _tool_finished(self, exec_id: str, now: float) -> SessionState | None:
         if (gap := self._by_exec.pop(exec_id, None)) is None:
-            return
+            return None
         gap.running.remove(exec_id)
         if not gap.running:
             self._move(gap, self._working, self._quiet, now)
             self._overdue.pop(gap.session.id, None)
             self._ripen_later(gap, now)
+        return gap.session
 
     def _ripen_later(self, gap: Gap, now: float) -> None:
+        if gap.yields_after_s is None:
+            return
         gap.number = next(self._numbers)
         heapq.heappush(self._ripening, (now + gap.yields_after_s, gap.number, gap))
 

@@ -1,6 +1,7 @@
 """What is known of the machines right now, and how old the knowledge is. ``None`` is not zero."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from marsproxy.core.events import BackendObserved, ToolHostsObserved
 from marsproxy.core.sessions import SessionState
@@ -64,6 +65,10 @@ class ToolHosts:
 
     def __init__(self) -> None:
         self._hosts: dict[str, _HostReading] = {}
+        self._together: ToolHostsObserved | None = None
+        """Those not stale, until one is heard of again or the oldest of them grows stale."""
+        self._oldest_s: float | None = None
+        """Reading of the oldest of them; None before they were put together."""
 
     @property
     def last(self) -> ToolHostsObserved | None:
@@ -79,11 +84,15 @@ class ToolHosts:
     def observe(self, event: ToolHostsObserved, now: float) -> None:
         if event.host in self._hosts or len(self._hosts) < MAX_TOOL_HOSTS:
             self._hosts[event.host] = _HostReading(event, now)
+            self._oldest_s = None
 
     def fresh(self, now: float, stale_s: float) -> ToolHostsObserved | None:
         """All hosts together, without those that have not been heard of lately; None if that is all."""
-        known = [reading.last for reading in self._hosts.values() if now - reading.observed_at_s <= stale_s]
-        return _sum(known) if known else None
+        if self._oldest_s is None or now - self._oldest_s > stale_s:
+            known = [reading for reading in self._hosts.values() if now - reading.observed_at_s <= stale_s]
+            self._together = _sum([reading.last for reading in known]) if known else None
+            self._oldest_s = min((reading.observed_at_s for reading in known), default=inf)
+        return self._together
 
 
 def _sum(hosts: list[ToolHostsObserved]) -> ToolHostsObserved:

@@ -10,7 +10,7 @@ weighted sum.
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 MEMORY = 300
@@ -32,6 +32,16 @@ class Curve:
 
     edges: Sequence[float]
     shares: Sequence[float]
+    waited: Sequence[float] = field(init=False, repr=False, compare=False)
+    """Mean of what is smaller than each edge and the edge itself: how long one waits that gives up there."""
+
+    def __post_init__(self) -> None:
+        waited, total, last_edge, last = [], 0.0, 0.0, 0.0
+        for edge, share in zip(self.edges, self.shares, strict=True):
+            total += (edge - last_edge) * (1 - (last + share) / 2)
+            waited.append(total)
+            last_edge, last = edge, share
+        object.__setattr__(self, "waited", waited)
 
     def share_within(self, value: float) -> float:
         index = bisect_left(self.edges, value)

@@ -22,9 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import erf, exp, pi, sqrt
+from operator import mul
 
 MEMORY = 30
 """Ends after which an end weighs 1/e (simulated runs: 30 follows drift without jumping about)."""
+GROWTH = 1 / (1 - 1 / MEMORY)
+"""By which an end weighs more than the one before it."""
+WEIGHT_LIMIT = 1e12
+"""Weights are scaled back beyond this, far from where a float loses small counts."""
 NOTHING = 1e-6
 """A share or count below this says nothing: what is left of a prior far beyond its tail, or of rounding."""
 RATIO = 2**0.25
@@ -45,9 +50,9 @@ def next_edge(edges: Sequence[float], size: float) -> float:
     return edges[min(bisect_right(edges, size), len(edges) - 1)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LifeCurve:
-    """A distribution of final sizes."""
+    """A distribution of final sizes. Two are the same only if they are one object."""
 
     edges: Sequence[float]
     alive: Sequence[float]
@@ -75,11 +80,15 @@ class LifeCurve:
 
 
 def life_curve(edges: Sequence[float], ending: Sequence[float], end_mean: Sequence[float]) -> LifeCurve:
-    alive = list(accumulate(ending[:-1], lambda share, ends: share * (1 - ends), initial=1.0))
     expected = [end_mean[-1]]
     for ends, mean in zip(ending[-2::-1], end_mean[-2::-1], strict=True):
         expected.append(ends * mean + (1 - ends) * expected[-1])
-    return LifeCurve(edges, alive, ending, end_mean, expected[::-1])
+    return LifeCurve(edges, alive_of(ending), ending, end_mean, expected[::-1])
+
+
+def alive_of(ending: Sequence[float]) -> Sequence[float]:
+    """Of all, the share that gets to the beginning of each bucket."""
+    return list(accumulate([1 - ends for ends in ending[:-1]], mul, initial=1.0))
 
 
 def rayleigh(edges: Sequence[float], mean: float) -> LifeCurve:
@@ -98,15 +107,22 @@ def rayleigh(edges: Sequence[float], mean: float) -> LifeCurve:
 
 
 class LifeTable:
-    """Counts by bucket: who ended in it, at which size, and who grew out of it. Older ones weigh less."""
+    """Counts by bucket: who ended in it, at which size, and who grew out of it. Older ones weigh less.
 
-    __slots__ = ("_edges", "_ended", "_ended_size", "_grown", "ends", "steps")
+    An end makes all before it lighter; so that it need not touch them, each new one is heavier instead, and
+    what is read is divided by the weight of the newest.
+    """
+
+    __slots__ = ("_edges", "_ended", "_ended_size", "_grown", "_reached", "_weight", "ends", "steps")
 
     def __init__(self, edges: Sequence[float]) -> None:
         self._edges = edges
         self._grown = [0.0] * len(edges)
         self._ended = [0.0] * len(edges)
         self._ended_size = [0.0] * len(edges)
+        self._weight = 1.0
+        self._reached = 0
+        """Buckets up to the highest that anything came to; beyond it all counts are 0."""
         self.ends = 0
         """Ends told so far."""
         self.steps = 0
@@ -115,61 +131,75 @@ class LifeTable:
     def grew(self, before: float, after: float) -> None:
         """Something has come from one size to another."""
         first, last = bisect_right(self._edges, before) - 1, bisect_right(self._edges, after) - 1
-        for bucket in range(first, last):
-            self._grown[bucket] += 1
-        self.steps += max(0, last - first)
+        if last > first:
+            grown, weight = self._grown, self._weight
+            for bucket in range(first, last):
+                grown[bucket] += weight
+            self.steps += last - first
+            self._reached = max(self._reached, last)
 
     def ended(self, size: float) -> int:
         """Something has come to its end. The number is for ``resumed``."""
-        keep = 1 - 1 / MEMORY
-        self._grown = [count * keep for count in self._grown]
-        self._ended = [count * keep for count in self._ended]
-        self._ended_size = [total * keep for total in self._ended_size]
-        self._add_end(size, 1.0)
+        self._weight *= GROWTH
+        if self._weight > WEIGHT_LIMIT:
+            self._scale_back()
+        self._add_end(size, self._weight)
         self.ends += 1
         return self.ends
 
     def resumed(self, size: float, end: int) -> None:
         """That was not the end: what it had come to weigh by now is taken back."""
-        self._add_end(size, -((1 - 1 / MEMORY) ** (self.ends - end)))
+        self._add_end(size, -self._weight * GROWTH ** (end - self.ends))
 
     def _add_end(self, size: float, weight: float) -> None:
         bucket = bisect_right(self._edges, size) - 1
         self._ended[bucket] = max(0.0, self._ended[bucket] + weight)
         self._ended_size[bucket] = max(0.0, self._ended_size[bucket] + weight * size)
+        self._reached = max(self._reached, bucket + 1)
+
+    def _scale_back(self) -> None:
+        for counts in (self._grown, self._ended, self._ended_size):
+            counts[:] = [count / self._weight for count in counts]
+        self._weight = 1.0
 
     @property
     def members(self) -> float:
         """How many it has seen begin and get anywhere, less those forgotten."""
-        return self._grown[0] + self._ended[0]
+        return (self._grown[0] + self._ended[0]) / self._weight
 
     @property
     def steps_kept(self) -> float:
         """Of the steps, those that still count. Linear in the number of buckets."""
-        return sum(self._grown)
+        return sum(self._grown) / self._weight
 
     def surprise(self, prior: LifeCurve) -> float:
         """How far the ends seen are from those that the prior lets expect, as a squared normal deviate.
 
         The log-rank test against one known curve: about 1 on average if the prior is the truth.
         """
+        reached = self._reached
         off, variance = 0.0, 0.0
-        for grown, ended, share in zip(self._grown, self._ended, prior.ending, strict=True):
-            left = grown + ended
-            off += ended - left * share
-            variance += left * share * (1 - share)
-        return off * off / variance if variance > NOTHING else 0.0
+        for grown, ended, share in zip(
+            self._grown[:reached], self._ended[:reached], prior.ending[:reached], strict=True
+        ):
+            expected = (grown + ended) * share
+            off += ended - expected
+            variance += expected - expected * share
+        return off * off / (variance * self._weight) if variance > NOTHING * self._weight else 0.0
 
     def curve(self, prior: LifeCurve, prior_count: float) -> LifeCurve:
         """What was seen, and ``prior_count`` more that went as the prior has it."""
-        ending, end_mean = [], []
-        for grown, ended, size, alive, share, mean in zip(
-            self._grown, self._ended, self._ended_size, prior.alive, prior.ending, prior.end_mean, strict=True
-        ):
-            came = prior_count * alive
+        prior_weight, nothing, last = prior_count * self._weight, NOTHING * self._weight, len(self._edges) - 1
+        ending, end_mean, expected = [*prior.ending], [*prior.end_mean], [*prior.expected, 0.0]
+        for bucket in range(self._reached - 1, -1, -1):  # beyond, all is as the prior has it
+            ended, share, mean = self._ended[bucket], ending[bucket], end_mean[bucket]
+            came = prior_weight * prior.alive[bucket]
             ends = ended + came * share
-            left = ended + grown + came
-            ending.append(ends / left if left > NOTHING else share)
-            end_mean.append((size + came * share * mean) / ends if ends > NOTHING else mean)
-        ending[-1] = 1.0
-        return life_curve(self._edges, ending, end_mean)
+            left = ended + self._grown[bucket] + came
+            if ends > nothing:
+                mean = end_mean[bucket] = (self._ended_size[bucket] + came * share * mean) / ends
+            if left > nothing and bucket != last:
+                share = ending[bucket] = ends / left
+            expected[bucket] = share * mean + (1 - share) * expected[bucket + 1]
+        expected.pop()
+        return LifeCurve(self._edges, alive_of(ending), ending, end_mean, expected)

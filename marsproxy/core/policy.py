@@ -15,9 +15,10 @@ counted session has no turn waiting.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 from typing import assert_never
 
-from marsproxy.core.admission import HeldTurn, HoldQueue
+from marsproxy.core.admission import HoldQueue
 from marsproxy.core.budgets import Budgets
 from marsproxy.core.commands import (
     Command,
@@ -52,6 +53,7 @@ from marsproxy.core.evidence import TurnKind
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.gaps import Gaps
 from marsproxy.core.headroom import BackendState, ToolHosts
+from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.learned import LearnedForecast
 from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
@@ -59,8 +61,10 @@ from marsproxy.core.settings import PolicySettings
 
 MAX_YIELDING = 32
 """Overdue sessions that are asked for their places at a time."""
-RETURN_WORK_SHARE = 0.5
-"""Of a job that has begun, the share taken to be left."""
+RETURN_WORK_SHARE = 0.3
+"""Of a session's whole work, what a return is taken to have left (simulated: 0.2 to 1 are within 4 % of
+each other in mean JCT on interactive and mixed traffic; 0 costs 15 %, because a few large returns then go
+before many small sessions)."""
 
 
 @dataclass(slots=True)
@@ -133,7 +137,7 @@ class Policy:
                 self._budgets.observe(event, now, is_waited_for=bool(self.held))
                 self._may_admit = True
             case BackendUnreachable():
-                self.backends[event.backend].is_reachable = False
+                self._budgets.fleet.lost(event.backend)
                 self._may_admit = True
             case ToolObserved():
                 self._tool_observed(event, now)
@@ -408,15 +412,16 @@ class Policy:
             self._uncount(session, now)
             return
         session.gap_since_s = now
-        self._gaps.begin(session, event.command_digests, self._worth_keeping_s(session, now), now)
         if session.is_after_text and not self._expects_return(session):
+            self._gaps.begin(session, event.command_digests, None, now)
             self._rest(session, now)
         else:
+            self._gaps.begin(session, event.command_digests, self._worth_keeping_s(session, now), now)
             session.phase = Phase.TOOL_GAP
 
     def _worth_keeping_s(self, session: SessionState, now: float) -> float:
         """How long the session's place is worth more to it, in its gap, than to those who might wait."""
-        if not session.is_counted or not self._parts.gpu_budget:
+        if not self._parts.gpu_budget:
             return self._admission.idle_gap_s
         curve = self._forecast.gap_curve(session, session.gap_signature)
         return self._budgets.best_keep_s(session, curve, self._admission.idle_gap_s, now)
@@ -467,11 +472,11 @@ class Policy:
         self._may_admit = True
 
     def _tool_observed(self, event: ToolObserved, now: float) -> None:
-        self._gaps.observe(event, now)
-        if event.phase is ToolPhase.FINISHED and event.llm_session is not None:
+        session = self._gaps.observe(event, now)
+        if session is None and event.phase is ToolPhase.FINISHED and event.llm_session is not None:
             session = self.sessions.get(event.llm_session)
-            if session is not None:
-                self._forecast.tool_finished(session.family, event)
+        if session is not None:
+            self._forecast.tool_finished(session.family, event)
 
     def _session_ended(self, event: SessionEnded, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
@@ -509,14 +514,15 @@ class Policy:
 
     def _rearm(self, commands: list[Command]) -> None:
         """Ask to be called when the next thing falls due, unless that is already arranged."""
-        waiting_s = self.held.longest_waiting_s()
-        due = [
-            None if waiting_s is None else waiting_s + self._admission.max_hold_s,
-            self._gaps.next_over_s(),
-            self._gaps.next_overdue_s() if self.held else None,
-            self.sessions.next_expiry_s(),
-        ]
-        due_s = min((at_s for at_s in due if at_s is not None), default=None)
-        if due_s is not None and (self._timer_s is None or due_s < self._timer_s):
+        due_s = inf
+        if (waiting_s := self.held.longest_waiting_s()) is not None:
+            due_s = waiting_s + self._admission.max_hold_s
+            if (overdue_s := self._gaps.next_overdue_s()) is not None and overdue_s < due_s:
+                due_s = overdue_s
+        if (over_s := self._gaps.next_over_s()) is not None and over_s < due_s:
+            due_s = over_s
+        if (expiry_s := self.sessions.next_expiry_s()) is not None and expiry_s < due_s:
+            due_s = expiry_s
+        if due_s < (inf if self._timer_s is None else self._timer_s):
             self._timer_s = due_s
             commands.append(SetTimer(due_s))

@@ -47,17 +47,15 @@ def best_keep(gap: Curve, saved_s: float, tokens: int, price: float, longest_s: 
     Args:
         price: seconds lost per token and second held.
     """
-    best, held_s, last_s, last = DEMOTE, 0.0, 0.0, 0.0
-    for at_s, share in zip(gap.edges, gap.shares, strict=True):
-        held_s += (at_s - last_s) * (1 - (last + share) / 2)
-        cost_s = price * tokens * held_s
-        if at_s > longest_s or saved_s - cost_s < best.value_s:
+    best_s, best_value_s, token_price = 0.0, 0.0, price * tokens
+    for at_s, share, held_s in zip(gap.edges, gap.shares, gap.waited, strict=True):
+        cost_s = token_price * held_s
+        if at_s > longest_s or saved_s - cost_s < best_value_s:
             break
         value_s = share * saved_s - cost_s
-        if value_s > 0 and value_s >= best.value_s:
-            best = Keep(at_s, value_s)
-        last_s, last = at_s, share
-    return best
+        if value_s > 0 and value_s >= best_value_s:
+            best_s, best_value_s = at_s, value_s
+    return Keep(best_s, best_value_s)
 
 
 class ShadowPrice:

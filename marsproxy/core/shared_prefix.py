@@ -20,14 +20,17 @@ class SharedPrefixes:
         self._fixed: dict[tuple[str, str], int] = {}
         """Charged for a family on a backend: what was known when its first session was counted there."""
 
-    def learn(self, family: str, cached_tokens: int) -> None:
-        """A session's first turn found so much in the cache. Nothing found says only that it was gone."""
+    def learn(self, family: str, cached_tokens: int) -> bool:
+        """A session's first turn found so much in the cache. Nothing found says only that it was gone.
+        Whether what the family is taken to share has changed."""
         if cached_tokens <= 0:
-            return
+            return False
+        before = self.tokens(family)
         self._hits.setdefault(family, deque(maxlen=WINDOW)).append(cached_tokens)
         self._hits.move_to_end(family)
         if len(self._hits) > MAX_FAMILIES:
             self._hits.popitem(last=False)
+        return self.tokens(family) != before
 
     def tokens(self, family: str) -> int:
         hits = self._hits.get(family)

@@ -29,17 +29,19 @@ class ToolBudget:
         if hosts is None:
             return False
         return (
-            are_cores_busy(hosts, limits.tools_per_core)
+            are_full(hosts, limits.tools_per_core)
             or is_memory_short(hosts, limits.tool_memory_target)
             or (hosts.memory_pressure is not None and hosts.memory_pressure > limits.tool_pressure_limit)
         )
 
 
-def are_cores_busy(hosts: ToolHostsObserved, per_core: float) -> bool:
-    """Unknown is "no"."""
+def are_full(hosts: ToolHostsObserved, per_place: float) -> bool:
+    """Whether so many tools are there already that one more agent would only wait. What runs while others
+    wait is what the hosts have places for, be it for lack of cores or of memory. Unknown is "no"."""
     if hosts.cores is None or hosts.running is None or hosts.queued is None:
         return False
-    return hosts.running + hosts.queued >= per_core * hosts.cores
+    places = min(hosts.cores, max(1, hosts.running)) if hosts.queued else hosts.cores
+    return hosts.running + hosts.queued >= per_place * places
 
 
 def is_memory_short(hosts: ToolHostsObserved, target: float) -> bool:

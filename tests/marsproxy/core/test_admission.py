@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marsproxy.core.admission import MAX_SERVED_TENANTS, HeldTurn, HoldQueue, footprint
+from marsproxy.core.admission import MAX_SERVED_TENANTS, HoldQueue, footprint
+from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.priority import TurnClass
 
 WEIGHTS = {"light": 1.0, "heavy": 3.0}

@@ -8,7 +8,7 @@ from marsproxy.core.events import ToolHostsObserved
 from marsproxy.core.learned import LearnedForecast
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import AdmissionSettings
-from marsproxy.core.tool_budget import ToolBudget, are_cores_busy, is_memory_short
+from marsproxy.core.tool_budget import ToolBudget, are_full, is_memory_short
 
 SETTINGS = AdmissionSettings(
     tools_per_core=2.5, tool_memory_target=0.9, tool_pressure_limit=0.6, telemetry_stale_s=10.0
@@ -40,7 +40,7 @@ def budget_with(*reports: ToolHostsObserved) -> ToolBudget:
 )
 def test_cores_are_busy_when_running_and_queued_reach_so_many_each(running, queued, cores, is_busy):
     hosts = ToolHostsObserved(cores=cores, running=running, queued=queued)
-    assert are_cores_busy(hosts, per_core=2.5) is is_busy
+    assert are_full(hosts, per_place=2.5) is is_busy
     assert budget_with(hosts).is_busy(SESSION, 0.0) is is_busy
 
 
