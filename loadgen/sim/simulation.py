@@ -53,9 +53,17 @@ from marsproxy.core.events import (
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.scheduling import SchedulingPolicy
 
+OnEvent = Callable[[float, Event, list[Command]], None]
+"""Gets what the policy was told, when, and its commands."""
+
+
+MAX_TIMERS_AT_ONCE = 10_000
+"""Some policies do a bounded part of a long list at a time and go on at once; none needs so many times."""
+
 
 class SimulationStuckError(RuntimeError):
-    """Sessions are left and nothing is due: the policy holds turns and has asked for no timer."""
+    """Sessions are left and nothing is due, as the policy holds turns and has asked for no timer; or it asks
+    for one timer after the other, and nothing else ever comes."""
 
 
 class Simulation:
@@ -68,7 +76,7 @@ class Simulation:
         kv_tokens: int,
         *,
         on_session: Callable[[SessionRecord], None] = lambda _record: None,
-        on_event: Callable[[float, Event, list[Command]], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self.settings = settings
         self.policy = policy
@@ -87,6 +95,9 @@ class Simulation:
         self._on_event = on_event
         self._turn_numbers = count(1)
         self._timer_number = 0
+        self._timer_s: float | None = None
+        """When the last one fired, and how many did in that instant."""
+        self._timers_now = 0
         self._tokens_off = Random(f"tokens/{settings.seed}")
         self._telemetry = Telemetry(
             self.servers.values(),
@@ -135,7 +146,8 @@ class Simulation:
     # -- agents -----------------------------------------------------------------------------------
 
     def _start_next(self, now: float) -> None:
-        self._start(self._waiting.pop(), now)
+        if self._waiting:
+            self._start(self._waiting.pop(), now)
 
     def _start(self, session: Session, now: float) -> None:
         agent = Agent(session, now, tokens_off(self.settings.token_estimate, self._tokens_off))
@@ -219,7 +231,7 @@ class Simulation:
         del self._agents[agent.session.id]
         self.records.append(agent.record)
         self._on_session(agent.record)
-        if isinstance(self.settings.load, ClosedLoop) and self._waiting:
+        if isinstance(self.settings.load, ClosedLoop):
             self.agenda.add(now, self._start_next)
 
     # -- tools ------------------------------------------------------------------------------------
@@ -299,9 +311,17 @@ class Simulation:
     def _timer(self, number: int) -> Callable[[float], None]:
         def fire(now: float) -> None:
             if number == self._timer_number:
+                self._check_progress(now)
                 self.tell(TimerFired(), now)
 
         return fire
+
+    def _check_progress(self, now: float) -> None:
+        """A policy may ask for a timer at once, but not again and again."""
+        self._timers_now = self._timers_now + 1 if now == self._timer_s else 1
+        self._timer_s = now
+        if self._timers_now > MAX_TIMERS_AT_ONCE:
+            raise SimulationStuckError(f"timer after timer at {now:.3f} s, and time does not pass")
 
 
 def tool_observed(step: ToolStep, record: TurnRecord) -> ToolObserved:

@@ -16,7 +16,7 @@ class StepEnds:
         self._touched: dict[Server, None] = {}
 
     def touch(self, server: Server) -> None:
-        """It was given something, or its step is over: it may begin a step, or end the one it is in sooner."""
+        """It was given something, or its step is over: it may begin a step, or end its step sooner."""
         self._touched[server] = None
 
     def start(self, now: float) -> None:

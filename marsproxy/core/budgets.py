@@ -93,7 +93,6 @@ class Budgets:
         self._take(session, backend)
         size = session.charged_tokens + self.shared.of(session.family, backend.name)
         self._mean_size += (size - self._mean_size) * (0.05 if self._mean_size else 1.0)
-        self.tools.count(session)
 
     def recharge(self, session: SessionState) -> None:
         """Its context or its expectation changed."""
@@ -115,7 +114,6 @@ class Budgets:
             shared = self.shared.unfix(session.family, backend.name)
             backend.reserved_tokens -= shared
             backend.context_tokens -= shared
-        self.tools.uncount(session)
         self._note_idle(session, backend, now)
 
     def home_of(self, session: SessionState) -> BackendState:
@@ -126,6 +124,11 @@ class Budgets:
     def backend_of(self, session: SessionState) -> BackendState:
         assert session.backend is not None, "a counted session has a backend"
         return self.backends[session.backend]
+
+    def is_stranded(self, session: SessionState) -> bool:
+        """Whether a counted session's backend does not answer while another does."""
+        home = self.backend_of(session)
+        return not home.is_reachable and any(backend.is_reachable for backend in self.backends.values())
 
     def _take(self, session: SessionState, backend: BackendState) -> None:
         context = session.context_tokens
@@ -142,8 +145,7 @@ class Budgets:
 
     def relative_size(self, session: SessionState, context: int) -> float:
         """Its footprint over the mean of those admitted of late."""
-        peak = self._forecast.peak_tokens(session, self.fleet.largest_pool_tokens)
-        whole = footprint(context, peak, self._settings.growth_beta)
+        whole = self._footprint(session, context, self.fleet.largest_pool_tokens)
         return whole / self._mean_size if self._mean_size else 1.0
 
     def learn_shared(self, session: SessionState, cached_tokens: int) -> None:
@@ -162,9 +164,15 @@ class Budgets:
         self, session: SessionState, backend: BackendState, context: int, pool: int | None
     ) -> float:
         """The session's footprint without what it shares."""
-        peak = self._forecast.peak_tokens(session, pool)
-        whole = footprint(context, peak, self._settings.growth_beta)
+        whole = self._footprint(session, context, pool)
         return max(0.0, whole - self.shared.of(session.family, backend.name))
+
+    def _footprint(self, session: SessionState, context: int, pool: int | None) -> float:
+        """Of the session with that context: a forecast for a smaller one would be of a smaller session."""
+        before, session.context_tokens = session.context_tokens, context
+        peak = self._forecast.peak_tokens(session, pool)
+        session.context_tokens = before
+        return footprint(context, peak, self._settings.growth_beta)
 
     def _shared_on_top(self, session: SessionState, backend: BackendState) -> int:
         return 0 if session.family in backend.families else self.shared.tokens(session.family)
