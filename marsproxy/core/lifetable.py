@@ -20,9 +20,9 @@ Knows sizes only; whether they are tokens or seconds is the user's business.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from math import erf, exp, pi, sqrt
-from operator import mul
+from operator import mul, sub
 
 MEMORY = 30
 """Ends after which an end weighs 1/e (simulated runs: 30 follows drift without jumping about)."""
@@ -88,7 +88,7 @@ def life_curve(edges: Sequence[float], ending: Sequence[float], end_mean: Sequen
 
 def alive_of(ending: Sequence[float]) -> Sequence[float]:
     """Of all, the share that gets to the beginning of each bucket."""
-    return list(accumulate([1 - ends for ends in ending[:-1]], mul, initial=1.0))
+    return list(accumulate(map(sub, repeat(1.0), ending[:-1]), mul, initial=1.0))
 
 
 def rayleigh(edges: Sequence[float], mean: float) -> LifeCurve:
