@@ -50,8 +50,9 @@ fmt: $(STAMP)  ## format, and fix what can be fixed
 docs: $(STAMP)  ## the generated parts of the pages in docs/
 	$(BIN)/python docs/generate.py
 
-bench: $(STAMP)  ## what the proxy's own parts cost, in microseconds
+bench: $(STAMP)  ## what the proxy's own parts and the policy's decisions cost, in microseconds
 	$(BIN)/python tests/bench/parts.py
+	PYTHONPATH=. $(BIN)/python tests/bench/decisions.py
 
 SWEEP_OUT ?= out/sim-bench
 sim-bench: $(STAMP)  ## the full grid of simulated policies; TRACE=FILE for real sessions, goes on where it stopped
