@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 PEAK_WINDOW = 30
 """Finished sessions whose peaks are averaged (simulated runs: 30 follows drift without jumping about)."""
 MAX_FAMILIES = 1_000
+"""Families whose rates are remembered; the one that was quiet for longest goes first."""
 PRIOR_WEIGHT = 3
 """Finished sessions that the prior counts for: after ten the prior is a quarter of the estimate.
 
