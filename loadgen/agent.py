@@ -34,6 +34,8 @@ class Stage:
     """Send the session's id under this name."""
     overhead_tokens: int = 0
     """What a first prompt has beside its texts, so that they are shorter by that."""
+    turn_overhead_tokens: int = 0
+    """The same of each later turn."""
 
 
 class Agent:
@@ -49,6 +51,8 @@ class Agent:
         self._history = History(stage.options)
         self._headers = headers_of(stage, session)
         self._due_s = arrival_s
+        self._overhead_tokens = stage.overhead_tokens
+        """For which texts have not made room yet."""
 
     async def play(self) -> SessionRecord:
         """Plays the session to its end, or sets the record's ``error``; cancelled, it is left unfinished."""
@@ -71,12 +75,14 @@ class Agent:
         session = self._session
         if session.system_tokens:
             name = session.system_id or session.id
-            content = self._stage.text.system_prompt(name, session.system_tokens)
+            # Templates put the tools into the system message, so sessions that share it share them too.
+            content = self._stage.text.system_prompt(name, self._without_overhead(session.system_tokens))
             self._history.append({"role": "system", "content": content})
 
     async def _play_turn(self, number: int, turn: Turn) -> None:
-        overhead = self._stage.overhead_tokens if number == 1 else 0
-        text = self._stage.text.message(self._session.id, number, max(1, turn.new_tokens - overhead))
+        self._overhead_tokens += self._stage.turn_overhead_tokens if number > 1 else 0
+        tokens = self._without_overhead(turn.new_tokens)
+        text = self._stage.text.message(self._session.id, number, tokens)
         before = self._session.turns[number - 2] if number > 1 else None
         self._history.add_input(text, is_from_user=before is None or before.tool is None)
         record = TurnRecord(
@@ -130,6 +136,13 @@ class Agent:
         if turn.think_s:
             self._due_s += turn.think_s
             await asyncio.sleep(turn.think_s)
+
+    def _without_overhead(self, tokens: int) -> int:
+        """How long a text is to be, so that the prompt has the workload's tokens; what it is too short for
+        is left to the next."""
+        left = max(1, tokens - self._overhead_tokens)
+        self._overhead_tokens -= tokens - left
+        return left
 
     def _count(self, record: TurnRecord) -> None:
         self.record.turns_completed += 1

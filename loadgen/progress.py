@@ -7,7 +7,7 @@ from loadgen.records import SessionRecord, TurnRecord
 
 
 class RunProgress:
-    def __init__(self, title: str, sessions: int, console: Console) -> None:
+    def __init__(self, title: str, sessions: int, console: Console, *, counts_turns: bool = True) -> None:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -21,6 +21,7 @@ class RunProgress:
             disable=not console.is_terminal,
         )
         self._task: TaskID = self._bar.add_task(title, total=sessions, state="")
+        self._counts_turns = counts_turns
         self._turns = self._failed = self._running = 0
 
     def start(self) -> None:
@@ -44,5 +45,7 @@ class RunProgress:
         self._show()
 
     def _show(self) -> None:
-        failed = f", {self._failed} failed" if self._failed else ""
-        self._bar.update(self._task, state=f"{self._running} running, {self._turns} turns{failed}")
+        words = [f"{self._running} running", f"{self._turns} turns"] if self._counts_turns else []
+        if self._failed:
+            words.append(f"{self._failed} failed")
+        self._bar.update(self._task, state=", ".join(words))

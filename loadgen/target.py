@@ -37,6 +37,8 @@ class Target:
     """Measured with the target's ``/tokenize``; else the usual four."""
     overhead_tokens: int
     """What the chat template and the declared tools add to a first prompt; 0 where it cannot be measured."""
+    turn_overhead_tokens: int = 0
+    """What the template adds to each later one, around the answer before and the new message."""
 
 
 def base_url(url: str) -> str:
@@ -51,8 +53,11 @@ def base_url(url: str) -> str:
 async def probe(http: httpx.AsyncClient, url: str, model: str | None, sample: str) -> Target:
     found = await choose_model(http, url, model)
     plain = await count_tokens(http, url, {"model": found.id, "prompt": sample, "add_special_tokens": False})
-    message = {"role": "user", "content": sample}
-    chat = await count_tokens(http, url, {"model": found.id, "messages": [message], "tools": TOOLS})
+    user, assistant = ({"role": role, "content": sample} for role in ("user", "assistant"))
+    chat, longer = [
+        await count_tokens(http, url, {"model": found.id, "messages": messages, "tools": TOOLS})
+        for messages in ([user], [user, assistant, user])
+    ]
     return Target(
         url=url,
         model=found.id,
@@ -60,6 +65,7 @@ async def probe(http: httpx.AsyncClient, url: str, model: str | None, sample: st
         chars_per_token=len(sample) / plain if plain else DEFAULT_CHARS_PER_TOKEN,
         is_calibrated=plain is not None,
         overhead_tokens=max(0, chat - plain) if chat and plain else 0,
+        turn_overhead_tokens=max(0, longer - chat - 2 * plain) if longer and chat and plain else 0,
     )
 
 

@@ -1,5 +1,6 @@
 """``loadgen simulate``: one run in virtual time, with the files and the report of a live one."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ from loadgen.options import LoadOptions, WorkloadOptions
 from loadgen.progress import RunProgress
 from loadgen.recorder import REPORT_FILE, Recorder
 from loadgen.report import write_report
-from loadgen.sim.run import Simulated, simulate
+from loadgen.sim.event_log import EventLogFile, header_of
+from loadgen.sim.run import Simulated, check, simulate
 from loadgen.sim.settings import SimulationSettings, Sizes, TokenEstimate
 from loadgen.sim.tool_hosts import Discipline, ToolHostShape
 
@@ -30,6 +32,8 @@ class ServerOptions:
     """Model that it serves."""
     kv_tokens: int | None = None
     """KV cache of each backend in tokens. Default: what fits beside the weights."""
+    host_kv_tokens: int = 0
+    """Host memory of each backend for KV that a policy swaps out, in tokens. 0: none, as stock vLLM."""
     backends: int = 1
     """How many of them."""
     hints: bool = True
@@ -82,6 +86,7 @@ def simulate_command(
     tools: ToolHostOptions | None = None,
     knowledge: KnowledgeOptions | None = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    event_log: Path | None = None,
 ) -> int:
     """Play a workload in virtual time: the policy of the proxy, a model of the engine and of the tool hosts.
 
@@ -92,6 +97,8 @@ def simulate_command(
     out
         Directory for turns.jsonl, sessions.jsonl, summary.json and report.html.
         Default: a new one below out/.
+    event_log
+        Directory for what the policy was told and its commands, as the proxy writes them.
     """
     opened = workload.open(workload.seed)
     load = load or LoadOptions()
@@ -107,6 +114,7 @@ def simulate_command(
         hardware=server.hardware,
         model=server.model,
         kv_tokens=server.kv_tokens,
+        host_kv_tokens=server.host_kv_tokens,
         backends=server.backends,
         tools=tools.shape,
         max_batched_tokens=server.max_num_batched_tokens,
@@ -117,14 +125,17 @@ def simulate_command(
         sizes=knowledge.sizes,
         size_factor=knowledge.size_factor,
     )
+    check(settings, opened)
     out_dir = out or Path("out") / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    with Recorder(out_dir) as recorder:
-        progress = RunProgress(policy, len(opened.sessions), Console(stderr=True))
+    with ExitStack() as stack:
+        on_event = None
+        if event_log is not None:
+            on_event = stack.enter_context(EventLogFile(event_log, header_of(settings))).record
+        recorder = stack.enter_context(Recorder(out_dir))
+        progress = RunProgress(policy, len(opened.sessions), Console(stderr=True), counts_turns=False)
         progress.start()
-        try:
-            simulated = simulate(settings, opened, on_session=progress.session_ended)
-        finally:
-            progress.stop()
+        stack.callback(progress.stop)
+        simulated = simulate(settings, opened, on_session=progress.session_ended, on_event=on_event)
         write(simulated, recorder)
     write_report([out_dir], out_dir / REPORT_FILE)
     print_result(simulated, out_dir)

@@ -1,32 +1,35 @@
 """How long a session takes when it has server and tool host to itself: the yardstick of goodput."""
 
 from backend_patch.step_time import StepTime
+from loadgen.sim.settings import BLOCK_TOKENS
 from loadgen.workload import Session
 
-BLOCK_TOKENS = 16
 CHUNK_TOKENS = 8192
-"""As the simulated engine's defaults."""
+"""Most tokens of a step: the simulated engine's default."""
 
 
-def ideal_session_s(session: Session, step_time: StepTime) -> float:
-    """Seconds of its turns, tools and pauses in a row, every continuation warm."""
-    return sum(ideal_turns_s(session, step_time)) + sum(gap_s(session, i) for i in range(len(session.turns)))
+def ideal_session_s(session: Session, step_time: StepTime, chunk_tokens: int = CHUNK_TOKENS) -> float:
+    """Seconds from the first arrival to the last token: turns, tools and pauses in a row, every
+    continuation warm. What would follow the last turn is nobody's wait."""
+    turns_s = ideal_turns_s(session, step_time, chunk_tokens)
+    return sum(turns_s) + sum(gap_s(session, i) for i in range(len(session.turns) - 1))
 
 
 def ideal_work_s(session: Session, step_time: StepTime) -> float:
     """The same without the user's pauses."""
-    tools_s = sum(turn.tool.duration_s for turn in session.turns if turn.tool)
+    tools_s = sum(turn.tool.duration_s for turn in session.turns[:-1] if turn.tool)
     return sum(ideal_turns_s(session, step_time)) + tools_s
 
 
-def ideal_turns_s(session: Session, step_time: StepTime) -> list[float]:
+def ideal_turns_s(session: Session, step_time: StepTime, chunk_tokens: int = CHUNK_TOKENS) -> list[float]:
     turns_s = []
     cached, context = 0, session.system_tokens
     for turn in session.turns:
         prompt = context + turn.new_tokens
-        turns_s.append(prefill_s(cached, prompt, step_time) + decode_s(prompt, turn.output_tokens, step_time))
+        prefill = prefill_s(min(cached, whole_blocks(prompt)), prompt, step_time, chunk_tokens)
+        turns_s.append(prefill + decode_s(prompt, turn.output_tokens, step_time))
         context = prompt + turn.output_tokens
-        cached = context // BLOCK_TOKENS * BLOCK_TOKENS
+        cached = whole_blocks(context)
     return turns_s
 
 
@@ -35,11 +38,16 @@ def gap_s(session: Session, index: int) -> float:
     return (turn.tool.duration_s if turn.tool else 0.0) + (turn.think_s or 0.0)
 
 
-def prefill_s(cached: int, prompt: int, step_time: StepTime) -> float:
+def whole_blocks(tokens: int) -> int:
+    """Tokens of a text that can be cached: of its last one the KV is not computed, or not used."""
+    return (tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+
+
+def prefill_s(cached: int, prompt: int, step_time: StepTime, chunk_tokens: int = CHUNK_TOKENS) -> float:
     """Up to the first token, in chunks."""
     seconds = 0.0
     while cached < prompt:
-        chunk = min(CHUNK_TOKENS, prompt - cached)
+        chunk = min(chunk_tokens, prompt - cached)
         seconds += step_time.seconds([(cached, chunk)])
         cached += chunk
     return seconds

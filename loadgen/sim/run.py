@@ -11,8 +11,8 @@ from loadgen.provenance import commit, describe
 from loadgen.records import SessionRecord, TurnRecord
 from loadgen.sim.forecasts import ScaledForecast, TrueForecast, WithoutHistory
 from loadgen.sim.ideal import ideal_session_s, ideal_work_s
-from loadgen.sim.settings import SimulationSettings, Sizes
-from loadgen.sim.simulation import Simulation
+from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings, Sizes
+from loadgen.sim.simulation import OnEvent, Simulation
 from loadgen.source import Workload
 from loadgen.summary import summarise
 from loadgen.workload import Session
@@ -34,25 +34,32 @@ def simulate(
     workload: Workload,
     *,
     on_session: Callable[[SessionRecord], None] = lambda _record: None,
+    on_event: OnEvent | None = None,
 ) -> Simulated:
     """Play the workload in virtual time. Raises ``LoadgenError`` where it can never fit the server."""
     step_time = open_step_time(settings)
-    kv_tokens = step_time.default_kv_tokens if settings.kv_tokens is None else settings.kv_tokens
-    check_fits(workload, kv_tokens)
+    kv_tokens = check_fits(settings, workload, step_time)
     policy = make_policy(settings, workload.sessions, step_time)
-    simulation = Simulation(settings, workload.sessions, policy, step_time, kv_tokens, on_session=on_session)
+    simulation = Simulation(
+        settings, workload.sessions, policy, step_time, kv_tokens, on_session=on_session, on_event=on_event
+    )
     began_s = time.process_time()
     virtual_s = simulation.run()
     cpu_s = time.process_time() - began_s
-    ideals = {session.id: ideal_session_s(session, step_time) for session in workload.sessions}
-    for record in simulation.records:
-        record.ideal_s = ideals[record.session]
-    order = {session.id: i for i, session in enumerate(workload.sessions)}
-    sessions = sorted(simulation.records, key=lambda record: order[record.session])
+    sessions = in_order(simulation.records, workload.sessions)
+    for record, session in zip(sessions, workload.sessions, strict=True):
+        record.ideal_s = ideal_session_s(session, step_time, settings.max_batched_tokens)
     meta = meta_of(settings, workload, simulation, kv_tokens) | {
         "client": {"cpu_s": cpu_s, "virtual_s": virtual_s}
     }
     return Simulated(simulation.turns, sessions, summarise(simulation.turns, sessions, meta))
+
+
+def check(settings: SimulationSettings, workload: Workload) -> None:
+    """Raises what ``simulate`` would, before any file is made for it."""
+    step_time = open_step_time(settings)
+    check_fits(settings, workload, step_time)
+    make_policy(settings, workload.sessions, step_time)
 
 
 def open_step_time(settings: SimulationSettings) -> StepTime:
@@ -62,14 +69,25 @@ def open_step_time(settings: SimulationSettings) -> StepTime:
         raise LoadgenError(str(exc)) from exc
 
 
-def check_fits(workload: Workload, kv_tokens: int) -> None:
+def in_order(records: list[SessionRecord], sessions: list[Session]) -> list[SessionRecord]:
+    by_id = {record.session: record for record in records}
+    return [by_id[session.id] for session in sessions]
+
+
+def check_fits(settings: SimulationSettings, workload: Workload, step_time: StepTime) -> int:
+    """The KV cache of each backend in tokens; every session fits it."""
+    kv_tokens = step_time.default_kv_tokens if settings.kv_tokens is None else settings.kv_tokens
+    if kv_tokens < BLOCK_TOKENS:
+        raise LoadgenError(f"--model {settings.model} leaves no memory for a KV cache on {settings.hardware}")
+    room = kv_tokens // BLOCK_TOKENS * BLOCK_TOKENS
     for session in workload.sessions:
         tokens = session.system_tokens + sum(turn.new_tokens + turn.output_tokens for turn in session.turns)
-        if tokens > kv_tokens:
+        if tokens > room:
             raise LoadgenError(
                 f"session {session.id} grows to {tokens} tokens and never fits a KV cache of {kv_tokens}; "
                 "--max-context-tokens ends sessions before, --kv-tokens sets the cache"
             )
+    return kv_tokens
 
 
 def make_policy(

@@ -10,13 +10,11 @@ from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
 from loadgen.records import TurnRecord
-from loadgen.sim.settings import SimulationSettings
+from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings
 from loadgen.workload import Turn
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
 from marsproxy.core.events import BackendObserved, HintAnswered, TurnProgressed
 
-BLOCK_TOKENS = 16
-"""vLLM's default on CUDA."""
 PROGRESS_TOKENS = 256
 """Of an answer, between two reports on it: some seconds of decoding. A live proxy reports a stream every
 second; the policies that listen go by thresholds of thousands of tokens."""
@@ -81,8 +79,9 @@ class Server:
             prompt_tokens=turn.prompt_tokens,
             output_tokens=turn.turn.output_tokens,
             chain=turn.session_id,
-            shared_chain=turn.system_id,
-            shared_tokens=turn.system_tokens,
+            # A system prompt that nobody else has is part of the session's own text.
+            shared_chain=turn.system_id if turn.system_tokens else None,
+            shared_tokens=turn.system_tokens if turn.system_id is not None else 0,
             priority=command.priority,
             may_break_leases=command.may_break_leases,
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 
 from loadgen.arrivals import Load
 from loadgen.errors import LoadgenError
@@ -9,10 +10,12 @@ from loadgen.sim.tool_hosts import ToolHostShape
 from marsproxy.core.policies import PolicyKind, policy_kind
 from marsproxy.core.settings import AdmissionSettings, ConfigError, PolicySettings
 
+BLOCK_TOKENS = 16
+"""Tokens of a KV block: vLLM's default on CUDA."""
+
 ENDLESS_S = 86_400.0
 """How long a simulated client lets a turn be held: as long as the setting allows. Real clients give up
 after ten minutes and try again, which makes an overload worse for everybody; none of it is modelled."""
-
 
 PATIENT = PolicySettings(admission=AdmissionSettings(max_hold_s=ENDLESS_S))
 """The policy's defaults, for clients that wait."""
@@ -67,11 +70,18 @@ class SimulationSettings:
     """Name of the run in tables. Default: the policy's."""
 
     def __post_init__(self) -> None:
-        if self.backends < 1:
-            raise LoadgenError(f"--backends is {self.backends}; allowed: 1 or more")
-        if self.telemetry_interval_s <= 0:
+        for option, value, least in (
+            ("--backends", self.backends, 1),
+            ("--kv-tokens", self.kv_tokens, BLOCK_TOKENS),
+            ("--host-kv-tokens", self.host_kv_tokens, 0),
+            ("--max-num-batched-tokens", self.max_batched_tokens, 1),
+            ("--max-num-seqs", self.max_running, 1),
+        ):
+            if value is not None and value < least:
+                raise LoadgenError(f"{option} is {value}; allowed: {least} or more")
+        if not 0 < self.telemetry_interval_s < inf:
             raise LoadgenError("the telemetry interval must be above 0 seconds")
-        if self.telemetry_delay_s < 0 or self.size_factor <= 0:
+        if not 0 <= self.telemetry_delay_s < inf or not 0 < self.size_factor < inf:
             raise LoadgenError("the telemetry delay must be at least 0, the size factor above 0")
 
     @property

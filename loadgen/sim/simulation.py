@@ -23,6 +23,7 @@ from loadgen.sim.agenda import Agenda
 from loadgen.sim.agent import Agent, tokens_off
 from loadgen.sim.server import Server, SimTurn
 from loadgen.sim.settings import SimulationSettings
+from loadgen.sim.step_ends import StepEnds
 from loadgen.sim.telemetry import Telemetry
 from loadgen.sim.tool_hosts import ToolHosts, ToolStep, is_apart
 from loadgen.workload import Session
@@ -52,9 +53,17 @@ from marsproxy.core.events import (
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.scheduling import SchedulingPolicy
 
+OnEvent = Callable[[float, Event, list[Command]], None]
+"""Gets what the policy was told, when, and its commands."""
+
+
+MAX_TIMERS_AT_ONCE = 10_000
+"""Some policies do a bounded part of a long list at a time and go on at once; none needs so many times."""
+
 
 class SimulationStuckError(RuntimeError):
-    """Sessions are left and nothing is due: the policy holds turns and has asked for no timer."""
+    """Sessions are left and nothing is due, as the policy holds turns and has asked for no timer; or it asks
+    for one timer after the other, and nothing else ever comes."""
 
 
 class Simulation:
@@ -67,13 +76,14 @@ class Simulation:
         kv_tokens: int,
         *,
         on_session: Callable[[SessionRecord], None] = lambda _record: None,
-        on_event: Callable[[float, Event, list[Command]], None] | None = None,
+        on_event: OnEvent | None = None,
     ) -> None:
         self.settings = settings
         self.policy = policy
         self.turns: list[TurnRecord] = []
         self.records: list[SessionRecord] = []
         self.servers = {name: Server(name, settings, step_time, kv_tokens) for name in settings.backend_names}
+        self._steps = StepEnds(self.servers.values())
         self.hosts = ToolHosts(settings.tools)
         self.agenda = Agenda()
         self._turns: dict[str, SimTurn] = {}
@@ -85,6 +95,9 @@ class Simulation:
         self._on_event = on_event
         self._turn_numbers = count(1)
         self._timer_number = 0
+        self._timer_s: float | None = None
+        """When the last one fired, and how many did in that instant."""
+        self._timers_now = 0
         self._tokens_off = Random(f"tokens/{settings.seed}")
         self._telemetry = Telemetry(
             self.servers.values(),
@@ -118,32 +131,23 @@ class Simulation:
         return now
 
     def _next_s(self) -> float | None:
-        best = self.agenda.next_s
-        for server in self.servers.values():
-            ends_s = server.engine.step_ends_s
-            if ends_s is not None and (best is None or ends_s < best):
-                best = ends_s
-        change_s = self.hosts.next_change_s
-        if change_s is not None and (best is None or change_s < best):
-            best = change_s
-        return best
+        due = (self.agenda.next_s, self._steps.next_s, self.hosts.next_change_s)
+        return min((at_s for at_s in due if at_s is not None), default=None)
 
     def _happen(self, now: float) -> None:
-        for server in self.servers.values():
-            ends_s = server.engine.step_ends_s
-            if ends_s is not None and ends_s <= now:
-                self._step_ended(server, now)
+        for server in self._steps.due(now):
+            self._step_ended(server, now)
         change_s = self.hosts.next_change_s
         if change_s is not None and change_s <= now:
             self._tool_steps(self.hosts.advance(now), now)
         self.agenda.call_due(now)
-        for server in self.servers.values():
-            server.engine.start(now)
+        self._steps.start(now)
 
     # -- agents -----------------------------------------------------------------------------------
 
     def _start_next(self, now: float) -> None:
-        self._start(self._waiting.pop(), now)
+        if self._waiting:
+            self._start(self._waiting.pop(), now)
 
     def _start(self, session: Session, now: float) -> None:
         agent = Agent(session, now, tokens_off(self.settings.token_estimate, self._tokens_off))
@@ -227,7 +231,7 @@ class Simulation:
         del self._agents[agent.session.id]
         self.records.append(agent.record)
         self._on_session(agent.record)
-        if isinstance(self.settings.load, ClosedLoop) and self._waiting:
+        if isinstance(self.settings.load, ClosedLoop):
             self.agenda.add(now, self._start_next)
 
     # -- tools ------------------------------------------------------------------------------------
@@ -249,6 +253,7 @@ class Simulation:
     # -- engines ----------------------------------------------------------------------------------
 
     def _step_ended(self, server: Server, now: float) -> None:
+        self._steps.touch(server)
         first, last = server.finish_step()
         for turn in first:
             turn.record.first_token_s = now
@@ -279,17 +284,17 @@ class Simulation:
                 turn = self._turns[command.turn_id]
                 turn.record.held_s = now - turn.record.sent_s
                 turn.record.decision = command.decision
-                self.servers[command.backend].forward(turn, command, now)
+                self._touched(command.backend).forward(turn, command, now)
             case HoldTurn() | ForgetSession():
                 pass
             case RejectTurn():
                 self._refused(self._turns.pop(command.turn_id), command.reason, now)
             case HintKv():
-                return self.servers[command.backend].try_hint(command, now)
+                return self._touched(command.backend).try_hint(command, now)
             case Reprioritise():
                 turn = self._turns[command.turn_id]
                 if turn.server is not None:
-                    turn.server.try_reprioritise(turn, command.priority, now)
+                    self._touched(turn.server.name).try_reprioritise(turn, command.priority, now)
             case SetTimer():
                 self._timer_number += 1
                 self.agenda.add(command.at_s, self._timer(self._timer_number))
@@ -297,12 +302,26 @@ class Simulation:
                 assert_never(command)
         return None
 
+    def _touched(self, name: str) -> Server:
+        """The server, to which something is about to happen."""
+        server = self.servers[name]
+        self._steps.touch(server)
+        return server
+
     def _timer(self, number: int) -> Callable[[float], None]:
         def fire(now: float) -> None:
             if number == self._timer_number:
+                self._check_progress(now)
                 self.tell(TimerFired(), now)
 
         return fire
+
+    def _check_progress(self, now: float) -> None:
+        """A policy may ask for a timer at once, but not again and again."""
+        self._timers_now = self._timers_now + 1 if now == self._timer_s else 1
+        self._timer_s = now
+        if self._timers_now > MAX_TIMERS_AT_ONCE:
+            raise SimulationStuckError(f"timer after timer at {now:.3f} s, and time does not pass")
 
 
 def tool_observed(step: ToolStep, record: TurnRecord) -> ToolObserved:

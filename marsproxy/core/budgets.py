@@ -142,8 +142,7 @@ class Budgets:
 
     def relative_size(self, session: SessionState, context: int) -> float:
         """Its footprint over the mean of those admitted of late."""
-        peak = self._forecast.peak_tokens(session, self.fleet.largest_pool_tokens)
-        whole = footprint(context, peak, self._settings.growth_beta)
+        whole = self._footprint(session, context, self.fleet.largest_pool_tokens)
         return whole / self._mean_size if self._mean_size else 1.0
 
     def learn_shared(self, session: SessionState, cached_tokens: int) -> None:
@@ -162,9 +161,15 @@ class Budgets:
         self, session: SessionState, backend: BackendState, context: int, pool: int | None
     ) -> float:
         """The session's footprint without what it shares."""
-        peak = self._forecast.peak_tokens(session, pool)
-        whole = footprint(context, peak, self._settings.growth_beta)
+        whole = self._footprint(session, context, pool)
         return max(0.0, whole - self.shared.of(session.family, backend.name))
+
+    def _footprint(self, session: SessionState, context: int, pool: int | None) -> float:
+        """Of the session with that context: a forecast for a smaller one would be of a smaller session."""
+        before, session.context_tokens = session.context_tokens, context
+        peak = self._forecast.peak_tokens(session, pool)
+        session.context_tokens = before
+        return footprint(context, peak, self._settings.growth_beta)
 
     def _shared_on_top(self, session: SessionState, backend: BackendState) -> int:
         return 0 if session.family in backend.families else self.shared.tokens(session.family)

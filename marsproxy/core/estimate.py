@@ -1,20 +1,14 @@
-"""What is learned from the past: how large sessions of a family get, and how far byte estimates are off.
+"""What is learned from the past: whether sessions of a family come back, and how far byte estimates are off.
 
 A family is a group of sessions that look alike (same system prompt and tools). Everything here is a
 running figure over a bounded window; aborted and failed turns never reach it.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
-PEAK_WINDOW = 30
-"""Finished sessions whose peaks are averaged (simulated runs: 30 follows drift without jumping about)."""
+MAX_FAMILIES = 1_000
 MAX_FAMILIES = 1_000
 """Families whose rates are remembered; the one that was quiet for longest goes first."""
-PRIOR_WEIGHT = 3
-"""Finished sessions that the prior counts for: after ten the prior is a quarter of the estimate.
-
-Early finishers are the short ones, so their mean alone would be too low (policy lab, pitfall 6)."""
 COMEBACK_PRIOR_RESTS = 4.0
 """Rests that are supposed before any was seen, half of them with a return."""
 COMEBACK_WINDOW = 200.0
@@ -24,40 +18,6 @@ COMEBACK_LIKELY = 0.2
 their early end a few blocks of somebody else's."""
 RATIO_GAIN = 0.1
 """Weight of the newest turn in the token ratio: follows a new model within about twenty turns."""
-
-
-@dataclass(slots=True)
-class PeakWindow:
-    """The latest peaks of one family by session, and their sum."""
-
-    peaks: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    total_tokens: int = 0
-
-    def put(self, session_id: str, peak_tokens: int) -> None:
-        self.total_tokens += peak_tokens - self.peaks.pop(session_id, 0)
-        self.peaks[session_id] = peak_tokens
-        if len(self.peaks) > PEAK_WINDOW:
-            self.total_tokens -= self.peaks.popitem(last=False)[1]
-
-
-class PeakEstimator:
-    """Expected largest context of a session, per family, in tokens."""
-
-    def __init__(self) -> None:
-        self._windows: OrderedDict[str, PeakWindow] = OrderedDict()
-
-    def learn(self, family: str, session_id: str, peak_tokens: int) -> None:
-        """A session has come to rest. If it went on after an earlier rest, its newer peak replaces that."""
-        self._windows.setdefault(family, PeakWindow()).put(session_id, peak_tokens)
-        self._windows.move_to_end(family)
-        if len(self._windows) > MAX_FAMILIES:
-            self._windows.popitem(last=False)
-
-    def expected(self, family: str, prior_tokens: float) -> float:
-        """Mean of the family's latest peaks, drawn towards the prior while there are few."""
-        if (window := self._windows.get(family)) is None:
-            return prior_tokens
-        return (prior_tokens * PRIOR_WEIGHT + window.total_tokens) / (PRIOR_WEIGHT + len(window.peaks))
 
 
 class TokenRatio:

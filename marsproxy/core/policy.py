@@ -191,8 +191,11 @@ class Policy:
             self._hold(turn, now, commands)
 
     def _is_warm_return(self, turn: OpenTurn) -> bool:
-        """Of a rewritten history next to nothing is cached."""
+        """Of a rewritten history next to nothing is cached; and who waits beside an earlier turn of its
+        session waits with it."""
         if turn.turn_class is not TurnClass.RETURN or turn.arrival.kind is TurnKind.CONDENSED:
+            return False
+        if turn.session.held_turns:
             return False
         return self._parts.gpu_budget and self._budgets.is_warm(turn.session)
 

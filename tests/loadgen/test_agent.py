@@ -34,6 +34,7 @@ async def play(
     stream: bool = True,
     header: str | None = None,
     cancel_after_s: float | None = None,
+    **overheads: int,
 ) -> tuple[SessionRecord, list[TurnRecord]]:
     turns: list[TurnRecord] = []
     start = time.perf_counter()
@@ -52,6 +53,7 @@ async def play(
             clock=clock,
             on_turn=turns.append,
             session_header=header,
+            **overheads,
         )
         agent = Agent(stage, session, arrival_s=0.0)
         try:
@@ -251,3 +253,17 @@ class RecordedTools:
 
     async def close(self, session: str) -> None:
         self.closed.append(session)
+
+
+@pytest.mark.parametrize(
+    ("system_tokens", "lengths"), [(100, [60, 50, 40]), (30, [1, 39, 40]), (0, [10, 40])]
+)
+async def test_texts_make_room_for_what_the_template_adds(
+    model: FakeModel, system_tokens: int, lengths: list[int]
+) -> None:
+    """First in the system prompt, where templates put the tools; the rest is left to the next text."""
+    planned = Session("s", [Turn(50, 4), Turn(50, 4)], system_tokens=system_tokens)
+    await play(model, planned, overhead_tokens=40, turn_overhead_tokens=10)
+    sent = [each["content"] for each in model.chats[1]["messages"] if each["role"] != "assistant"]
+    texts = TextSource(0)
+    assert [len(text) / texts.chars_per_token for text in sent] == lengths

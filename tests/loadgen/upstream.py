@@ -57,6 +57,7 @@ class FakeModel(Fake):
     has_tokenize: bool = True
     chars_per_token: float = 5.0
     template_tokens: int = 40
+    turn_template_tokens: int = 9
     extra_headers: dict[str, str] = field(default_factory=dict)
     comment: bytes = b": held\n\n"
     chats: list[dict[str, Any]] = field(default_factory=list)
@@ -73,8 +74,9 @@ class FakeModel(Fake):
             case "POST", "/tokenize" if self.has_tokenize:
                 asked = msgspec.json.decode(body)
                 is_chat = "messages" in asked
-                text = asked["messages"][0]["content"] if is_chat else asked["prompt"]
-                count = round(len(text) / self.chars_per_token) + self.template_tokens * is_chat
+                texts = [each["content"] for each in asked["messages"]] if is_chat else [asked["prompt"]]
+                count = sum(round(len(text) / self.chars_per_token) for text in texts)
+                count += self.template_tokens * is_chat + self.turn_template_tokens * (len(texts) // 2)
                 await reply(send, 200, {"count": count})
             case "GET", "/metrics":
                 await reply(send, 200, METRICS, {"content-type": "text/plain"})

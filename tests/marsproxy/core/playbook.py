@@ -179,6 +179,14 @@ class Playbook:
         return "\n".join([complaint, "", "the transcript so far:", *self._transcript[-30:]])
 
 
+def full_playbook(**changes: Any) -> Playbook:
+    """Six sessions of 15,000 tokens each: not one more fits."""
+    book = Playbook(**changes)
+    for name in "abcdef":
+        book.at(1, arrives(f"{name}1"), goes(f"{name}1"))
+    return book
+
+
 # -- words for events and commands ----------------------------------------------------------------
 
 

@@ -1,47 +1,12 @@
 """What the estimators learn, how fast, and how much they remember."""
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from marsproxy.core.estimate import MAX_FAMILIES, PEAK_WINDOW, PeakEstimator, ReturnRate, TokenRatio
-
-
-def test_an_unknown_family_is_expected_to_be_like_the_prior():
-    assert PeakEstimator().expected("family", 35_000) == 35_000
-
-
-def test_the_prior_weighs_as_much_as_three_sessions():
-    peaks = PeakEstimator()
-    for number in range(9):
-        peaks.learn("family", f"s{number}", 1_000)
-    assert peaks.expected("family", 5_000) == (3 * 5_000 + 9 * 1_000) / 12
-
-
-def test_a_newer_peak_of_a_session_replaces_its_older_one():
-    peaks = PeakEstimator()
-    peaks.learn("family", "s", 1_000)
-    peaks.learn("family", "s", 9_000)
-    assert peaks.expected("family", 1_000) == (3 * 1_000 + 9_000) / 4
-
-
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 100_000)), max_size=100))
-def test_only_the_latest_sessions_count(learned):
-    peaks, latest = PeakEstimator(), {}
-    for number, peak_tokens in learned:
-        peaks.learn("family", f"s{number}", peak_tokens)
-        latest.pop(number, None)
-        latest[number] = peak_tokens
-    window = list(latest.values())[-PEAK_WINDOW:]
-    assert peaks.expected("family", 20_000) == (3 * 20_000 + sum(window)) / (3 + len(window))
-
-
-def test_families_are_bounded_and_the_quietest_goes_first():
-    peaks = PeakEstimator()
-    peaks.learn("first", "s", 1_000)
-    for number in range(MAX_FAMILIES):
-        peaks.learn(f"family-{number}", "s", 1_000)
-    assert peaks.expected("first", 9_000) == 9_000
-    assert peaks.expected("family-0", 9_000) < 9_000
+from marsproxy.core.estimate import (
+    COMEBACK_WINDOW,
+    MAX_FAMILIES,
+    ComebackRate,
+    ReturnRate,
+    TokenRatio,
+)
 
 
 def test_the_ratio_comes_to_what_usage_says():
@@ -80,3 +45,56 @@ def test_return_rates_are_bounded():
     for number in range(MAX_FAMILIES):
         rate.learn(f"family-{number}", has_returned=False)
     assert not rate.is_return_likely("first")
+
+
+# -- coming back at all ---------------------------------------------------------------------------
+
+
+def test_a_comeback_is_likely_until_it_has_shown_otherwise():
+    """Four rests with two returns are supposed, so the seventh rest without a return is one too many."""
+    rate = ComebackRate()
+    assert rate.is_likely("family")
+    likely = []
+    for _ in range(7):
+        rate.rested("family")
+        likely.append(rate.is_likely("family"))
+    assert likely == [True] * 6 + [False]
+    assert rate.is_likely("other")
+
+
+def test_one_comeback_in_four_is_enough():
+    rate = ComebackRate()
+    for number in range(1_000):
+        rate.rested("family")
+        if number % 4 == 0:
+            rate.came_back("family")
+    assert rate.is_likely("family")
+
+
+def test_what_was_long_ago_fades():
+    rate = ComebackRate()
+    for _ in range(2_000):
+        rate.rested("family")
+    rested = 0
+    while not rate.is_likely("family"):
+        rate.rested("family")
+        rate.came_back("family")
+        rested += 1
+    assert rested <= COMEBACK_WINDOW / 2
+
+
+def test_comebacks_of_families_that_never_rested_are_not_counted():
+    rate = ComebackRate()
+    rate.came_back("family")
+    for _ in range(7):
+        rate.rested("family")
+    assert not rate.is_likely("family")
+
+
+def test_comeback_rates_are_bounded():
+    rate = ComebackRate()
+    for _ in range(7):
+        rate.rested("first")
+    for number in range(MAX_FAMILIES):
+        rate.rested(f"family-{number}")
+    assert rate.is_likely("first")

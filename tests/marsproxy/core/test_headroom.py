@@ -1,9 +1,11 @@
 """What is known of the machines, and when it counts as unknown again."""
 
+from dataclasses import replace
+
 import pytest
 
 from marsproxy.core.events import BackendObserved, ToolHostsObserved
-from marsproxy.core.headroom import BackendState, ToolHosts
+from marsproxy.core.headroom import MAX_TOOL_HOSTS, BackendState, ToolHosts
 from marsproxy.core.sessions import SessionState
 
 
@@ -33,6 +35,16 @@ def test_an_unreachable_backend_is_known_again_with_the_next_reading():
     assert backend.known_pool_tokens(1.0, stale_s=10.0) == 1_000
 
 
+def test_an_engine_is_believed_about_hints_with_each_reading():
+    """It may have been started anew without the patch."""
+    backend = BackendState("gpu")
+    assert not backend.takes_hints
+    backend.observe(BackendObserved("gpu", takes_hints=True), now=0.0)
+    assert backend.takes_hints
+    backend.observe(BackendObserved("gpu"), now=1.0)
+    assert not backend.takes_hints
+
+
 def test_a_session_is_charged_and_released_once():
     backend, session = BackendState("gpu"), SessionState("a", "", "family", 0.0, 0.0)
     backend.charge(session)
@@ -41,24 +53,64 @@ def test_a_session_is_charged_and_released_once():
     assert (session.is_counted, session.backend, list(backend.counted)) == (False, "gpu", [])
 
 
-@pytest.mark.parametrize(
-    ("running", "queued", "cores", "is_busy"),
-    [
-        (9, 0, 4.0, False),
-        (10, 0, 4.0, True),
-        (4, 6, 4.0, True),
-        (0, 0, 4.0, False),
-        (None, 6, 4.0, False),
-        (100, None, 4.0, False),
-        (100, 100, None, False),
-    ],
-)
-def test_tool_hosts_are_busy_when_running_and_queued_reach_so_many_per_core(running, queued, cores, is_busy):
+# -- tool hosts -----------------------------------------------------------------------------------
+
+KNOWN = ToolHostsObserved(4.0, 3, 1, 500, "one", 1_000, 0.1, 0.2, 0.5)
+
+
+def hosts_of(*reports: ToolHostsObserved, now: float = 0.0) -> ToolHosts:
     hosts = ToolHosts()
-    hosts.observe(ToolHostsObserved(cores=cores, running=running, queued=queued), now=0.0)
-    assert hosts.are_busy(10.0, per_core=2.5, stale_s=10.0) is is_busy
-    assert not hosts.are_busy(10.1, per_core=2.5, stale_s=10.0)
+    for report in reports:
+        hosts.observe(report, now)
+    return hosts
 
 
-def test_tool_hosts_never_heard_of_are_not_busy():
-    assert not ToolHosts().are_busy(0.0, per_core=2.5, stale_s=10.0)
+def test_hosts_never_heard_of_are_unknown():
+    hosts = ToolHosts()
+    assert (hosts.last, hosts.fresh(0.0, stale_s=10.0), hosts.observed_at_s) == (None, None, 0.0)
+
+
+def test_of_several_hosts_amounts_are_added_and_pressure_is_the_worst():
+    hosts = hosts_of(KNOWN, ToolHostsObserved(8.0, 1, 0, 700, "two", 2_000, 0.3, 0.1, 0.2))
+    assert hosts.last == ToolHostsObserved(12.0, 4, 1, 1_200, "", 3_000, 0.3, 0.2, 0.5)
+
+
+def test_the_newest_report_of_a_host_replaces_the_one_before():
+    hosts = hosts_of(KNOWN, replace(KNOWN, running=7))
+    assert hosts.last == replace(KNOWN, running=7)
+
+
+@pytest.mark.parametrize("name", ["cores", "running", "queued", "memory_available_mb", "memory_total_mb"])
+def test_an_amount_that_one_host_does_not_tell_is_unknown_for_all(name: str):
+    """Not zero: the sum of the others would say that there is less than there is."""
+    hosts = hosts_of(KNOWN, replace(KNOWN, host="two", **{name: None}))
+    assert hosts.last is not None
+    assert getattr(hosts.last, name) is None
+
+
+@pytest.mark.parametrize("name", ["cpu_pressure", "memory_pressure", "queue_wait_s"])
+def test_pressure_is_known_when_one_host_tells_it(name: str):
+    untold = replace(KNOWN, host="two", **{name: None})
+    both = hosts_of(KNOWN, untold).last
+    assert both is not None
+    assert getattr(both, name) == getattr(KNOWN, name)
+    neither = hosts_of(untold, replace(untold, host="three")).last
+    assert neither is not None
+    assert getattr(neither, name) is None
+
+
+def test_a_host_that_fell_silent_is_left_out():
+    hosts = hosts_of(KNOWN)
+    hosts.observe(replace(KNOWN, host="two", running=9), 8.0)
+    assert hosts.observed_at_s == 8.0
+    assert hosts.fresh(10.1, stale_s=10.0) == replace(KNOWN, host="two", running=9)
+    assert hosts.fresh(18.0, stale_s=10.0) is not None
+    assert hosts.fresh(18.1, stale_s=10.0) is None
+
+
+def test_hosts_are_bounded_and_known_ones_are_still_heard():
+    hosts = hosts_of(*(replace(KNOWN, host=f"h{n}", running=1) for n in range(MAX_TOOL_HOSTS + 5)))
+    assert hosts.last is not None
+    assert hosts.last.running == MAX_TOOL_HOSTS
+    hosts.observe(replace(KNOWN, host="h0", running=2), 0.0)
+    assert hosts.last.running == MAX_TOOL_HOSTS + 1

@@ -1,6 +1,4 @@
-"""Who may start: the KV budget, the order of those who wait, the fixed cap, the tools' gate."""
-
-from typing import Any
+"""Who may start: the KV budget, the fixed cap where it is unknown, warm returns, side calls."""
 
 import pytest
 
@@ -8,12 +6,13 @@ from marsproxy.core.commands import Reason
 from marsproxy.core.events import BackendUnreachable
 from marsproxy.core.evidence import TurnKind
 from tests.marsproxy.core.playbook import (
+    ANY,
     Playbook,
-    aborts,
     answers,
     arrives,
     calls_tool,
     fails,
+    full_playbook,
     goes,
     reading,
     side_call,
@@ -22,12 +21,10 @@ from tests.marsproxy.core.playbook import (
 )
 
 
-def full_playbook(**changes: Any) -> Playbook:
-    """Six sessions of 15,000 tokens each: not one more fits."""
-    book = Playbook(**changes)
-    for name in "abcdef":
-        book.at(1, arrives(f"{name}1"), goes(f"{name}1"))
-    return book
+def flooded(book: Playbook, now: float) -> Playbook:
+    """Another session has filled the pool and is done: of what was idle before, nothing is left."""
+    book.at(now, arrives("flood1", tokens=90_000), goes("flood1"))
+    return book.at(now, answers("flood1", context=90_000))
 
 
 # -- the budget -----------------------------------------------------------------------------------
@@ -124,11 +121,12 @@ def test_a_session_larger_than_the_whole_pool_goes_when_nothing_is_counted():
 
 def test_a_return_is_charged_with_the_larger_of_what_is_known_and_what_it_brings():
     """What the decision looked at is what is taken: a second return must not be let in on the rest."""
-    book = Playbook()
+    book = Playbook(warm_share=1.0)
     for name in "ab":
         book.at(1, arrives(f"{name}1"), goes(f"{name}1")).at(1, answers(f"{name}1"))
-    book.at(2, arrives("a2", tokens=60_000), goes("a2", "return"))
-    book.at(2, arrives("b2", tokens=60_000), waits("b2"))
+    flooded(book, 2)
+    book.at(3, arrives("a2", tokens=60_000), goes("a2", "return"))
+    book.at(3, arrives("b2", tokens=60_000), waits("b2"))
 
 
 def test_a_condensed_session_is_charged_with_its_new_context():
@@ -147,8 +145,7 @@ def test_room_made_by_a_smaller_context_is_used():
         .at(1, arrives("a1", tokens=80_000), goes("a1"))
         .at(2, arrives("b1"), waits("b1"))
         .at(3, calls_tool("a1", context=80_000))
-        .at(4, arrives("a2", tokens=10_000, kind=TurnKind.CONDENSED), goes("a2", "continuation"))
-        .at(5, calls_tool("a2", context=10_000), goes("b1"))
+        .at(4, arrives("a2", tokens=10_000, kind=TurnKind.CONDENSED), goes("a2", "continuation"), goes("b1"))
     )
 
 
@@ -168,105 +165,6 @@ def test_a_session_without_a_finished_turn_says_nothing_about_sizes():
     for name in "abcd":  # 20,000 each
         book.at(2000, arrives(f"{name}1", tokens=100), goes(f"{name}1"))
     book.at(2000, arrives("e1", tokens=100), waits("e1"))
-
-
-# -- the order of those who wait ------------------------------------------------------------------
-
-
-def test_returns_go_before_new_sessions():
-    (
-        full_playbook()
-        .at(2, answers("a1"))
-        .at(2, arrives("g1"), goes("g1"))
-        .at(3, arrives("h1"), waits("h1", position=1))
-        .at(4, arrives("a2"), waits("a2", position=1))
-        .at(5, answers("b1"), goes("a2", "return"))
-        .at(6, answers("c1"), goes("h1"))
-    )
-
-
-def test_a_session_with_a_history_that_nobody_remembers_is_a_return():
-    (
-        full_playbook()
-        .at(2, arrives("h1"), waits("h1"))
-        .at(3, arrives("old9", kind=TurnKind.CONTINUATION), waits("old9", position=1))
-        .at(4, answers("b1"), goes("old9", "return"))
-    )
-
-
-def test_a_sub_agent_of_a_counted_parent_goes_before_new_sessions():
-    (
-        full_playbook()
-        .at(2, arrives("h1"), waits("h1"))
-        .at(3, arrives("sub1", parent_session_id="a"), waits("sub1", position=1))
-        .at(4, arrives("orphan1", parent_session_id="nobody"), waits("orphan1", position=3))
-        .at(5, answers("b1"), goes("sub1", "return"))
-        .at(6, answers("c1"), goes("h1"))
-    )
-
-
-def test_a_few_small_ones_may_pass_one_that_does_not_fit():
-    (
-        full_playbook()
-        .at(2, arrives("big1", tokens=40_000), waits("big1"))
-        .at(2, arrives("g1"), waits("g1", position=2))
-        .at(3, answers("a1"), goes("g1"))
-    )
-
-
-def test_only_the_first_few_are_tried():
-    """One large head, three large ones behind it, and a small fifth that would fit."""
-    book = full_playbook()
-    for position, name in enumerate(["p", "q", "r", "s"], start=1):
-        book.at(2, arrives(f"{name}1", tokens=40_000), waits(f"{name}1", position=position))
-    book.at(2, arrives("g1"), waits("g1", Reason.BEHIND_OTHERS, position=5))
-    book.at(3, answers("a1"))
-
-
-def test_nobody_passes_a_turn_that_was_passed_often_enough():
-    book = full_playbook(max_overtakes=2)
-    book.at(2, arrives("big1", tokens=40_000), waits("big1"))
-    for position, name in enumerate(["g", "h", "i"], start=2):
-        book.at(2, arrives(f"{name}1"), waits(f"{name}1", position=position))
-    (
-        book.at(3, answers("a1"), goes("g1"))
-        .at(4, answers("b1"), goes("h1"))
-        .at(5, answers("c1"))
-        .at(6, answers("d1"))
-        .at(7, answers("e1"), goes("big1"))
-    )
-
-
-def test_a_return_that_keeps_arriving_does_not_starve_a_new_session():
-    """One place, and always a return waiting for it: after ten minutes the new session is in front."""
-    book = Playbook(max_hold_s=10_000.0)
-    book.at(1, arrives("a1", tokens=80_000), goes("a1")).at(1, arrives("new1"), waits("new1"))
-    for minute in range(1, 10):
-        holder, comer = f"r{minute - 1}-" if minute > 1 else "a", f"r{minute}-"
-        kind = TurnKind.CONTINUATION
-        book.at(60 * minute, arrives(f"{comer}1", tokens=80_000, kind=kind), waits(f"{comer}1"))
-        book.at(60 * minute + 1, answers(f"{holder}1", context=80_000), goes(f"{comer}1", "return"))
-    book.at(602, arrives("late1", tokens=80_000, kind=TurnKind.CONTINUATION), waits("late1", position=2))
-    book.at(603, answers("r9-1", context=80_000), goes("new1"))
-
-
-def test_two_first_turns_of_one_session_go_together():
-    """Best-of-n: when the session is admitted, its other turns are continuations, not further waiters."""
-    (
-        full_playbook()
-        .at(2, arrives("g1"), waits("g1"))
-        .at(2, arrives("h1"), waits("h1", position=2))
-        .at(2, arrives("g2"), waits("g2", position=3))
-        .at(3, answers("a1"), goes("g1"), goes("g2", "continuation"))
-    )
-
-
-def test_a_waiting_turn_that_gives_up_lets_the_next_be_tried():
-    book = full_playbook(look_ahead=0)
-    book.at(2, answers("a1"))
-    book.at(2, arrives("big1", tokens=40_000), waits("big1"))
-    book.at(2, arrives("g1"), waits("g1", Reason.BEHIND_OTHERS, position=2))
-    book.at(3, aborts("big1"), goes("g1"))
 
 
 # -- side calls -----------------------------------------------------------------------------------
@@ -336,106 +234,103 @@ def test_when_telemetry_comes_back_the_budget_counts_again():
     )
 
 
-def test_a_return_leaves_a_backend_that_cannot_be_reached():
+def test_old_readings_are_no_reason_to_wait_longer():
+    """Open, not shut: with the last word ten seconds old the fixed cap lets in who the budget kept out."""
     (
-        Playbook(backends=["one", "two"])
-        .at(1, arrives("a1"), goes("a1", backend="one"))
+        Playbook(telemetry_stale_s=10.0, idle_gap_s=1000.0)
+        .at(1, arrives("a1", tokens=90_000), goes("a1"))
+        .at(2, arrives("b1"), waits("b1"))
+        .at(10, calls_tool("a1", context=90_000))
+        .at(11, tools(0), goes("b1"))
+        .at(12, arrives("c1"), waits("c1", Reason.TELEMETRY_UNKNOWN))
+    )
+
+
+def test_where_nothing_is_counted_somebody_may_go_whatever_is_known():
+    """Neither a pool too small, nor a cap, nor readings that stay away keep the only session waiting."""
+    for pool_tokens in (None, 100):
+        book = Playbook(pool_tokens=pool_tokens, fallback_concurrency=1).at(1, tools(100))
+        book.at(2, arrives("a1", tokens=1_000_000), goes("a1"))
+        book.at(3, arrives("b1"), waits("b1", ANY))
+        book.at(4, answers("a1"), goes("b1"))
+
+
+# -- returns --------------------------------------------------------------------------------------
+
+
+def test_a_return_whose_blocks_should_still_be_there_goes_at_once_even_when_nothing_else_fits():
+    (
+        full_playbook()
         .at(2, answers("a1"))
-        .at(3, BackendUnreachable("one"))
-        .at(4, arrives("a2"), goes("a2", "return", backend="two"))
+        .at(2, arrives("g1"), goes("g1"))
+        .at(3, arrives("h1"), waits("h1"))
+        .at(4, arrives("a2"), goes("a2", "continuation"))
     )
 
 
-def test_sessions_spread_over_backends_and_stay_there():
-    (
-        Playbook(backends=["one", "two"])
-        .at(1, arrives("a1"), goes("a1", backend="one"))
-        .at(1, arrives("b1"), goes("b1", backend="two"))
-        .at(2, answers("b1"))
-        .at(2, calls_tool("a1"))
-        .at(3, arrives("a2"), goes("a2", "continuation", backend="one"))
-        .at(4, arrives("b2"), goes("b2", "return", backend="two"))
-    )
+@pytest.mark.parametrize(
+    ("computed", "decision"), [(10_000 + 7_500, "continuation"), (10_000 + 7_501, "return")]
+)
+def test_idle_blocks_last_until_the_rest_of_the_pool_and_half_of_them_were_computed_anew(computed, decision):
+    """75,000 tokens are counted, so what is computed goes first into the 10,000 that are free, then takes
+    the 15,000 of the session that has been idle for longest."""
+    book = full_playbook().at(2, answers("a1"))
+    book.at(3, calls_tool("b1", context=computed))
+    if decision == "continuation":
+        book.at(4, arrives("a2"), goes("a2", "continuation"))
+    else:
+        book.at(4, arrives("a2"), waits("a2"))
 
 
-def test_each_backend_has_its_own_budget():
-    book = Playbook(backends=["one", "two"])
-    for name, backend in zip("abcdefghijkl", ["one", "two"] * 6, strict=True):
-        book.at(1, arrives(f"{name}1"), goes(f"{name}1", backend=backend))
-    book.at(2, arrives("m1"), waits("m1")).at(3, answers("b1"), goes("m1", backend="two"))
+def test_cached_tokens_push_nothing_out():
+    book = full_playbook().at(2, answers("a1"))
+    book.at(3, calls_tool("b1", cached_tokens=14_000))
+    book.at(4, arrives("a2"), goes("a2", "continuation"))
 
 
-def test_a_larger_pool_takes_more_sessions():
-    book = Playbook(backends=["small", "large"], pool_tokens=None)
-    book.at(0, reading(40_000, "small")).at(0, reading(400_000, "large"))
-    backends = ["small", *["large"] * 10, "small"]
-    for name, backend in zip("abcdefghijkl", backends, strict=True):
-        book.at(1, arrives(f"{name}1"), goes(f"{name}1", backend=backend))
+def test_a_rewritten_history_is_cold():
+    book = full_playbook().at(2, answers("a1")).at(2, arrives("g1"), goes("g1"))
+    book.at(3, arrives("a2", kind=TurnKind.CONDENSED), waits("a2"))
 
 
-def test_a_backend_of_which_nothing_is_known_comes_after_one_with_room():
-    book = Playbook(backends=["dark", "seen"], pool_tokens=None).at(0, reading(backend="seen"))
-    for name, backend in zip("abc", ["dark", "seen", "seen"], strict=True):
-        book.at(1, arrives(f"{name}1"), goes(f"{name}1", backend=backend))
+# -- what a family shares -------------------------------------------------------------------------
 
 
-def test_a_side_call_follows_its_session_or_goes_where_the_fewest_are():
-    (
-        Playbook(backends=["one", "two"])
-        .at(1, arrives("a1"), goes("a1", backend="one"))
-        .at(2, side_call("title1"), goes("title1", "side", backend="two"))
-        .at(3, side_call("a2"), goes("a2", "side", backend="one"))
-        .at(4, BackendUnreachable("two"))
-        .at(5, side_call("title2"), goes("title2", "side", backend="one"))
-    )
+def test_what_a_family_shares_is_charged_once():
+    """Of 15,000 tokens 10,000 are everybody's, so sixteen sessions fit where there were six."""
+    book = Playbook().at(0, arrives("a1"), goes("a1")).at(0, answers("a1"))
+    book.at(1, arrives("b1"), goes("b1")).at(1, answers("b1", cached_tokens=10_000))
+    for name in "cdefghijklmnopqr":
+        book.at(2, arrives(f"{name}1"), goes(f"{name}1"))
+    book.at(2, arrives("s1"), waits("s1"))
+    assert book.policy.reserved_tokens(2) == {"gpu": 10_000 + 16 * 5_000}
 
 
-# -- tools ----------------------------------------------------------------------------------------
+def test_what_one_family_shares_says_nothing_of_another():
+    book = Playbook().at(0, arrives("a1"), goes("a1")).at(0, answers("a1", cached_tokens=10_000))
+    for name in "cdefgh":
+        book.at(2, arrives(f"{name}1", family="other"), goes(f"{name}1"))
+    book.at(2, arrives("i1", family="other"), waits("i1"))
 
 
-def test_busy_tool_hosts_keep_new_sessions_out_but_not_returns():
-    (
-        Playbook(tools_per_core=2.5)
-        .at(1, arrives("a1"), goes("a1"))
-        .at(1, arrives("b1"), goes("b1"))
-        .at(1, answers("b1"))
-        .at(2, tools(10, cores=4.0))
-        .at(3, arrives("c1"), waits("c1", Reason.TOOLS_BUSY))
-        .at(3, arrives("b2"), goes("b2", "return"))
-        .at(4, tools(9, cores=4.0), goes("c1"))
-    )
+def test_what_is_shared_stays_charged_while_one_of_the_family_is_counted():
+    book = Playbook().at(0, arrives("a1"), goes("a1")).at(0, answers("a1", cached_tokens=10_000))
+    book.at(1, arrives("b1"), goes("b1")).at(1, arrives("c1"), goes("c1"))
+    assert book.policy.reserved_tokens(1) == {"gpu": 20_000}
+    book.at(2, answers("b1", cached_tokens=10_000))
+    assert book.policy.reserved_tokens(2) == {"gpu": 15_000}
+    book.at(3, answers("c1", cached_tokens=10_000))
+    assert book.policy.reserved_tokens(3) == {"gpu": 0}
 
 
-@pytest.mark.parametrize("unknown", [tools(None), tools(100, cores=None)])
-def test_tool_hosts_of_which_nothing_is_known_are_not_busy(unknown: object):
-    (
-        Playbook()
-        .at(1, arrives("a1"), goes("a1"))
-        .at(2, unknown)  # type: ignore[arg-type]
-        .at(3, arrives("b1"), goes("b1"))
-    )
-
-
-def test_an_old_word_of_the_tool_hosts_counts_for_nothing():
-    (
-        Playbook(telemetry_stale_s=10.0, idle_gap_s=100.0)
-        .at(1, arrives("a1"), goes("a1"))
-        .at(2, tools(100))
-        .at(13, reading())
-        .at(13, arrives("b1"), goes("b1"))
-    )
-
-
-def test_busy_tool_hosts_never_keep_out_the_only_session():
-    Playbook().at(1, tools(100)).at(2, arrives("a1"), goes("a1")).at(
-        2, arrives("b1"), waits("b1", Reason.TOOLS_BUSY)
-    )
-
-
-def test_the_tools_are_everybodys_so_an_empty_backend_does_not_open_the_gate():
-    (
-        Playbook(backends=["one", "two"])
-        .at(1, arrives("a1"), goes("a1", backend="one"))
-        .at(2, tools(100))
-        .at(3, arrives("b1"), waits("b1", Reason.TOOLS_BUSY))
-    )
+@pytest.mark.parametrize(
+    ("kind", "decision"),
+    [(TurnKind.CONTINUATION, "return"), (TurnKind.CONDENSED, "return"), (TurnKind.RETRY, "new")],
+)
+def test_what_a_session_finds_of_its_own_is_not_shared(kind, decision):
+    """The proxy was started anew, or the turn is tried again: its own history is still in the cache."""
+    book = Playbook().at(0, arrives("old9", kind=kind), goes("old9", decision))
+    book.at(0, answers("old9", cached_tokens=14_000))
+    for name in "bcdefg":
+        book.at(1, arrives(f"{name}1"), goes(f"{name}1"))
+    book.at(1, arrives("h1"), waits("h1"))

@@ -39,8 +39,8 @@ class Crowd:
         self.admitted += going
 
 
-def crowd_beside_a_large_turn(kind: TurnKind, max_overtakes: int) -> Crowd:
-    book = Playbook(max_overtakes=max_overtakes, max_hold_s=86_400)
+def crowd_beside_a_large_turn(kind: TurnKind, max_overtakes: int, deadline_slack: float = 0.0) -> Crowd:
+    book = Playbook(max_overtakes=max_overtakes, max_hold_s=86_400, deadline_slack=deadline_slack)
     for name in "abcdef":
         book.at(1, arrives(f"{name}1"), goes(f"{name}1"))
     book.at(1, arrives("large1", tokens=80_000), waits("large1"))
@@ -60,15 +60,16 @@ def test_a_large_turn_goes_before_long_in_a_stream_of_small_new_sessions(comers_
 
 
 def test_a_large_turn_goes_in_a_stream_of_small_returns():
-    """They go before it by right, but only those that came within nine minutes after it."""
-    crowd = crowd_beside_a_large_turn(TurnKind.CONTINUATION, max_overtakes=4)
-    head_start_s = DELAY_S[TurnClass.NEW] - DELAY_S[TurnClass.RETURN]
+    """They are due before it by right, but only those that came before half of its work's slack was over."""
+    crowd = crowd_beside_a_large_turn(TurnKind.CONTINUATION, max_overtakes=4, deadline_slack=1.0)
+    (large,) = crowd.policy.held
+    assert large.deadline_s > 500
     for second in range(2, 1000):
         crowd.one_comes(second)
         crowd.one_leaves(second)
         if "large1" in crowd.admitted:
             break
-    assert head_start_s <= second <= head_start_s + 100
+    assert 400 <= second <= large.deadline_s
 
 
 def test_without_a_cap_on_overtaking_the_large_turn_would_still_wait():
@@ -111,5 +112,6 @@ def test_the_priority_of_a_turn_counts_from_its_sessions_first_arrival():
         .at(110, arrives("a2"), goes("a2", "continuation", priority=1_000))
         .at(120, arrives("b1"), goes("b1", priority=7_200))
         .at(130, answers("b1"))
-        .at(140, arrives("b2"), goes("b2", "return", priority=1_800))
+        .at(140, arrives("b2"), goes("b2", "continuation", priority=1_200))
+        .at(150, arrives("old9", kind=TurnKind.CONTINUATION), goes("old9", "return", priority=2_100))
     )

@@ -223,8 +223,10 @@ def test_a_peak_is_learned_once():
         turn_id = f"old-{number}-1"
         book.at(0, arrives(turn_id), goes(turn_id)).at(0, answers(turn_id))
     for number in range(30):
-        turn_id = f"today-{number}-1"
-        book.at(500, arrives(turn_id, tokens=80_000), goes(turn_id)).at(500, answers(turn_id, context=80_000))
+        name = f"today-{number}-"
+        book.at(500, arrives(f"{name}1"), goes(f"{name}1")).at(500, calls_tool(f"{name}1"))
+        book.at(500, arrives(f"{name}2", tokens=80_000), goes(f"{name}2", "continuation"))
+        book.at(500, answers(f"{name}2", context=80_000))
     (
         book.fires(1000, *[forgotten(f"old-{number}-") for number in range(40)])
         .at(1001, arrives("a1"), goes("a1"))

@@ -1,0 +1,85 @@
+"""When the tool hosts are too busy for one agent more."""
+
+from dataclasses import replace
+
+import pytest
+
+from marsproxy.core.events import ToolHostsObserved
+from marsproxy.core.learned import LearnedForecast
+from marsproxy.core.sessions import SessionState
+from marsproxy.core.settings import AdmissionSettings
+from marsproxy.core.tool_budget import ToolBudget, are_cores_busy, is_memory_short
+
+SETTINGS = AdmissionSettings(
+    tools_per_core=2.5, tool_memory_target=0.9, tool_pressure_limit=0.6, telemetry_stale_s=10.0
+)
+SESSION = SessionState("a", "", "family", 0.0, 0.0)
+IDLE = ToolHostsObserved(
+    cores=4.0, running=0, queued=0, memory_available_mb=900, memory_total_mb=1_000, memory_pressure=0.0
+)
+
+
+def budget_with(*reports: ToolHostsObserved) -> ToolBudget:
+    budget = ToolBudget(SETTINGS, LearnedForecast(SETTINGS))
+    for report in reports:
+        budget.hosts.observe(report, now=0.0)
+    return budget
+
+
+@pytest.mark.parametrize(
+    ("running", "queued", "cores", "is_busy"),
+    [
+        (9, 0, 4.0, False),
+        (10, 0, 4.0, True),
+        (4, 6, 4.0, True),
+        (0, 0, 4.0, False),
+        (None, 6, 4.0, False),
+        (100, None, 4.0, False),
+        (100, 100, None, False),
+    ],
+)
+def test_cores_are_busy_when_running_and_queued_reach_so_many_each(running, queued, cores, is_busy):
+    hosts = ToolHostsObserved(cores=cores, running=running, queued=queued)
+    assert are_cores_busy(hosts, per_core=2.5) is is_busy
+    assert budget_with(hosts).is_busy(SESSION, 0.0) is is_busy
+
+
+@pytest.mark.parametrize(
+    ("available", "total", "is_short"),
+    [
+        (100, 1_000, False),
+        (99, 1_000, True),
+        (0, 1_000, True),
+        (None, 1_000, False),
+        (0, None, False),
+        (0, 0, False),
+    ],
+)
+def test_memory_is_short_when_less_than_the_rest_of_the_target_is_left(available, total, is_short):
+    hosts = ToolHostsObserved(memory_available_mb=available, memory_total_mb=total)
+    assert is_memory_short(hosts, target=0.9) is is_short
+    assert budget_with(hosts).is_busy(SESSION, 0.0) is is_short
+
+
+@pytest.mark.parametrize(("pressure", "is_busy"), [(0.6, False), (0.61, True), (None, False)])
+def test_tools_that_wait_for_memory_are_a_reason_by_themselves(pressure, is_busy):
+    assert budget_with(replace(IDLE, memory_pressure=pressure)).is_busy(SESSION, 0.0) is is_busy
+
+
+def test_one_host_under_memory_pressure_is_enough():
+    """The next tool may land there."""
+    assert budget_with(IDLE, replace(IDLE, host="two", memory_pressure=0.9)).is_busy(SESSION, 0.0)
+
+
+def test_room_on_one_host_makes_up_for_another():
+    assert not budget_with(replace(IDLE, running=12), replace(IDLE, host="two")).is_busy(SESSION, 0.0)
+
+
+def test_hosts_never_heard_of_are_no_reason_to_wait():
+    assert not budget_with().is_busy(SESSION, 0.0)
+
+
+def test_neither_are_hosts_not_heard_of_lately():
+    budget = budget_with(replace(IDLE, running=100))
+    assert budget.is_busy(SESSION, 10.0)
+    assert not budget.is_busy(SESSION, 10.1)
