@@ -93,7 +93,6 @@ class Budgets:
         self._take(session, backend)
         size = session.charged_tokens + self.shared.of(session.family, backend.name)
         self._mean_size += (size - self._mean_size) * (0.05 if self._mean_size else 1.0)
-        self.tools.count(session)
 
     def recharge(self, session: SessionState) -> None:
         """Its context or its expectation changed."""
@@ -115,7 +114,6 @@ class Budgets:
             shared = self.shared.unfix(session.family, backend.name)
             backend.reserved_tokens -= shared
             backend.context_tokens -= shared
-        self.tools.uncount(session)
         self._note_idle(session, backend, now)
 
     def home_of(self, session: SessionState) -> BackendState:
@@ -126,6 +124,11 @@ class Budgets:
     def backend_of(self, session: SessionState) -> BackendState:
         assert session.backend is not None, "a counted session has a backend"
         return self.backends[session.backend]
+
+    def is_stranded(self, session: SessionState) -> bool:
+        """Whether a counted session's backend does not answer while another does."""
+        home = self.backend_of(session)
+        return not home.is_reachable and any(backend.is_reachable for backend in self.backends.values())
 
     def _take(self, session: SessionState, backend: BackendState) -> None:
         context = session.context_tokens

@@ -173,7 +173,7 @@ class Policy:
         self._returned(session, now)
         context = self._budgets.context_of(event, session)
         self._forecast.turn_arrived(session, context, now)
-        if session.is_counted and self._must_pause(session, now):
+        if session.is_counted and (self._budgets.is_stranded(session) or self._must_pause(session, now)):
             self._uncount(session, now)
             self._advise(session, commands)
             turn.turn_class = TurnClass.RETURN
@@ -204,7 +204,8 @@ class Policy:
             self._forecast.gap_ended(session, session.gap_signature, now - session.gap_since_s)
             session.gap_since_s = None
         self._gaps.end(session)
-        if session.is_after_text:
+        if session.rests_after_text:
+            session.rests_after_text = False
             self._comebacks.came_back(session.family)
         self._learn_return(session, has_returned=True)
 
@@ -406,6 +407,7 @@ class Policy:
         session = turn.session
         session.gap_signature = event.tool_signature
         session.is_after_text = event.ending is Ending.FINISHED and event.tool_calls == 0
+        session.rests_after_text = session.is_after_text
         if session.is_after_text:
             self._comebacks.rested(session.family)
         if not self._may_come_back(session, event.ending):
@@ -484,6 +486,8 @@ class Policy:
             return
         session.is_over = True
         if not session.open_turns:
+            if not session.is_counted:
+                self._advise(session, commands)
             self._forget(session, now, commands)
         elif session.phase is Phase.TOOL_GAP:  # only side calls are left
             self._end_gap(session, now, commands)

@@ -71,6 +71,8 @@ class SessionState:
     """Tool whose run the session is waiting for, if the answer named one."""
     is_after_text: bool = False
     """The last answer called no tool, and nothing has come after it yet."""
+    rests_after_text: bool = False
+    """The same, however long ago."""
     goes_on_after_text: bool = False
     """It went on by itself the last time: an agent that acts through plain text."""
     is_over: bool = False

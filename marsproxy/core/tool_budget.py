@@ -1,7 +1,7 @@
 """The CPU side of admission: whether one more agent would only make the tools' queue longer.
 
-Owns the tool hosts' headroom and the memory that counted sessions are expected to need there. A host
-that nobody reports on is no reason to wait.
+Owns the tool hosts' headroom, and asks what memory a session's tools have needed so far. A host that
+nobody reports on is no reason to wait.
 """
 
 from marsproxy.core.events import ToolHostsObserved
@@ -17,12 +17,6 @@ class ToolBudget:
         self._forecast = forecast
         self.hosts = ToolHosts()
 
-    def count(self, session: SessionState) -> None:
-        pass
-
-    def uncount(self, session: SessionState) -> None:
-        pass
-
     def is_busy(self, session: SessionState, now: float) -> bool:
         limits = self._settings
         hosts = self.hosts.fresh(now, limits.telemetry_stale_s)
@@ -30,9 +24,13 @@ class ToolBudget:
             return False
         return (
             are_full(hosts, limits.tools_per_core)
-            or is_memory_short(hosts, limits.tool_memory_target)
+            or is_memory_short(hosts, limits.tool_memory_target, self._foreseen_mb(session))
             or (hosts.memory_pressure is not None and hosts.memory_pressure > limits.tool_pressure_limit)
         )
+
+    def _foreseen_mb(self, session: SessionState) -> float:
+        """Of one tool of the session, on average; 0 where nothing is known, as for a new family."""
+        return self._forecast.memory_mean_mb(None, session.family) or 0.0
 
 
 def are_full(hosts: ToolHostsObserved, per_place: float) -> bool:
@@ -44,7 +42,7 @@ def are_full(hosts: ToolHostsObserved, per_place: float) -> bool:
     return hosts.running + hosts.queued >= per_place * places
 
 
-def is_memory_short(hosts: ToolHostsObserved, target: float) -> bool:
+def is_memory_short(hosts: ToolHostsObserved, target: float, foreseen_mb: float) -> bool:
     if hosts.memory_available_mb is None or not hosts.memory_total_mb:
         return False
-    return hosts.memory_available_mb < (1 - target) * hosts.memory_total_mb
+    return hosts.memory_available_mb - foreseen_mb < (1 - target) * hosts.memory_total_mb

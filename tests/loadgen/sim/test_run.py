@@ -129,7 +129,10 @@ def test_the_same_seed_gives_the_same_records() -> None:
         ({"policy": "fastest"}, "--policy: 'fastest' is not known"),
         ({"hardware": "abacus"}, "unknown hardware profile 'abacus'; known: .*h100"),
         ({"model": "none"}, "unknown model profile 'none'"),
-        ({"kv_tokens": 1_500}, "session s0 grows to 1512 tokens and never fits a KV cache of 1500; .*--kv-tok"),
+        (
+            {"kv_tokens": 1_500},
+            "session s0 grows to 1512 tokens and never fits a KV cache of 1500; .*--kv-tok",
+        ),
         ({"policy": "fcfs", "sizes": Sizes.TRUE}, "--sizes and --size-factor are for mars; fcfs predicts"),
         ({"policy": "continuum", "size_factor": 2.0}, "continuum predicts in its own way"),
     ],

@@ -266,7 +266,7 @@ def test_where_the_pool_is_unknown_only_half_of_its_own_blocks_are_left_to_use()
 def test_nothing_is_warm_on_a_backend_that_cannot_be_reached():
     budgets = budgets_of()
     one = idle(budgets)
-    budgets.backends["gpu"].is_reachable = False
+    budgets.fleet.lost("gpu")
     assert not budgets.is_warm(one)
 
 

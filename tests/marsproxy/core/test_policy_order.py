@@ -5,6 +5,7 @@ from typing import Any
 
 from marsproxy.core.commands import ForwardTurn, Reason
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.policy import RETURN_WORK_SHARE
 from tests.marsproxy.core.playbook import (
     ANY,
     STEADY,
@@ -20,19 +21,20 @@ from tests.marsproxy.core.playbook import (
 )
 
 
-def test_a_cold_return_is_due_in_half_the_time_of_a_new_session():
-    """100 seconds of work at a slack of 1, so 50 seconds after it came: it passes who came before 52."""
+def test_a_cold_return_is_due_as_soon_as_if_it_had_come_with_what_is_left_of_its_work():
+    """100 seconds of work at a slack of 1: it passes a new session that came less than the rest before."""
+    comes_s = 3 + 100 * (1 - RETURN_WORK_SHARE)
     (
         full_playbook(deadline_slack=1.0, warm_share=1.0, idle_gap_s=1000.0)
         .at(2, answers("a1"))
         .at(2, arrives("g1"), goes("g1"))
         .at(2, calls_tool("b1"))
         .at(2, arrives("early1"), waits("early1"))
-        .at(60, arrives("late1"), waits("late1", position=2))
-        .at(61, arrives("a2"), waits("a2", position=2))
-        .at(62, answers("c1"), goes("early1"))
-        .at(63, answers("d1"), goes("a2", "return"))
-        .at(64, answers("e1"), goes("late1"))
+        .at(4, arrives("late1"), waits("late1", position=2))
+        .at(comes_s, arrives("a2"), waits("a2", position=2))
+        .at(101, answers("c1"), goes("early1"))
+        .at(102, answers("d1"), goes("a2", "return"))
+        .at(103, answers("e1"), goes("late1"))
     )
 
 
@@ -92,14 +94,15 @@ def test_returns_that_keep_arriving_do_not_starve_a_new_session():
     """One place, and every minute a return that is due before the new session: until they come too late."""
     book = Playbook(deadline_slack=6.0, max_hold_s=10_000.0)
     book.at(1, arrives("a1", tokens=80_000), goes("a1")).at(1, arrives("new1", tokens=80_000), waits("new1"))
-    holder = "a1"
-    for minute in range(1, 6):  # due 300 seconds after they came, the new session 600
+    holder, minute = "a1", 1
+    while 60 * minute + 600 * RETURN_WORK_SHARE < 601:
         comer = f"r{minute}-1"
         book.at(60 * minute, arrives(comer, tokens=80_000, kind=TurnKind.CONTINUATION), waits(comer))
         book.at(60 * minute + 1, answers(holder, context=80_000), goes(comer, "return"))
-        holder = comer
-    book.at(360, arrives("r6-1", tokens=80_000, kind=TurnKind.CONTINUATION), waits("r6-1", position=2))
-    book.at(361, answers(holder, context=80_000), goes("new1"))
+        holder, minute = comer, minute + 1
+    late = arrives("late9", tokens=80_000, kind=TurnKind.CONTINUATION)
+    book.at(60 * minute, late, waits("late9", position=2))
+    book.at(60 * minute + 1, answers(holder, context=80_000), goes("new1"))
 
 
 def test_two_first_turns_of_one_session_go_together():

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marsproxy.core.admission import HeldTurn, HoldQueue
+from marsproxy.core.admission import HoldQueue
 from marsproxy.core.commands import Command, ForwardTurn
 from marsproxy.core.events import TimerFired
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.priority import TICKS_PER_S, TurnClass
 from marsproxy.core.settings import Parts
 from tests.marsproxy.core.playbook import Foretold, Playbook, aborts, answers, arrives, calls_tool, reading

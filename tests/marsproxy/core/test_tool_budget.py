@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from marsproxy.core.events import ToolHostsObserved
+from marsproxy.core.events import ToolHostsObserved, ToolObserved, ToolPhase
 from marsproxy.core.learned import LearnedForecast
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import AdmissionSettings
-from marsproxy.core.tool_budget import ToolBudget, are_cores_busy, is_memory_short
+from marsproxy.core.tool_budget import ToolBudget, are_full, is_memory_short
 
 SETTINGS = AdmissionSettings(
     tools_per_core=2.5, tool_memory_target=0.9, tool_pressure_limit=0.6, telemetry_stale_s=10.0
@@ -40,7 +40,7 @@ def budget_with(*reports: ToolHostsObserved) -> ToolBudget:
 )
 def test_cores_are_busy_when_running_and_queued_reach_so_many_each(running, queued, cores, is_busy):
     hosts = ToolHostsObserved(cores=cores, running=running, queued=queued)
-    assert are_cores_busy(hosts, per_core=2.5) is is_busy
+    assert are_full(hosts, per_place=2.5) is is_busy
     assert budget_with(hosts).is_busy(SESSION, 0.0) is is_busy
 
 
@@ -57,8 +57,22 @@ def test_cores_are_busy_when_running_and_queued_reach_so_many_each(running, queu
 )
 def test_memory_is_short_when_less_than_the_rest_of_the_target_is_left(available, total, is_short):
     hosts = ToolHostsObserved(memory_available_mb=available, memory_total_mb=total)
-    assert is_memory_short(hosts, target=0.9) is is_short
+    assert is_memory_short(hosts, target=0.9, foreseen_mb=0.0) is is_short
     assert budget_with(hosts).is_busy(SESSION, 0.0) is is_short
+
+
+def test_the_memory_that_the_familys_tools_have_needed_is_foreseen():
+    hosts = ToolHostsObserved(memory_available_mb=300, memory_total_mb=1_000)
+    forecast = LearnedForecast(SETTINGS)
+    budget = ToolBudget(SETTINGS, forecast)
+    budget.hosts.observe(hosts, now=0.0)
+    assert not budget.is_busy(SESSION, 0.0)
+    for number in range(50):
+        forecast.tool_finished(
+            "family",
+            ToolObserved(f"x{number}", ToolPhase.FINISHED, "g", tool_signature="make", memory_peak_mb=400.0),
+        )
+    assert budget.is_busy(SESSION, 0.0)
 
 
 @pytest.mark.parametrize(("pressure", "is_busy"), [(0.6, False), (0.61, True), (None, False)])
