@@ -87,8 +87,8 @@ class AdmissionSettings:
     """Tools running and queued per core of the tool hosts up to which new sessions are admitted (lab: 2 to
     3 best, 1 costs up to 5 %)."""
     tool_memory_target: Annotated[float, Range(0.05, 1)] = 0.9
-    """Share of the tool hosts' memory in use up to which new sessions are admitted (chosen, not measured: a
-    tenth for what the tools of those already there will need)."""
+    """Share of the tool hosts' memory, used and foreseen, up to which new sessions are admitted (chosen, not
+    measured: a tenth for what the tools of those already there will need)."""
     tool_pressure_limit: Annotated[float, Range(0.01, 1)] = 0.6
     """Share of the last ten seconds in which some tool waited for memory, above which no new session is
     admitted (chosen, not measured)."""
