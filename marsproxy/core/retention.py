@@ -37,6 +37,7 @@ class Keep:
 
 
 DEMOTE = Keep(0.0, 0.0)
+"""What is worth nothing."""
 
 
 def best_keep(gap: Curve, saved_s: float, tokens: int, price: float, longest_s: float = inf) -> Keep:
