@@ -3,10 +3,12 @@
 ``Policy.handle(event, now)`` is the only thing that changes policy state. It returns the commands to
 enact; capacity is taken in the same call that grants it, so nothing can change its mind in between.
 
-What it decides, in this version: a continuation of a counted session goes at once; every other turn
-goes when its session's footprint fits the backend's KV budget and, for a new session, when the tool
-hosts have room; returns go before new sessions. Where telemetry is unknown a fixed cap on sessions
-takes the budget's place.
+What it decides: a continuation of a counted session goes at once, and so does a return whose blocks are
+still there. Every other turn waits, by virtual deadline, until its session's footprint fits a backend's
+KV budget and, for a new session, until the tool hosts have room. A counted session keeps its blocks in
+its gaps; one that is gone for longer than its place is worth gives it to the first who waits. Where
+telemetry is unknown a fixed cap on sessions takes the budget's place. ``docs/policy.md`` has the rules
+with their formulas.
 
 Two things hold after every call: a counted session has a turn in flight or sits in a tool gap, and a
 counted session has no turn waiting.
@@ -119,6 +121,10 @@ class Policy:
     def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to counted sessions, for each backend whose budget is known."""
         return self._budgets.loads(now)
+
+    def budget_tokens(self, now: float) -> dict[str, float]:
+        """Tokens that may be promised, on the same backends."""
+        return self._budgets.limits(now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         commands: list[Command] = []
