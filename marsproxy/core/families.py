@@ -48,8 +48,8 @@ class Part:
     """What the table must have been told for its curves to be made anew."""
 
     def curve(self, prior: LifeCurve) -> LifeCurve:
-        above = prior if self.whole is None else self.whole.curve(prior)
-        table = self.table
+        whole, table = self.whole, self.table
+        above = prior if whole is None else whole.curve(prior)
         if table.steps >= self.due_steps or table.ends >= self.due_ends or len(self.curves) > MAX_POOLS:
             self.curves.clear()
             self.due_steps = table.steps + 1 + table.steps_kept / REFRESH

@@ -7,6 +7,7 @@ for each turn that is tried would be most of what a decision costs. Must not kno
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Sequence
+from math import inf
 
 from marsproxy.core.events import BackendObserved
 from marsproxy.core.headroom import BackendState
@@ -33,6 +34,8 @@ class Fleet:
         self._changed: dict[str, None] = {}
         self._fresh: OrderedDict[str, BackendState] = OrderedDict()
         """By age of their readings, the oldest first."""
+        self._aged_s = -inf
+        """When they were last looked through for stale ones."""
 
     def changed(self, backend: BackendState) -> None:
         """Something was promised or given back."""
@@ -56,10 +59,12 @@ class Fleet:
         self.changed(backend)
 
     def roomiest(self, now: float) -> BackendState:
-        self._age(now)
-        for name in self._changed:
-            self._place(name, now)
-        self._changed.clear()
+        if now != self._aged_s:
+            self._age(now)
+        if self._changed:
+            for name in self._changed:
+                self._place(name, now)
+            self._changed.clear()
         return self._by_index[self._order[0][2]]
 
     def known_pool(self, backend: BackendState, now: float) -> int | None:
@@ -68,6 +73,7 @@ class Fleet:
 
     def _age(self, now: float) -> None:
         """Time alone makes a reading stale."""
+        self._aged_s = now
         while self._fresh:
             name, backend = next(iter(self._fresh.items()))
             if backend.is_fresh(now, self._stale_s):

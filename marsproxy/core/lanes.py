@@ -114,10 +114,13 @@ class Lanes:
         """Turns that go before it if each of the lanes takes turns with its own."""
         lane = self._by_tenant[held.tenant]
         rounds, order = bisect_left(lane.keys, held.key), lane.order
-        return sum(
-            length * len(orders) if length <= rounds else rounds * len(orders) + bisect_left(orders, order)
-            for length, orders in self._by_length.items()
-        )
+        ahead = 0
+        for length, orders in self._by_length.items():
+            if length <= rounds:
+                ahead += length * len(orders)
+            else:
+                ahead += rounds * len(orders) + bisect_left(orders, order)
+        return ahead
 
     def _list(self, lane: Lane) -> None:
         insort(self._by_length.setdefault(len(lane.turns), []), lane.order)

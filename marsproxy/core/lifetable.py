@@ -20,9 +20,9 @@ Knows sizes only; whether they are tokens or seconds is the user's business.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from math import erf, exp, pi, sqrt
-from operator import mul
+from operator import mul, sub
 
 MEMORY = 30
 """Ends after which an end weighs 1/e (simulated runs: 30 follows drift without jumping about)."""
@@ -88,7 +88,7 @@ def life_curve(edges: Sequence[float], ending: Sequence[float], end_mean: Sequen
 
 def alive_of(ending: Sequence[float]) -> Sequence[float]:
     """Of all, the share that gets to the beginning of each bucket."""
-    return list(accumulate([1 - ends for ends in ending[:-1]], mul, initial=1.0))
+    return list(accumulate(map(sub, repeat(1.0), ending[:-1]), mul, initial=1.0))
 
 
 def rayleigh(edges: Sequence[float], mean: float) -> LifeCurve:
@@ -182,24 +182,36 @@ class LifeTable:
         for grown, ended, share in zip(
             self._grown[:reached], self._ended[:reached], prior.ending[:reached], strict=True
         ):
-            expected = (grown + ended) * share
-            off += ended - expected
-            variance += expected - expected * share
+            if left := grown + ended:
+                expected = left * share
+                off += ended - expected
+                variance += expected - expected * share
         return off * off / (variance * self._weight) if variance > NOTHING * self._weight else 0.0
 
     def curve(self, prior: LifeCurve, prior_count: float) -> LifeCurve:
         """What was seen, and ``prior_count`` more that went as the prior has it."""
-        prior_weight, nothing, last = prior_count * self._weight, NOTHING * self._weight, len(self._edges) - 1
-        ending, end_mean, expected = [*prior.ending], [*prior.end_mean], [*prior.expected, 0.0]
-        for bucket in range(self._reached - 1, -1, -1):  # beyond, all is as the prior has it
-            ended, share, mean = self._ended[bucket], ending[bucket], end_mean[bucket]
-            came = prior_weight * prior.alive[bucket]
+        weight, nothing, reached = prior_count * self._weight, NOTHING * self._weight, self._reached
+        backwards = slice(reached - 1, None, -1) if reached else slice(0)
+        expected_after = prior.expected[reached] if reached < len(self._edges) else 0.0
+        ending, end_mean, expected = [], [], []
+        for grown, ended, ended_size, alive, share, mean in zip(
+            *(counts[backwards] for counts in (self._grown, self._ended, self._ended_size)),
+            *(known[backwards] for known in (prior.alive, prior.ending, prior.end_mean)),
+            strict=True,
+        ):
+            came = weight * alive
             ends = ended + came * share
-            left = ended + self._grown[bucket] + came
+            left = ended + grown + came
             if ends > nothing:
-                mean = end_mean[bucket] = (self._ended_size[bucket] + came * share * mean) / ends
-            if left > nothing and bucket != last:
-                share = ending[bucket] = ends / left
-            expected[bucket] = share * mean + (1 - share) * expected[bucket + 1]
-        expected.pop()
+                mean = (ended_size + came * share * mean) / ends
+            if left > nothing:
+                share = ends / left
+            expected_after = share * mean + (1 - share) * expected_after
+            ending.append(share)
+            end_mean.append(mean)
+            expected.append(expected_after)
+        # Beyond what was reached, all is as the prior has it.
+        ending = [*reversed(ending), *prior.ending[reached:]]
+        end_mean = [*reversed(end_mean), *prior.end_mean[reached:]]
+        expected = [*reversed(expected), *prior.expected[reached:]]
         return LifeCurve(self._edges, alive_of(ending), ending, end_mean, expected)

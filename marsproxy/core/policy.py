@@ -260,14 +260,16 @@ class Policy:
         self.held.add(held)
         session.held_turns.append(turn_id)
         session.phase = Phase.QUEUED
-        if self._may_admit or self.held.position(held) <= 1 + self._admission.look_ahead:
+        position = self.held.position(held)
+        if self._may_admit or position <= 1 + self._admission.look_ahead:
             self._drain(now, commands)
-        if turn_id not in session.held_turns:
-            return
+            if turn_id not in session.held_turns:
+                return
+            position = self.held.position(held)
         if len(self.held) > self._admission.max_held_turns:
             self._reject(turn, Reason.QUEUE_FULL, now, commands)
         else:
-            commands.append(HoldTurn(turn_id, held.reason, self.held.position(held)))
+            commands.append(HoldTurn(turn_id, held.reason, position))
 
     # -- admission --------------------------------------------------------------------------------
 

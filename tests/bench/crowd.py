@@ -30,7 +30,7 @@ from marsproxy.core.settings import AdmissionSettings, PolicySettings, SessionSe
 
 WORKING, COUNTED = 0.25, 0.20
 """Shares of the sessions: at work, and those of them that the pools have room for."""
-FOOTPRINT_TOKENS = 15_000
+FOOTPRINT_TOKENS = 11_000
 """About what one is charged; the pools follow from it."""
 LONGEST_TOKENS = 15_000
 """From which on a session is not taken up again."""
@@ -42,6 +42,8 @@ TURN_S, GAP_S = 6.0, 3.0
 SIGNATURES = ("bash", "edit", "grep", "pytest", "read", "search")
 COMMANDS = 300
 """Different ones: agents on one kind of task run much the same."""
+GATHERING_S = 600.0
+"""So that sessions do not all grow old at the same instant."""
 ENDLESS_S = 86_400.0
 
 
@@ -108,6 +110,7 @@ class Crowd:
         working = max(2, round(WORKING * self.shape.sessions))
         workers = [self._new_worker() for _ in range(working)]
         for i in range(self.shape.sessions - working):
+            self.now += GATHERING_S / self.shape.sessions
             self._leave_idle(workers[i % working])
         self._is_gathering = False
         for worker in workers:
@@ -251,8 +254,8 @@ class Crowd:
                 running=20,
                 queued=0,
                 host=f"host-{number}",
-                memory_available_mb=9,
-                memory_total_mb=10,
+                memory_available_mb=200_000,
+                memory_total_mb=256_000,
             )
         )
         self._later(1.0, lambda: self._read_host(number))
