@@ -4,6 +4,7 @@ A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`
 written by hand. ``tests/test_docs.py`` makes the same text and fails where a page says something else.
 """
 
+import ast
 import asyncio
 import json
 import re
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 from docstring_parser import parse_from_object
@@ -25,9 +27,11 @@ from gateway.tenants import Tenants
 from marsproxy.config import Config, live_policies
 from marsproxy.config_toml import to_toml
 from marsproxy.core.policies import POLICIES
+from marsproxy.core.settings import AdmissionSettings, Parts, SessionSettings
 from marsproxy.metrics import Metrics
 
 PAGES = Path(__file__).parent
+CORE = PAGES.parent / "marsproxy/core"
 GENERATED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 UNLABELLED = ("le", "quantile")
 """Labels that the format adds."""
@@ -51,6 +55,21 @@ def gateway_settings() -> str:
     return _table(("setting", "default", "what"), rows)
 
 
+def policy_settings() -> str:
+    sections = {"admission.": AdmissionSettings, "sessions.": SessionSettings, "parts.": Parts}
+    rows = (row for prefix, section in sections.items() for row in _settings_of(section, prefix=prefix))
+    return _table(("setting", "default", "what, and where it is from"), rows)
+
+
+def policy_constants() -> str:
+    rows = (
+        (module, f"`{name}`", f"`{value}`", text)
+        for module in sorted(policy_modules())
+        for name, value, text in constants_of((CORE / f"{module}.py").read_text("utf-8"))
+    )
+    return _table(("module", "constant", "value", "what, and where it is from"), rows)
+
+
 def proxy_metrics() -> str:
     metrics = Metrics(CollectorRegistry())
     metrics.decided("new")
@@ -67,6 +86,8 @@ def gateway_metrics() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "proxy-settings": proxy_settings,
     "policies": policies,
+    "policy-settings": policy_settings,
+    "policy-constants": policy_constants,
     "gateway-settings": gateway_settings,
     "proxy-metrics": proxy_metrics,
     "gateway-metrics": gateway_metrics,
@@ -95,11 +116,45 @@ async def _gateway_page() -> str:
             return gateway.metrics.exposition().decode()
 
 
-def _settings_of(section: type, but: str = "") -> Iterator[tuple[str, ...]]:
+def policy_modules(start: str = "policy") -> set[str]:
+    """Modules of the core that the policy is made of: all that it imports, and what they import."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += re.findall(
+                r"^from marsproxy\.core\.(\w+) import", (CORE / f"{module}.py").read_text("utf-8"), re.M
+            )
+    return found
+
+
+def constants_of(source: str) -> Iterator[tuple[str, str, str]]:
+    """Name, value and docstring of each constant at the top of a module; "" without a docstring."""
+    for statement, after in pairwise([*ast.parse(source).body, ast.Pass()]):
+        match statement:
+            case ast.Assign(targets=[target], value=value) if ast.unparse(target).isupper():
+                name, text = ast.unparse(target).strip("()"), ast.get_source_segment(source, value) or ""
+                yield name, " ".join(text.split()), _in_markdown(_docstring(after))
+
+
+def _docstring(statement: ast.stmt) -> str:
+    match statement:
+        case ast.Expr(value=ast.Constant(value=str(text))):
+            return text
+    return ""
+
+
+def _in_markdown(docstring: str) -> str:
+    return " ".join(docstring.replace("``", "`").split())
+
+
+def _settings_of(section: type, but: str = "", prefix: str = "") -> Iterator[tuple[str, ...]]:
     docs = {each.arg_name: each.description or "" for each in parse_from_object(section).params}
     for field in fields(section):
         if field.name != but:
-            yield f"`{field.name}`", _default(field.default), " ".join(docs[field.name].split())
+            yield f"`{prefix}{field.name}`", _default(field.default), _in_markdown(docs[field.name])
 
 
 def _default(value: object) -> str:

@@ -200,14 +200,13 @@ def show_state(policy: SchedulingPolicy, metrics: Metrics, config: Config, now: 
     stale_s = config.admission.telemetry_stale_s
     pools = {b.name: b.known_pool_tokens(now, stale_s) for b in policy.backends.values()}
     metrics.set_fallback_cap(None in pools.values())
-    reserved = policy.reserved_tokens(now)
+    reserved, budgets = policy.reserved_tokens(now), policy.budget_tokens(now)
     for backend in policy.backends.values():
         pool = pools[backend.name]
         shown = metrics.backend(backend.name)
         age_s = None if backend.observed_at_s is None else now - backend.observed_at_s
         shown.set_telemetry(age_s, is_fresh=backend.is_fresh(now, stale_s))
-        budget = None if pool is None else pool * config.admission.kv_target
-        shown.set_kv_tokens(reserved.get(backend.name), budget, pool)
+        shown.set_kv_tokens(reserved.get(backend.name), budgets.get(backend.name), pool)
 
 
 def _bearer(config: Config) -> Callable[[Request], Awaitable[None]]:

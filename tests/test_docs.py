@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from cyclopts import App
@@ -16,7 +17,7 @@ from cyclopts import App
 import gateway.__main__
 import loadgen.__main__
 import marsproxy.__main__
-from docs.generate import PARTS, generated
+from docs.generate import CORE, PARTS, constants_of, generated, policy_modules
 from gateway.app import make_app
 from gateway.config import ENV_PREFIX as GATEWAY_ENV_PREFIX
 from gateway.config import PROXY_TOKEN_ENV, TOKEN_ENV, TOKENS_ENV, URL_ENV, setting_names
@@ -29,10 +30,11 @@ from marsproxy.app import OWN_PATHS
 from marsproxy.config import Config, settings
 from marsproxy.config_sources import ENV_PREFIX
 from marsproxy.config_toml import to_toml
-from marsproxy.core.commands import Reason
-from marsproxy.core.events import Ending
+from marsproxy.core.commands import Command, Reason, Reprioritise
+from marsproxy.core.events import Ending, Event
 from marsproxy.core.evidence import Level, TurnKind
 from marsproxy.core.log_format import ENTRY_TYPES
+from marsproxy.core.policies import POLICIES
 from marsproxy.core.priority import TurnClass
 from marsproxy.core.sessions import Phase
 
@@ -167,7 +169,8 @@ def test_links_resolve(page: Path) -> None:
 def test_metrics_exist(page: Path) -> None:
     """By the names that a scraper sees."""
     known = metric_names() | {name + ending for name in metric_names() for ending in HISTOGRAM_ENDINGS}
-    assert set(re.findall(r"\bmars_[a-z_]*[a-z]\b", text_of(page))) - known <= NO_METRICS
+    named = set(re.findall(r"\bmars_[a-z_]*[a-z]\b", text_of(page)))
+    assert named - known - POLICIES.keys() <= NO_METRICS
 
 
 @every_page
@@ -201,6 +204,14 @@ def test_every_part_is_generated_somewhere() -> None:
     assert sorted(marked) == sorted(PARTS)
 
 
+def test_every_constant_of_the_policy_says_why() -> None:
+    """Where it is from, or that it was chosen."""
+    sources = [(CORE / f"{module}.py").read_text("utf-8") for module in policy_modules()]
+    reasons = {name: text for source in sources for name, _, text in constants_of(source)}
+    assert {"MEMORY_PRICE", "DELAY_S", "GAP_PRIOR"} <= reasons.keys()
+    assert [name for name, text in reasons.items() if not text] == []
+
+
 VOCABULARY = {
     "docs/http-api.md": [
         *OWN_PATHS,
@@ -217,6 +228,7 @@ VOCABULARY = {
     "docs/identity.md": [*(level.name.lower() for level in Level), *(kind.value for kind in TurnKind)],
     "docs/gateway.md": [state.value for state in ExecState],
     "docs/event-log.md": list(ENTRY_TYPES),
+    "docs/policy.md": [kind.__name__ for kind in get_args(Event | Command) if kind is not Reprioritise],
     "docs/load-generator.md": [
         *TurnRecord.__struct_fields__,
         *SessionRecord.__struct_fields__,

@@ -31,6 +31,8 @@ MEMORY_PRICE = 0.2
 """What a pool full of tokens is worth for a second, in seconds of prefill. A lost place costs more than
 its prefill: the turn queues again, and its prefill is in everybody's way (simulated: 1 costs 10 to 15 % on
 interactive and mixed traffic; 0.03 to 0.3 are equal within the noise of the seeds)."""
+MEAN_SIZE_GAIN = 0.05
+"""Weight of the session admitted last in the mean size: some twenty sessions are what is compared with."""
 BLOCK_SLACK_TOKENS = 32
 """A cached prefix ends with a whole block, and never covers the last token."""
 
@@ -92,7 +94,7 @@ class Budgets:
             backend.context_tokens += shared
         self._take(session, backend)
         size = session.charged_tokens + self.shared.of(session.family, backend.name)
-        self._mean_size += (size - self._mean_size) * (0.05 if self._mean_size else 1.0)
+        self._mean_size += (size - self._mean_size) * (MEAN_SIZE_GAIN if self._mean_size else 1.0)
 
     def recharge(self, session: SessionState) -> None:
         """Its context or its expectation changed."""
@@ -269,4 +271,12 @@ class Budgets:
             name: max(0.0, backend.reserved_tokens)
             for name, backend in self.backends.items()
             if self._known_pool(backend, now) is not None
+        }
+
+    def limits(self, now: float) -> dict[str, float]:
+        """Tokens that may be reserved there."""
+        return {
+            name: self.target(backend) * pool
+            for name, backend in self.backends.items()
+            if (pool := self._known_pool(backend, now)) is not None
         }

@@ -7,6 +7,7 @@ running figure over a bounded window; aborted and failed turns never reach it.
 from collections import OrderedDict
 
 MAX_FAMILIES = 1_000
+"""Families whose rates are remembered; the one that was quiet for longest goes first."""
 COMEBACK_PRIOR_RESTS = 4.0
 """Rests that are supposed before any was seen, half of them with a return."""
 COMEBACK_WINDOW = 200.0

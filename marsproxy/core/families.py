@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from marsproxy.core.lifetable import MEMORY, LifeCurve, LifeTable
 
 MAX_FAMILIES = 1_000
+"""Families that have tables; the one that was quiet for longest goes first."""
 MAX_BUCKETS = 24
 """Octaves of the first prompt: up to sixteen million tokens."""
 PRIOR_COUNT = 3.0

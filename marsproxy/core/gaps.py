@@ -21,7 +21,7 @@ from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
 
 TOOL_LIMIT_GAPS = 10
-"""A tool that never reports its end keeps a gap open for this many ``idle_gap_s``: five minutes by
+"""A tool that never reports its end keeps a gap open for this many ``idle_gap_s``: twenty minutes by
 default, longer than nearly every tool call and short enough to lose."""
 MAX_DIGESTS = 16
 """Commands of one answer that are looked out for; answers with more parallel calls are rare."""

@@ -25,7 +25,7 @@ class BackendState:
     reserved_tokens: float = 0.0
     """Sum of the charges; what families share is in it once."""
     context_tokens: int = 0
-    """Sum of the contexts of counted sessions, what they share included every time."""
+    """Sum of the contexts of counted sessions; what families share is in it once."""
     computed_tokens: int = 0
     """Prompt tokens that were not cached, and answers, ever since: what pushes idle blocks out."""
     families: dict[str, int] = field(default_factory=dict)

@@ -3,10 +3,12 @@
 ``Policy.handle(event, now)`` is the only thing that changes policy state. It returns the commands to
 enact; capacity is taken in the same call that grants it, so nothing can change its mind in between.
 
-What it decides, in this version: a continuation of a counted session goes at once; every other turn
-goes when its session's footprint fits the backend's KV budget and, for a new session, when the tool
-hosts have room; returns go before new sessions. Where telemetry is unknown a fixed cap on sessions
-takes the budget's place.
+What it decides: a continuation of a counted session goes at once, and so does a return whose blocks are
+still there. Every other turn waits, by virtual deadline, until its session's footprint fits a backend's
+KV budget and, for a new session, until the tool hosts have room. A counted session keeps its blocks in
+its gaps; one that is gone for longer than its place is worth gives it to the first who waits. Where
+telemetry is unknown a fixed cap on sessions takes the budget's place. ``docs/policy.md`` has the rules
+with their formulas.
 
 Two things hold after every call: a counted session has a turn in flight or sits in a tool gap, and a
 counted session has no turn waiting.
@@ -31,7 +33,6 @@ from marsproxy.core.commands import (
     RejectTurn,
     SetTimer,
 )
-from marsproxy.core.estimate import ComebackRate, ReturnRate
 from marsproxy.core.events import (
     BackendObserved,
     BackendUnreachable,
@@ -58,6 +59,7 @@ from marsproxy.core.learned import LearnedForecast
 from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
+from marsproxy.core.text_rests import TextRests
 
 MAX_YIELDING = 32
 """Overdue sessions that are asked for their places at a time."""
@@ -98,8 +100,7 @@ class Policy:
         self._budgets = Budgets(settings, backends, self._forecast)
         self._turns: dict[str, OpenTurn] = {}
         self._gaps = Gaps(settings.admission.idle_gap_s)
-        self._returns = ReturnRate()
-        self._comebacks = ComebackRate()
+        self._rests = TextRests()
         self._timer_s: float | None = None
         self._may_admit = False
         """Something changed that a held turn may have waited for."""
@@ -119,6 +120,10 @@ class Policy:
     def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to counted sessions, for each backend whose budget is known."""
         return self._budgets.loads(now)
+
+    def budget_tokens(self, now: float) -> dict[str, float]:
+        """Tokens that may be promised, on the same backends."""
+        return self._budgets.limits(now)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         commands: list[Command] = []
@@ -204,10 +209,7 @@ class Policy:
             self._forecast.gap_ended(session, session.gap_signature, now - session.gap_since_s)
             session.gap_since_s = None
         self._gaps.end(session)
-        if session.rests_after_text:
-            session.rests_after_text = False
-            self._comebacks.came_back(session.family)
-        self._learn_return(session, has_returned=True)
+        self._rests.came_back(session)
 
     def _must_pause(self, session: SessionState, now: float) -> bool:
         """The valve: predictions were too low, so the youngest makes room for the others."""
@@ -408,15 +410,12 @@ class Policy:
         """The session's last turn in flight is over: what is it doing now?"""
         session = turn.session
         session.gap_signature = event.tool_signature
-        session.is_after_text = event.ending is Ending.FINISHED and event.tool_calls == 0
-        session.rests_after_text = session.is_after_text
-        if session.is_after_text:
-            self._comebacks.rested(session.family)
+        self._rests.answered(session, is_text=event.ending is Ending.FINISHED and not event.tool_calls)
         if not self._may_come_back(session, event.ending):
             self._uncount(session, now)
             return
         session.gap_since_s = now
-        if session.is_after_text and not self._expects_return(session):
+        if session.is_after_text and not self._rests.expects_step(session):
             self._gaps.begin(session, event.command_digests, None, now)
             self._rest(session, now)
         else:
@@ -437,7 +436,7 @@ class Policy:
         if self.backends[session.backend].takes_hints:
             if session.is_counted:
                 action = KvAction.KEEP
-            elif session.is_over or (session.is_after_text and not self._comebacks.is_likely(session.family)):
+            elif session.is_over or not self._rests.expects_comeback(session):
                 action = KvAction.DEMOTE
             else:
                 action = KvAction.RELEASE
@@ -452,16 +451,6 @@ class Policy:
         if ending is Ending.FAILED:
             return session.turns > 0
         return ending is Ending.FINISHED
-
-    def _expects_return(self, session: SessionState) -> bool:
-        return session.goes_on_after_text or self._returns.is_return_likely(session.family)
-
-    def _learn_return(self, session: SessionState, *, has_returned: bool) -> None:
-        """Did the agent go on by itself after an answer that called no tool?"""
-        if session.is_after_text:
-            session.is_after_text = False
-            session.goes_on_after_text = has_returned
-            self._returns.learn(session.family, has_returned=has_returned)
 
     def _rest(self, session: SessionState, now: float) -> None:
         """Nothing more is expected: the session's size is known, and its budget is free."""
@@ -513,7 +502,7 @@ class Policy:
     def _end_gap(self, session: SessionState, now: float, commands: list[Command]) -> None:
         """Nothing came in the session's gap, if it is in one, and nothing will."""
         self._gaps.end(session)
-        self._learn_return(session, has_returned=False)
+        self._rests.nothing_came(session)
         if session.phase is Phase.TOOL_GAP:
             self._rest(session, now)
             self._advise(session, commands)

@@ -8,6 +8,7 @@ starves: only sessions that arrived within the delay after a turn can ever overt
 from enum import Enum
 
 TICKS_PER_S = 10
+"""Chosen: finer than anything that the order of agents depends on."""
 
 
 class TurnClass(Enum):

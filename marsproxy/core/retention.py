@@ -14,9 +14,6 @@ from math import exp, inf
 
 from marsproxy.core.histogram import Curve
 
-PRICE_MEMORY_S = 120.0
-"""Seconds after which a loss weighs 1/e in the price: some tens of turns of a busy server, and soon over
-when the pressure is."""
 PRIOR_TOKENS_PER_S = 10_000.0
 """Before any turn was seen: one H200, between 21,000 for a prompt of 25,000 tokens and 6,000 for one of
 120,000 (the lab's roofline of a 30B mixture of experts)."""
@@ -37,6 +34,7 @@ class Keep:
 
 
 DEMOTE = Keep(0.0, 0.0)
+"""What is worth nothing."""
 
 
 def best_keep(gap: Curve, saved_s: float, tokens: int, price: float, longest_s: float = inf) -> Keep:
@@ -56,37 +54,6 @@ def best_keep(gap: Curve, saved_s: float, tokens: int, price: float, longest_s: 
         if value_s > 0 and value_s >= best_value_s:
             best_s, best_value_s = at_s, value_s
     return Keep(best_s, best_value_s)
-
-
-class ShadowPrice:
-    """Seconds of prefill lost per token and second of memory: what others pay for what one keeps.
-
-    Every token-second of memory for blocks that nobody is running on puts off an eviction. So it is worth
-    the prefill lost to evictions, over the token-seconds that there were; both of late.
-    """
-
-    def __init__(self) -> None:
-        self._lost_s = 0.0
-        self._kept_token_s = 0.0
-        self._observed_at_s: float | None = None
-
-    def lost(self, prefill_s: float) -> None:
-        """A session came back and found that much of its prefill gone."""
-        self._lost_s += prefill_s
-
-    def observe(self, kept_tokens: float, now: float) -> None:
-        """So many tokens are cached at this moment that no running turn refers to."""
-        elapsed_s = 0.0 if self._observed_at_s is None else now - self._observed_at_s
-        self._observed_at_s = now
-        faded = exp(-elapsed_s / PRICE_MEMORY_S)
-        self._lost_s *= faded
-        self._kept_token_s = self._kept_token_s * faded + kept_tokens * elapsed_s
-
-    def per_token_s(self, pressure: float) -> float:
-        """Pressure is what is reserved over what may be: below 1 there is room, and memory costs nothing."""
-        if pressure < 1 or self._kept_token_s <= 0:
-            return 0.0
-        return pressure * self._lost_s / self._kept_token_s
 
 
 class PrefillRate:

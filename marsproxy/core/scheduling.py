@@ -41,3 +41,6 @@ class SchedulingPolicy(Protocol):
 
     def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to sessions, for each backend whose pool is known; {} where none are promised."""
+
+    def budget_tokens(self, now: float) -> dict[str, float]:
+        """Tokens that may be promised, for each backend whose pool is known; {} where nothing is."""

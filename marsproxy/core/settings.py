@@ -87,9 +87,11 @@ class AdmissionSettings:
     """Tools running and queued per core of the tool hosts up to which new sessions are admitted (lab: 2 to
     3 best, 1 costs up to 5 %)."""
     tool_memory_target: Annotated[float, Range(0.05, 1)] = 0.9
-    """Share of the tool hosts' memory, used and foreseen, up to which new sessions are admitted."""
+    """Share of the tool hosts' memory, used and foreseen, up to which new sessions are admitted (chosen, not
+    measured: a tenth for what the tools of those already there will need)."""
     tool_pressure_limit: Annotated[float, Range(0.01, 1)] = 0.6
-    """Share of time in which some tool waits for memory, from which no new session is admitted."""
+    """Share of the last ten seconds in which some tool waited for memory, above which no new session is
+    admitted (chosen, not measured)."""
     max_held_turns: Annotated[int, Range(0, 1_000_000)] = 16_384
     """Turns held at once; one more is refused with 429. A held turn costs its body and a connection."""
     max_hold_s: Annotated[float, Range(0.01, 86_400)] = 570.0

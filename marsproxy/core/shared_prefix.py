@@ -10,6 +10,7 @@ WINDOW = 8
 """First turns that are looked back on. The smallest hit of them is taken: two runs of the same task share
 more than their family does."""
 MAX_FAMILIES = 1_000
+"""Families whose prefix is remembered; the one that was quiet for longest goes first."""
 
 
 class SharedPrefixes:

@@ -18,6 +18,7 @@ REFRESH = 16
 """A curve is computed anew when its histogram has changed by one part in so many."""
 
 ANY = ""
+"""In place of a family or a tool: all of them."""
 
 Key = tuple[str, str]
 """Family and tool, either of them ``ANY``."""

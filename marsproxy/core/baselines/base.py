@@ -133,6 +133,9 @@ class Follower(ABC):
     def reserved_tokens(self, now: float) -> dict[str, float]:
         return {}
 
+    def budget_tokens(self, now: float) -> dict[str, float]:
+        return {}
+
     # -- orders that hooks give -------------------------------------------------------------------
 
     def forward(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marsproxy.core.histogram import Curve, certain
-from marsproxy.core.retention import DEMOTE, PrefillRate, ShadowPrice, best_keep
+from marsproxy.core.retention import DEMOTE, PrefillRate, best_keep
 
 
 def test_memory_that_costs_nothing_is_kept_to_the_end() -> None:
@@ -71,18 +71,3 @@ def test_short_prefills_say_nothing_about_the_rate() -> None:
     rate.learn(100, 0.5)
     rate.learn(10_000, 0.0)
     assert rate.tokens_per_s == 20_000
-
-
-def test_memory_has_a_price_only_under_pressure() -> None:
-    price = ShadowPrice()
-    for second in range(1_000):
-        price.lost(0.5)
-        price.observe(100_000, second)
-    assert price.per_token_s(0.99) == 0
-    # Half a second lost each second, over a hundred thousand tokens that were kept.
-    assert price.per_token_s(1.0) == pytest.approx(5e-6, rel=0.01)
-    assert price.per_token_s(1.2) == pytest.approx(6e-6, rel=0.01)
-
-
-def test_a_price_that_is_not_known_is_not_charged() -> None:
-    assert ShadowPrice().per_token_s(2.0) == 0
