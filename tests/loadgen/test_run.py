@@ -269,7 +269,8 @@ def test_a_thousand_sessions_do_not_queue_in_the_driver(model: FakeModel, tmp_pa
         turns = lines(out / "turns.jsonl", TurnRecord)
         assert len(turns) == 2 * agents
         assert all(math.isfinite(turn.loop_lag_s) for turn in turns)
-        assert any(turn.loop_lag_s > 0 for turn in turns)
+        # Twenty agents on an idle machine may well see no delay at all; a thousand cannot.
+        assert agents < 1000 or any(turn.loop_lag_s > 0 for turn in turns)
         medians[agents] = summary(out)["client"]["loop_lag_p50_s"]
         assert summary(out)["client"]["loop_lag_max_s"] >= max(turn.loop_lag_s for turn in turns) * 0.99
     # Each turn costs what it costs with few agents: the median delay of the loop stays in its order.
