@@ -16,6 +16,26 @@ class Reason(Enum):
     TABLE_FULL = "table_full"
 
 
+class YieldsTo(Enum):
+    """Who may take leased blocks before the lease is over. Whatever it says: when nothing runs, anybody."""
+
+    ANYBODY = "anybody"
+    """A request that would else wait or preempt another."""
+    RETURNING = "returning"
+    """The same, but no turn with ``may_break_leases`` off."""
+    NOBODY = "nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class KvLease:
+    """Advice that goes with a turn: keep its blocks once it has ended well. What asks for it with the
+    request cannot come too late."""
+
+    ttl_s: float
+    """From the turn's end. A bound for the case that nobody ends it: the policy ends what it does not want."""
+    yields_to: YieldsTo
+
+
 @dataclass(frozen=True, slots=True)
 class ForwardTurn:
     turn_id: str
@@ -27,6 +47,8 @@ class ForwardTurn:
     may_break_leases: bool = True
     """Whether its prefill may take blocks that leases with ``YieldsTo.RETURNING`` protect. A new session
     may not, while anything else runs."""
+    lease: KvLease | None = None
+    """None on a backend that does not take hints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +77,6 @@ class KvAction(Enum):
     """End the lease: they become the first of those that are reused."""
     SWAP_OUT = "swap_out"
     """Copy them to host memory and free them; the next turn copies them back. Needs a host tier."""
-
-
-class YieldsTo(Enum):
-    """Who may take leased blocks before the lease is over. Whatever it says: when nothing runs, anybody."""
-
-    ANYBODY = "anybody"
-    """A request that would else wait or preempt another."""
-    RETURNING = "returning"
-    """The same, but no turn with ``may_break_leases`` off."""
-    NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,27 @@ class KvReclaimed:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseResumed:
+    """A session's turn was scheduled while its blocks were leased, which ended the lease."""
+
+    session_id: str
+    backend: str
+    leased_tokens: int
+    hit_tokens: int
+    """Of those, found in the turn's prompt. Fewer where the client changed its history, or the chat
+    template writes an answer otherwise than the model did."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseExpired:
+    """The lease's time was up and the session had not come back."""
+
+    session_id: str
+    backend: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class BackendUnreachable:
     """A reading was due and did not come."""
 
@@ -184,6 +205,8 @@ Event = (
     | BackendUnreachable
     | HintAnswered
     | KvReclaimed
+    | LeaseResumed
+    | LeaseExpired
     | ToolObserved
     | ToolHostsObserved
     | SessionEnded

@@ -40,6 +40,8 @@ from marsproxy.core.events import (
     Event,
     HintAnswered,
     KvReclaimed,
+    LeaseExpired,
+    LeaseResumed,
     SessionEnded,
     TimerFired,
     ToolHostsObserved,
@@ -134,7 +136,7 @@ class Policy:
                 self._arrived(event, now, commands)
             case TurnFirstToken():
                 self._first_token(event, now)
-            case TurnProgressed() | HintAnswered() | KvReclaimed():
+            case TurnProgressed() | HintAnswered() | KvReclaimed() | LeaseResumed() | LeaseExpired():
                 pass
             case TurnEnded():
                 self._ended(event, now, commands)

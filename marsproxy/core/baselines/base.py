@@ -32,6 +32,8 @@ from marsproxy.core.events import (
     Event,
     HintAnswered,
     KvReclaimed,
+    LeaseExpired,
+    LeaseResumed,
     SessionEnded,
     TimerFired,
     ToolHostsObserved,
@@ -55,6 +57,8 @@ Observation: TypeAlias = (
     | BackendUnreachable
     | HintAnswered
     | KvReclaimed
+    | LeaseResumed
+    | LeaseExpired
     | ToolObserved
     | ToolHostsObserved
 )
