@@ -32,7 +32,7 @@ class KvLease:
     request cannot come too late."""
 
     ttl_s: float
-    """From the turn's end. A bound for the case that nobody ends it: the policy ends what it does not want."""
+    """From the turn's end. A bound for when nobody ends it: the policy ends what it does not want."""
     yields_to: YieldsTo
 
 
