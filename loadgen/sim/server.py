@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import assert_never
 
 from backend_patch.step_time import StepTime
 from loadgen.engine.chains import ChainStore
+from loadgen.engine.leases import How
+from loadgen.engine.patch import PatchRules
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
@@ -13,7 +16,14 @@ from loadgen.records import TurnRecord
 from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings
 from loadgen.workload import Turn
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
-from marsproxy.core.events import BackendObserved, HintAnswered, TurnProgressed
+from marsproxy.core.events import (
+    BackendObserved,
+    HintAnswered,
+    KvReclaimed,
+    LeaseExpired,
+    LeaseResumed,
+    TurnProgressed,
+)
 
 PROGRESS_TOKENS = 256
 """Of an answer, between two reports on it: some seconds of decoding. A live proxy reports a stream every
@@ -45,16 +55,22 @@ class Server:
         self._swap_tokens_per_s: float | None = None
         if settings.takes_hints and settings.host_kv_tokens >= BLOCK_TOKENS:
             self._swap_tokens_per_s = 1 / step_time.host_copy_seconds(1)
+        patch = PatchRules() if settings.is_patched else None
         limits = SchedulerLimits(
             kv_blocks=kv_tokens // BLOCK_TOKENS,
             block_tokens=BLOCK_TOKENS,
             max_batched_tokens=settings.max_batched_tokens,
             max_running=settings.max_running,
             policy=settings.kind.engine_order,
+            patch=patch,
         )
         self.kv_tokens = limits.kv_blocks * BLOCK_TOKENS
         store = ChainStore(
-            limits.kv_blocks, BLOCK_TOKENS, host_blocks=settings.host_kv_tokens // BLOCK_TOKENS
+            limits.kv_blocks,
+            BLOCK_TOKENS,
+            host_blocks=settings.host_kv_tokens // BLOCK_TOKENS,
+            max_leased_share=patch.max_leased_share if patch else 1.0,
+            max_ttl_s=patch.max_ttl_s if patch else inf,
         )
         self.engine = VirtualEngine(
             Scheduler(limits, store=store),
@@ -84,6 +100,7 @@ class Server:
             shared_tokens=turn.system_tokens if turn.system_id is not None else 0,
             priority=command.priority,
             may_break_leases=command.may_break_leases,
+            lease=command.lease if self._takes_hints else None,
         )
         turn.request, turn.server = request, self
         self._turns[request] = turn
@@ -138,6 +155,19 @@ class Server:
         """Stock vLLM has no such call."""
         if self._takes_hints and turn.request is not None:
             self.engine.reprioritise(turn.request, priority, now)
+
+    def lease_endings(self) -> Iterator[LeaseResumed | LeaseExpired | KvReclaimed]:
+        """Since the last call."""
+        for ending in self.store.take_endings():
+            tokens = ending.blocks * BLOCK_TOKENS
+            match ending.how:
+                case How.RESUMED:
+                    hit_tokens = ending.hit_blocks * BLOCK_TOKENS
+                    yield LeaseResumed(ending.chain, self.name, tokens, hit_tokens)
+                case How.EXPIRED:
+                    yield LeaseExpired(ending.chain, self.name, tokens)
+                case How.RECLAIMED:
+                    yield KvReclaimed(ending.chain, self.name, tokens)
 
     def reading(self, now: float) -> BackendObserved:
         self.engine.advance(now)

@@ -92,5 +92,11 @@ class SimulationSettings:
             raise LoadgenError(f"--{exc}") from exc
 
     @property
+    def is_patched(self) -> bool:
+        """Whether the engine orders and leases as the backend patch does. Policies that hint and are not
+        written for it get an engine that does as they say and is stock vLLM else."""
+        return self.takes_hints and self.kind.has_patch
+
+    @property
     def backend_names(self) -> list[str]:
         return [f"engine-{i}" for i in range(self.backends)]

@@ -42,7 +42,6 @@ from marsproxy.core.events import (
     Ending,
     Event,
     HintAnswered,
-    KvReclaimed,
     TimerFired,
     ToolObserved,
     ToolPhase,
@@ -260,8 +259,8 @@ class Simulation:
             self.tell(TurnFirstToken(turn.id), now)
         for turn in last:
             self._answered(turn, now)
-        for session_id, tokens in server.store.take_reclaimed():
-            self.tell(KvReclaimed(session_id, server.name, tokens), now)
+        for ending in server.lease_endings():
+            self.tell(ending, now)
 
     # -- policy -----------------------------------------------------------------------------------
 
