@@ -16,6 +16,7 @@ out the script itself.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -142,8 +143,7 @@ class Decoder:
             return self.torch._grouped_mm(rows, weights, offs=ends)
         starts = [0, *ends.tolist()]
         parts = [
-            rows[start:end] @ weights[index]
-            for index, (start, end) in enumerate(zip(starts, starts[1:], strict=False))
+            rows[start:end] @ weights[index] for index, (start, end) in enumerate(itertools.pairwise(starts))
         ]
         return self.torch.cat(parts)
 
@@ -208,8 +208,8 @@ def samples(decoder: Decoder, repeats: int, largest: int) -> Iterator[StepSample
 def report(fit: Fit, measured: list[StepSample], model: ModelProfile, device: str, layers: int) -> str:
     name = f"{fit.hardware.name}-measured"
     source = (
-        f"tests/gpu/step_times.py on {device}: {fit.used} of {fit.phases} steps of plain PyTorch in the shape "
-        f"of {model.name} ({layers} of {model.layers} layers), {fit.error_text}"
+        f"tests/gpu/step_times.py on {device}: {fit.used} of {fit.phases} steps of plain PyTorch in the "
+        f"shape of {model.name} ({layers} of {model.layers} layers), {fit.error_text}"
     )
     lines = [
         f"source = {json.dumps(source)}" if line.startswith("source = ") else line
