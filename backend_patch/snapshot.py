@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 
 MAX_BYTES = 64 * 1024
-"""Of one snapshot: a thousand lease endings of 60 bytes each beside the numbers."""
+"""Of one snapshot: five hundred lease endings of 120 bytes each beside the numbers."""
 TRIES = 16
 """A try takes microseconds and two writes are an engine step apart, so a second one is rare already."""
 
