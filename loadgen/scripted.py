@@ -2,7 +2,7 @@
 
 A model that is only asked for so many tokens never calls a tool, so to a proxy every turn looks like the
 last. With scripted answers a turn that a tool follows ends in a tool call, and the others in text, as an
-agent's do. The engine's field, ``vllm_xargs.mars_answer``, is described in ``loadgen.engine.script``; a
+agent's do. The engine's field, ``vllm_xargs.mars_answer``, is described in ``backend_patch.script``; a
 real vLLM passes it over.
 """
 
