@@ -131,6 +131,10 @@ class Script:
     def __init__(self, lines: Sequence[ScriptLine] = ()) -> None:
         self._lines = list(lines)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._lines
+
     @classmethod
     def read(cls, path: Path) -> "Script":
         try:
