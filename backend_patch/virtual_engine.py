@@ -115,6 +115,10 @@ class EngineMeters:
 
 class VirtualEngine(Protocol):
     @property
+    def about(self) -> str:
+        """Version of vLLM, and of the patch if it is in."""
+
+    @property
     def step_ends_s(self) -> float | None: ...
 
     @property

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import vllm
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import hash_block_tokens, init_none_hash
@@ -81,6 +82,10 @@ class VllmOnVirtualClock:
 
     def __repr__(self) -> str:
         return f"<VllmOnVirtualClock {len(self._turns)} turns, {len(self._in_flight)} steps in flight>"
+
+    @property
+    def about(self) -> str:
+        return f"vllm {vllm.__version__}" + (", patched" if self._shape.is_patched else "")
 
     @property
     def step_ends_s(self) -> float | None:
