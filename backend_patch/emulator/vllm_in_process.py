@@ -4,8 +4,9 @@ Owns how they are built, for vLLM 0.31 to 0.33. The model is one attention layer
 any, which the scheduler needs only for its limits; the pool is as many blocks as the shape says.
 """
 
+import importlib
 import json
-import os
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,9 +44,7 @@ def build_scheduler(shape: EngineShape) -> Any:
     config = vllm_config(shape)
     blocks = shape.kv_blocks + 1
     config.cache_config.num_gpu_blocks = blocks
-    spec = FullAttentionSpec(
-        block_size=shape.block_tokens, num_kv_heads=1, head_size=1, dtype=torch.float32
-    )
+    spec = FullAttentionSpec(block_size=shape.block_tokens, num_kv_heads=1, head_size=1, dtype=torch.float32)
     scheduler = scheduler_factory(shape)(
         vllm_config=config,
         kv_cache_config=KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
@@ -61,14 +60,12 @@ def build_scheduler(shape: EngineShape) -> Any:
 
 def scheduler_factory(shape: EngineShape) -> Any:
     if shape.is_patched:
-        from backend_patch.vllm_scheduler import make_scheduler
-
-        return make_scheduler
+        return importlib.import_module("backend_patch.vllm_scheduler").make_scheduler
     return AsyncScheduler if shape.is_async else Scheduler
 
 
 def vllm_config(shape: EngineShape) -> VllmConfig:
-    with model_folder() as folder:
+    with model_folder() as folder, without_advice():
         config = VllmConfig(
             model_config=ModelConfig(
                 model=str(folder), dtype="float32", skip_tokenizer_init=True, max_model_len=MODEL_LEN
@@ -92,10 +89,20 @@ def vllm_config(shape: EngineShape) -> VllmConfig:
 
 
 @contextmanager
+def without_advice() -> Iterator[None]:
+    """vLLM warns of what is slow on this machine's processor, where nothing will be computed."""
+    logger = logging.getLogger("vllm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def model_folder() -> Iterator[Path]:
     """What a model's configuration is read from; nothing else of a model is looked for, here or on a hub."""
-    offline = os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    assert offline
     with tempfile.TemporaryDirectory(prefix="mars-virtual-") as folder:
         (Path(folder) / "config.json").write_text(json.dumps(MODEL), encoding="utf-8")
         yield Path(folder)

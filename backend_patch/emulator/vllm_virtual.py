@@ -58,13 +58,11 @@ class VllmOnVirtualClock:
 
     def __init__(self, shape: EngineShape, step_seconds: StepSeconds) -> None:
         init_none_hash(sha256)
+        self._now_s = 0.0
         self._shape = shape
         self._step_seconds = step_seconds
         self._depth = ASYNC_DEPTH if shape.is_async else 1
         self._scheduler = build_scheduler(shape)
-        if shape.is_patched:
-            self._scheduler.clock = lambda: self._now_s
-        self._now_s = 0.0
         self._ready_s: float | None = None
         """When the loop goes on; None while it has nothing to do."""
         self._is_waiting = False
@@ -79,6 +77,8 @@ class VllmOnVirtualClock:
         self._answers: list[KvAnswer] = []
         self._last_seq = 0
         self._steps = self._preemptions = 0
+        if shape.is_patched:
+            self._scheduler.clock = self._clock
 
     def __repr__(self) -> str:
         return f"<VllmOnVirtualClock {len(self._turns)} turns, {len(self._in_flight)} steps in flight>"
@@ -236,6 +236,9 @@ class VllmOnVirtualClock:
         return TurnUpdate(name, turn.request.num_output_tokens, turn.cached_tokens, is_over)
 
     # -- the patch -------------------------------------------------------------------------------
+
+    def _clock(self) -> float:
+        return self._now_s
 
     def _rpc(self, op: str, body: str) -> list[KvAnswer]:
         return msgspec.json.decode(self._scheduler.mars_rpc(op, body), type=list[KvAnswer])

@@ -13,6 +13,7 @@ from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
 from marsproxy.core.events import BackendObserved, Event, HintAnswered, KvReclaimed, TurnProgressed
 
+
 class Server:
     def __init__(self, name: str, settings: SimulationSettings, step_time: StepTime, kv_tokens: int) -> None:
         self.name = name

@@ -107,7 +107,7 @@ class SimulationSettings:
 
     @property
     def wants_patch(self) -> bool:
-        """Whether a real engine needs the backend patch for this: a policy that never hints gets stock vLLM."""
+        """Whether a real engine gets the backend patch: for a policy that never hints it stays stock."""
         kind = self.kind
         hints = kind.needs_hints or (kind.parts is not None and kind.parts.retention)
         return self.takes_hints and hints

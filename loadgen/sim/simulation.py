@@ -27,7 +27,7 @@ from loadgen.sim.settings import EngineKind, SimulationSettings
 from loadgen.sim.step_ends import StepEnds
 from loadgen.sim.telemetry import Telemetry
 from loadgen.sim.tool_hosts import ToolHosts, ToolStep, is_apart
-from loadgen.sim.vllm_server import VllmServer
+from loadgen.sim.vllm_server import open_vllm_server
 from loadgen.workload import Session
 from marsproxy.core.commands import (
     Command,
@@ -83,7 +83,7 @@ class Simulation:
         self.policy = policy
         self.turns: list[TurnRecord] = []
         self.records: list[SessionRecord] = []
-        open_server = VllmServer if settings.engine is EngineKind.VLLM else Server
+        open_server = open_vllm_server if settings.engine is EngineKind.VLLM else Server
         self.servers: dict[str, Backend] = {
             name: open_server(name, settings, step_time, kv_tokens) for name in settings.backend_names
         }

@@ -51,25 +51,34 @@ ANSWERED = (KvOp.PIN, KvOp.DEMOTE)
 """Operations whose outcome the policy is told."""
 
 
+def open_vllm_server(
+    name: str, settings: SimulationSettings, step_time: StepTime, kv_tokens: int
+) -> "VllmServer":
+    shape = shape_of(settings, kv_tokens)
+    try:
+        return VllmServer(name, shape, open_virtual_engine(shape, step_time.seconds))
+    except VirtualEngineUnavailableError as exc:
+        raise LoadgenError(f"--engine vllm: {exc}") from exc
+
+
+def shape_of(settings: SimulationSettings, kv_tokens: int) -> EngineShape:
+    return EngineShape(
+        kv_blocks=kv_tokens // BLOCK_TOKENS,
+        block_tokens=BLOCK_TOKENS,
+        max_batched_tokens=settings.max_batched_tokens,
+        max_running=settings.max_running,
+        policy=settings.kind.engine_order,
+        is_async=settings.async_scheduling,
+        is_patched=settings.wants_patch,
+    )
+
+
 class VllmServer:
-    def __init__(self, name: str, settings: SimulationSettings, step_time: StepTime, kv_tokens: int) -> None:
+    def __init__(self, name: str, shape: EngineShape, engine: VirtualEngine) -> None:
         self.name = name
-        self._is_patched = settings.wants_patch
-        blocks = kv_tokens // BLOCK_TOKENS
-        self.kv_tokens = blocks * BLOCK_TOKENS
-        shape = EngineShape(
-            kv_blocks=blocks,
-            block_tokens=BLOCK_TOKENS,
-            max_batched_tokens=settings.max_batched_tokens,
-            max_running=settings.max_running,
-            policy=settings.kind.engine_order,
-            is_async=settings.async_scheduling,
-            is_patched=self._is_patched,
-        )
-        try:
-            self._engine: VirtualEngine = open_virtual_engine(shape, step_time.seconds)
-        except VirtualEngineUnavailableError as exc:
-            raise LoadgenError(f"--engine vllm: {exc}") from exc
+        self.kv_tokens = shape.kv_blocks * shape.block_tokens
+        self._shape = shape
+        self._engine = engine
         self._turns: dict[str, SimTurn] = {}
 
     @property
@@ -105,7 +114,7 @@ class VllmServer:
                 shared_text=turn.system_id if has_shared else None,
                 shared_tokens=turn.system_tokens if has_shared else 0,
                 priority=command.priority,
-                xargs=xargs_of(turn, command) if self._is_patched else {},
+                xargs=xargs_of(turn, command) if self._shape.is_patched else {},
             ),
             now,
         )
@@ -140,7 +149,7 @@ class VllmServer:
 
     def try_hint(self, hint: HintKv, now: float) -> HintAnswered | None:
         """An engine at work answers between two steps, and the answer is among ``take_events`` then."""
-        if not self._is_patched:
+        if not self._shape.is_patched:
             return None
         request = KvRequest(
             OPERATIONS[hint.action],
@@ -171,8 +180,8 @@ class VllmServer:
             preemptions_total=meters.preemptions,
             prefix_queries_total=meters.prefix_queries,
             prefix_hits_total=meters.prefix_hits,
-            takes_hints=self._is_patched and meters.passthrough is None,
-            kv_leased_tokens=None if leased is None else leased * BLOCK_TOKENS,
+            takes_hints=self._shape.is_patched and meters.passthrough is None,
+            kv_leased_tokens=None if leased is None else leased * self._shape.block_tokens,
         )
 
     def _ended(self, ending: LeaseEnding) -> Event:
