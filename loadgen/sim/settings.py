@@ -93,6 +93,11 @@ class SimulationSettings:
                 raise LoadgenError(f"{option} is {value}; allowed: {least} or more")
         if self.engine is EngineKind.VLLM and self.host_kv_tokens:
             raise LoadgenError("--host-kv-tokens is for --engine model: the real one has no host tier here")
+        if self.engine is EngineKind.VLLM and self.max_batched_tokens < self.max_running:
+            raise LoadgenError(
+                "vLLM wants --max-num-batched-tokens to be at least --max-num-seqs, which are "
+                f"{self.max_batched_tokens} and {self.max_running}"
+            )
         if not 0 < self.telemetry_interval_s < inf:
             raise LoadgenError("the telemetry interval must be above 0 seconds")
         if not 0 <= self.telemetry_delay_s < inf or not 0 < self.size_factor < inf:

@@ -40,7 +40,7 @@ def play(one: VirtualEngine, arrivals: list[tuple[float, EngineTurn]]) -> Ended:
 
 def test_a_turn_alone_takes_its_steps() -> None:
     """A prompt of two chunks and an answer of three tokens: the last chunk yields the first of them."""
-    one = engine(max_batched_tokens=64)
+    one = engine(max_batched_tokens=64, max_running=4)
     at_s, update = play(one, [(0.0, EngineTurn("a", "s", 100, 3))])["a"]
     assert at_s == pytest.approx(4.0)
     assert update == TurnUpdate("a", 3, 0, is_over=True)

@@ -13,7 +13,7 @@ class Hashing:
 
     def __call__(self, parent: bytes | None, ids: list[int]) -> bytes:
         self.blocks += 1
-        return (parent or b"") + bytes(ids[:2])
+        return (parent or b"") + bytes(ids)
 
 
 def stream(name: str, begins_with: TokenStream | None = None, shared_tokens: int = 0) -> TokenStream:
