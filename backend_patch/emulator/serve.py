@@ -172,7 +172,11 @@ def serve(
     log
         File for what vLLM prints. Default: kept until it ends, and its last lines shown if it fails.
     """
-    server = EmulatedServer(model_dir, options, extra=vllm_flags, log=log)
+    return run(EmulatedServer(model_dir, options, extra=vllm_flags, log=log))
+
+
+def run(server: EmulatedServer) -> int:
+    """In the foreground; the status to exit with."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _tell)
     try:
