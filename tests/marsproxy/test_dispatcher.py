@@ -18,6 +18,7 @@ from marsproxy.core.policy import Policy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
 from marsproxy.dispatcher import Dispatcher, Refused
 from marsproxy.eventlog import EventLog, new_header
+from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from marsproxy.wire.forms import NormalForms
@@ -32,6 +33,7 @@ class Rig:
     """A dispatcher whose clock and timer are in the test's hands."""
 
     event_log: EventLog | None = None
+    hints: Hints = field(default_factory=Hints)
     admission: dict[str, Any] = field(default_factory=dict)
     now: float = 100.0
     timer: tuple[float, Callable[[], None]] | None = None
@@ -44,6 +46,7 @@ class Rig:
             SessionIndex(IdentityLimits(), salt=b"salt"),
             self.metrics,
             self.event_log,
+            self.hints,
             clock=lambda: self.now,
             set_timer=self._set_timer,
         )

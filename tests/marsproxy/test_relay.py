@@ -17,7 +17,9 @@ from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policy import Policy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
 from marsproxy.dispatcher import Dispatcher
+from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
+from marsproxy.patch import BackendPatch
 from marsproxy.relay import Relay
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import UpstreamBroke, UpstreamTimeout, UpstreamUnreachable
@@ -124,11 +126,13 @@ def rig_of(
         SessionIndex(IdentityLimits(), salt=b"salt"),
         metrics,
         None,
+        Hints(),
         clock=clock or asyncio.get_running_loop().time,
         set_timer=lambda _, callback: timers.append(callback),
     )
     upstreams: Any = {BACKEND: upstream}
-    relay = Relay(config, upstreams, dispatcher, NormalForms(seed=1), metrics, tasks)
+    patches = {BACKEND: BackendPatch(BACKEND, metrics.backend(BACKEND).patch)}
+    relay = Relay(config, upstreams, patches, dispatcher, NormalForms(seed=1), metrics, tasks)
     return Rig(upstream, relay, dispatcher, tasks, timers)
 
 
