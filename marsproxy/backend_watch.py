@@ -2,8 +2,8 @@
 
 One reading at a time from one source, never two counted: the patch's headroom where it works, else
 ``/metrics``. The patch is asked for at the start, when the backend comes back, when it was started anew,
-and when its headroom begins to fail. A failed reading is replaced by one of ``/metrics`` at once; the
-patch's is tried again with every reading, until it works or there is no patch any more.
+when its headroom begins to fail, and now and then where there is none. A failed reading is replaced by one
+of ``/metrics`` at once; the patch's is tried again with every reading, until it works or is gone.
 """
 
 import asyncio
@@ -17,6 +17,10 @@ from marsproxy.patch import BackendPatch, Finding, HeadroomSource, PatchState, s
 from marsproxy.patch_client import PatchClient, PatchFailed
 from marsproxy.patch_headroom import EndingsCursor, event_of, reading_of
 from marsproxy.patch_metrics import PatchMetrics
+
+RECHECK_S = 60.0
+"""Between two questions to a backend without a patch for us: whoever answers for it while it is started anew
+(an ingress, say) may hide that it was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class BackendWatch:
         self._tell = tell
         self._cursor = EndingsCursor()
         self._must_ask = True
+        self._asked_s = 0.0
         self._told: BackendObserved | None = None
         self._told_s = 0.0
 
@@ -68,13 +73,21 @@ class BackendWatch:
 
     async def look(self) -> float:
         """Take one reading and tell it. Returns the seconds until the next."""
-        if self._must_ask or self._patch.finding.state is PatchState.UNKNOWN:
-            self._must_ask = False
+        if self._must_ask or self._is_due():
+            self._must_ask, self._asked_s = False, self._clock()
             self._patch.found(await self._client.ask())
         if self._patch.is_working and await self._has_read_headroom():
             return self._cadence.headroom_s
         await self._read_page()
         return self._cadence.metrics_s
+
+    def _is_due(self) -> bool:
+        match self._patch.finding.state:
+            case PatchState.UNKNOWN:
+                return True
+            case PatchState.STOCK | PatchState.TOO_NEW:
+                return self._clock() - self._asked_s >= RECHECK_S
+        return False
 
     async def _has_read_headroom(self) -> bool:
         capabilities = self._patch.capabilities

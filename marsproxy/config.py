@@ -226,7 +226,7 @@ class Config:
         for url in self.backends:
             if url != EMBEDDED:
                 check_http_url(url, "backends", also=f", or the word {EMBEDDED}")
-        policy_kind(self.policy)
+        check_live(self.policy, policy_kind(self.policy))
         if len(set(self.backends)) < len(self.backends):
             raise ConfigError("backends: the same one twice; allowed: each once")
         stale_s = self.admission.telemetry_stale_s
@@ -244,9 +244,23 @@ class Config:
         return PolicySettings(self.admission, self.sessions)
 
 
-def live_policies() -> dict[str, PolicyKind]:
-    """Those that are themselves in front of any engine."""
-    return {name: kind for name, kind in sorted(POLICIES.items()) if not kind.needs_hints}
+def live_policies(*, has_patch: bool = False) -> dict[str, PolicyKind]:
+    """Those that are themselves in front of a stock vLLM, or of one that has the backend patch."""
+    return {
+        name: kind
+        for name, kind in sorted(POLICIES.items())
+        if not kind.needs_reprioritise and (has_patch or not kind.needs_hints)
+    }
+
+
+def check_live(name: str, kind: PolicyKind) -> None:
+    """Raise ``ConfigError`` for a policy that is nothing without an engine that only the simulator has."""
+    if kind.needs_reprioritise:
+        raise ConfigError(
+            f"policy: {name!r} needs an engine that changes the priority of a turn in flight, which no vLLM "
+            f"does; allowed: {', '.join(live_policies(has_patch=True))} "
+            f"(all of them under: loadgen simulate --policy {name})"
+        )
 
 
 def check_hints(policy: str, without_patch: Mapping[str, str]) -> None:

@@ -133,6 +133,7 @@ async def test_a_backend_comes_back_without_its_patch() -> None:
         behind.capabilities = None
         behind.failing |= {HEADROOM_PATH, "/metrics"}
         await proxy.until(lambda: patch.finding.state is PatchState.STOCK)
+        await proxy.until(lambda: patch.source.value == "none")
         behind.capabilities = PATCH
         behind.failing.clear()
         await proxy.until(lambda: patch.is_working)

@@ -16,8 +16,11 @@ from marsproxy.config import (
     Range,
     Secret,
     check_hints,
+    check_live,
     settings,
 )
+from marsproxy.core.policies import PolicyKind
+from marsproxy.core.policy import Policy
 from marsproxy.core.settings import PolicySettings
 
 
@@ -45,6 +48,11 @@ def test_every_bound_accepts_its_own_ends() -> None:
             "backend.telemetry_interval_s",
         ),
         (lambda: Config(policy="lottery"), "policy", "mars"),
+        (
+            lambda: check_live("queues", PolicyKind("", Policy, "priority", needs_reprioritise=True)),
+            "policy: 'queues'",
+            "continuum, ",
+        ),
         (
             lambda: check_hints("continuum", {"http://gpu:8000": "stock: status 404"}),
             "policy: 'continuum'",
