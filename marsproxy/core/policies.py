@@ -33,13 +33,16 @@ class PolicyKind:
     proxy is no comparison."""
     parts: Parts | None = None
     """Of a policy that is MARS, whole or in part: which of its parts work."""
+    has_patch: bool = False
+    """An engine that takes its hints is vLLM with this project's backend patch, which brings an order of its
+    own."""
 
 
 def _mars(about: str, parts: Parts, engine_order: EngineOrder = "priority") -> PolicyKind:
     def make(settings: PolicySettings, backends: Sequence[str]) -> SchedulingPolicy:
         return Policy(replace(settings, parts=parts), backends)
 
-    return PolicyKind(about, make, engine_order, parts=parts)
+    return PolicyKind(about, make, engine_order, parts=parts, has_patch=parts.retention)
 
 
 NOTHING = Parts(
@@ -53,7 +56,7 @@ NOTHING = Parts(
 )
 
 POLICIES: Mapping[str, PolicyKind] = {
-    "mars": PolicyKind("this project's policy", Policy, "priority", parts=Parts()),
+    "mars": PolicyKind("this project's policy", Policy, "priority", parts=Parts(), has_patch=True),
     "mars_admission": _mars(
         "MARS, only its two budgets", replace(NOTHING, gpu_budget=True, cpu_budget=True), "fcfs"
     ),

@@ -34,13 +34,14 @@ INTRODUCTION = """\
 # Fidelity of the simulator
 
 `loadgen simulate` plays a workload against a model of vLLM. With `--engine vllm` it plays the same workload
-against vLLM's own scheduler and KV cache manager, in the same process and on the same virtual clock: every step
-is decided by vLLM's code, with two steps in flight as its engine has them, and takes as long as the step-time
-model says. Everything else is the same: sessions, tools, policy, telemetry. So what differs is the model's doing.
+against vLLM's own scheduler and KV cache manager, in the same process and on the same virtual clock: every
+step is decided by vLLM's code, with two steps in flight as its engine has them, and takes as long as the
+step-time model says. Everything else is the same: sessions, tools, policy, telemetry. So what differs is the
+model's doing.
 
-Both were given the same sessions at the same instants. A figure is the mean of {seeds} seeds, "worst" the seed that
-is farthest off. The bars: mean JCT within {jct:.0%}, hit ratio within {hits}, preemptions within {preemptions:.0%}, or {few}
-a run.
+Both were given the same sessions at the same instants. A figure is the mean of {seeds} seeds, "worst" the seed
+that is farthest off. The bars: mean JCT within {jct:.0%}, hit ratio within {hits}, preemptions within
+{preemptions:.0%}, or {few} a run.
 """
 
 ROWS = """
@@ -123,8 +124,8 @@ def page(compared: Sequence[Pair], command: str) -> str:
         parts.append(f"\n## {workload}\n" + ROWS + "".join(rows))
     missed = sum(bool(pair.misses) for pair in compared)
     parts.append(
-        f"\n{len(compared) - missed} of {len(compared)} rows are within all bars. Engines: {', '.join(versions)}; "
-        f"commits: {', '.join(commits)}.\nThe same figures elsewhere: `{command}`.\n"
+        f"\n{len(compared) - missed} of {len(compared)} rows are within all bars. "
+        f"Engines: {', '.join(versions)}; commits: {', '.join(commits)}.\nThe same figures elsewhere: `{command}`.\n"
     )
     return "".join(parts)
 
