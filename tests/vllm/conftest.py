@@ -12,11 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backend_patch.emulator.tiny_model import write_model
 from marsproxy.config import Backend
 from marsproxy.server import Server
 from tests.integration.conftest import running_proxy
-from tests.vllm.tiny_model import CONTEXT_TOKENS, write_tiny_model
 
+CONTEXT_TOKENS = 8192
 START_TIMEOUT_S = 300.0
 """It takes 40 s alone on two cores; most of that is importing."""
 STOP_TIMEOUT_S = 30.0
@@ -35,7 +36,7 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_US
 @pytest.fixture(scope="session")
 def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("vllm")
-    write_tiny_model(folder)
+    write_model(folder, context_tokens=CONTEXT_TOKENS)
     port = _free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port), *FLAGS]
