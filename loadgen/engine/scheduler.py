@@ -321,8 +321,9 @@ class Scheduler:
         """The leases that give way to this request, which waits."""
         if not self.running:
             return YIELDING_TO_ALL
-        is_returning = request.may_break_leases or request.generated_tokens
-        if is_returning or (self._patched is not None and self._patched.has_aged(request, now)):
+        if request.may_break_leases or request.generated_tokens:
+            return YIELDING_TO_RETURNING
+        if self._patched is not None and (request.preemptions or self._patched.has_aged(request, now)):
             return YIELDING_TO_RETURNING
         return YIELDING_TO_NEW
 

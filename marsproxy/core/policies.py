@@ -13,6 +13,7 @@ from marsproxy.core.baselines.continuum import continuum, continuum_dy
 from marsproxy.core.baselines.fcfs import Fcfs
 from marsproxy.core.baselines.infercept import InferCept
 from marsproxy.core.baselines.priority import ContinuationsFirst
+from marsproxy.core.baselines.static_cap import StaticCap
 from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPublished
 from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
@@ -67,6 +68,9 @@ POLICIES: Mapping[str, PolicyKind] = {
     "fcfs": PolicyKind("stock vLLM, first come, first served", Fcfs, "fcfs"),
     "priority": PolicyKind(
         "stock vLLM, continuations tagged before new sessions", ContinuationsFirst, "priority"
+    ),
+    "static_cap": PolicyKind(
+        "a fixed number of sessions at once, first come, first served", StaticCap, "fcfs"
     ),
     "continuum": PolicyKind(
         "pins of 2 s for tools that are back by then, jobs in order of arrival (arXiv 2511.02230)",
