@@ -20,6 +20,7 @@ class CacheView:
         self.pool: Any = manager.block_pool
         self.groups = max(1, len(manager.kv_cache_config.kv_cache_groups))
         self._manager = manager
+        self._blocks_have_pools = hasattr(self.pool.null_block, "pool")
         self._queue_can_prepend = hasattr(self.pool.free_block_queue, "prepend_n")
 
     @property
@@ -81,7 +82,7 @@ class CacheView:
         needed = self._blocks_for(min(tokens, length)) + asked.get("reserved_blocks", 0)
         if asked.get("full_sequence_must_fit"):
             needed = max(needed, self._blocks_for(min(request.num_tokens, length)))
-        return max(1, needed + watermark + idle_hit - held - len(hit) - self.free_blocks)
+        return max(1, int(needed + watermark + idle_hit - held - len(hit) - self.free_blocks))
 
     def wanted(self, asked: dict[str, Any]) -> set[int]:
         """Blocks that the request is about to refer to."""
@@ -104,14 +105,11 @@ class CacheView:
         """Hashed ones of our pool. Several groups are woven together, so that a prefix of the list is one
         of the sequence."""
         woven = groups[0] if len(groups) == 1 else _woven(groups)
-        pool = self.pool
-        return [
-            block
-            for block in woven
-            if block.block_hash is not None
-            and not block.is_null
-            and getattr(block, "pool", None) in (None, pool)
-        ]
+        blocks = [block for block in woven if block.block_hash is not None and not block.is_null]
+        if not self._blocks_have_pools:
+            return blocks
+        pools = (None, self.pool)
+        return [block for block in blocks if block.pool in pools]
 
 
 def _woven(groups: Sequence[Sequence[Any]]) -> list[Any]:
