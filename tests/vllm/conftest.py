@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backend_patch.emulator.tiny_model import write_model
+from backend_patch.emulator.tiny_model import write_tiny_model
 from marsproxy.config import Backend
 from marsproxy.server import Server
 from tests.integration.conftest import running_proxy
@@ -36,7 +36,7 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_US
 @pytest.fixture(scope="session")
 def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("vllm")
-    write_model(folder, context_tokens=CONTEXT_TOKENS)
+    write_tiny_model(folder, context_tokens=CONTEXT_TOKENS)
     port = _free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port), *FLAGS]
