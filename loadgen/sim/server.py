@@ -147,18 +147,6 @@ class Server:
         if self._takes_hints and turn.request is not None:
             self.engine.reprioritise(turn.request, priority, now)
 
-    def _lease_endings(self) -> Iterator[LeaseResumed | LeaseExpired | KvReclaimed]:
-        for ending in self.store.take_endings():
-            tokens = ending.blocks * BLOCK_TOKENS
-            match ending.how:
-                case How.RESUMED:
-                    hit_tokens = ending.hit_blocks * BLOCK_TOKENS
-                    yield LeaseResumed(ending.chain, self.name, tokens, hit_tokens)
-                case How.EXPIRED:
-                    yield LeaseExpired(ending.chain, self.name, tokens)
-                case How.RECLAIMED:
-                    yield KvReclaimed(ending.chain, self.name, tokens)
-
     def reading(self, now: float) -> BackendObserved:
         self.engine.advance(now)
         scheduler = self.engine.scheduler
@@ -179,3 +167,15 @@ class Server:
 
     def _is_running(self, chain: str) -> bool:
         return any(self._turns[request].session_id == chain for request in self.engine.scheduler.running)
+
+    def _lease_endings(self) -> Iterator[LeaseResumed | LeaseExpired | KvReclaimed]:
+        for ending in self.store.take_endings():
+            tokens = ending.blocks * BLOCK_TOKENS
+            match ending.how:
+                case How.RESUMED:
+                    hit_tokens = ending.hit_blocks * BLOCK_TOKENS
+                    yield LeaseResumed(ending.chain, self.name, tokens, hit_tokens)
+                case How.EXPIRED:
+                    yield LeaseExpired(ending.chain, self.name, tokens)
+                case How.RECLAIMED:
+                    yield KvReclaimed(ending.chain, self.name, tokens)

@@ -117,11 +117,5 @@ class SimulationSettings:
         return self.takes_hints and self.kind.has_patch
 
     @property
-    def wants_patch(self) -> bool:
-        """Whether a real engine gets the backend patch, the only one that takes hints there; for a policy
-        that never hints it stays stock."""
-        return self.takes_hints and (self.kind.needs_hints or self.kind.has_patch)
-
-    @property
     def backend_names(self) -> list[str]:
         return [f"engine-{i}" for i in range(self.backends)]
