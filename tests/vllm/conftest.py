@@ -1,25 +1,16 @@
-"""One real vLLM for all tests of this folder, on a model of its own with random weights."""
+"""The servers that the tests of this folder share: each starts once, when the first test asks for it."""
 
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from marsproxy.config import Backend
 from marsproxy.server import Server
 from tests.integration.conftest import running_proxy
 from tests.vllm.tiny_model import CONTEXT_TOKENS, write_tiny_model
-
-START_TIMEOUT_S = 300.0
-"""It takes 40 s alone on two cores; most of that is importing."""
-STOP_TIMEOUT_S = 30.0
+from tests.vllm.vllm_server import vllm_server
 
 FLAGS = (
     *("--load-format", "dummy", "--served-model-name", "tiny", "--max-model-len", str(CONTEXT_TOKENS)),
@@ -28,59 +19,26 @@ FLAGS = (
     # So that the second request waits, and can be overtaken.
     *("--max-num-seqs", "1"),
 )
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-"""No hub, 1 GB of KV cache, no telemetry of vLLM's own."""
+KV_SPACE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+"""Gigabytes."""
 
 
 @pytest.fixture(scope="session")
-def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("vllm")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
     write_tiny_model(folder)
-    port = _free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *FLAGS]
-    log = folder / "log"
-    with log.open("wb") as output:
-        # A session of its own, so that the engine's process goes with the server's.
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=os.environ | ENVIRONMENT, start_new_session=True
-        )
-        try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            _stop(process)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model)]
+    log_file = tmp_path_factory.mktemp("vllm") / "log"
+    with vllm_server([*command, *FLAGS], log_file, KV_SPACE) as server:
+        yield server.url
 
 
 @pytest.fixture
 async def proxy(vllm_url: str) -> AsyncIterator[Server]:
     async with running_proxy(vllm_url, backend=Backend(telemetry_interval_s=0.2)) as server:
         yield server
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    pytest.fail("vLLM did not come up:\n" + log.read_text(errors="replace")[-5000:])
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
