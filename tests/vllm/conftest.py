@@ -1,14 +1,20 @@
 """The servers that the tests of this folder share: each starts once, when the first test asks for it."""
 
+import random
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from backend_patch.emulator.serve import EmulatedServer
+from backend_patch.emulator.tiny_model import write_model
 
 from marsproxy.config import Backend
 from marsproxy.server import Server
 from tests.integration.conftest import running_proxy
+from tests.vllm.emulated import emulated_vllm
+from tests.vllm.engine_client import EngineClient, engine_client
+from tests.vllm.scenes import assert_all_free_in_the_end
 from tests.vllm.tiny_model import CONTEXT_TOKENS, write_tiny_model
 from tests.vllm.vllm_server import vllm_server
 
@@ -19,6 +25,8 @@ FLAGS = (
     # So that the second request waits, and can be overtaken.
     *("--max-num-seqs", "1"),
 )
+AGING_S = 5.0
+"""Of the patched engine: a new session may break soft leases once it has waited for so long."""
 KV_SPACE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 """Gigabytes."""
 
@@ -42,3 +50,45 @@ def vllm_url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 async def proxy(vllm_url: str) -> AsyncIterator[Server]:
     async with running_proxy(vllm_url, backend=Backend(telemetry_interval_s=0.2)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the emulated accelerator: a context as long as agents have."""
+    folder = tmp_path_factory.mktemp("long_model")
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stock(long_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+    """The control: the same engine on the same emulated accelerator, without the patch."""
+    with emulated_vllm(long_model, tmp_path_factory.mktemp("stock") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def patched(long_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+    log = tmp_path_factory.mktemp("patched") / "log"
+    with emulated_vllm(long_model, log, patch=True, settings={"aging_s": AGING_S}) as server:
+        yield server
+
+
+@pytest.fixture
+async def stock_engine(stock: EmulatedServer) -> AsyncIterator[EngineClient]:
+    async with engine_client(stock.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def engine(patched: EmulatedServer) -> AsyncIterator[EngineClient]:
+    """The patched one. Whatever a test did, all blocks are free once its sessions have ended."""
+    async with engine_client(patched.url) as client:
+        yield client
+        await assert_all_free_in_the_end(client)
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Other tokens than in any other test, and the same in every run."""
+    return random.Random(request.node.nodeid)

@@ -4,9 +4,10 @@ Token ids go in and come back, so that a continuation is the earlier context to 
 names in ``backend_patch.protocol`` and nothing of how the engine keeps them.
 """
 
+import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +113,16 @@ class EngineClient:
         path = f"{HEADROOM_PATH}?after=0:{seq}"
         [rank] = msgspec.json.decode(await self.get(path), type=Headroom).ranks
         return rank
+
+    async def headroom_during(self, turn: Coroutine[Any, Any, Turn]) -> list[RankHeadroom]:
+        """What the headroom said, again and again, while the turn was under way."""
+        seen: list[RankHeadroom] = []
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(turn)
+            while not task.done():
+                seen.append(await self.headroom())
+                await asyncio.sleep(0.02)
+        return seen
 
     async def capabilities(self) -> Capabilities:
         return msgspec.json.decode(await self.get(CAPABILITIES_PATH), type=Capabilities)

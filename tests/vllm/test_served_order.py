@@ -1,0 +1,115 @@
+"""Who runs first, and who may break a lease: the scheduler's rules, seen from outside.
+
+Where times are compared it is one modelled time with another, in one run, so this machine's speed is not
+in the ratio.
+"""
+
+import asyncio
+import random
+from statistics import median
+
+import pytest
+
+from backend_patch.protocol import Ending, KvOp, LeaseMode
+from tests.vllm.engine_client import Context, EngineClient
+from tests.vllm.scenes import (
+    assert_conserved,
+    endings,
+    idle,
+    is_so,
+    return_behind_a_long_prefill,
+    until,
+    whole_blocks,
+)
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+
+REPEATS = 3
+LONG_TOKENS = 50_000
+TTL_MS = 120_000
+
+
+async def test_a_continuation_does_not_wait_for_a_long_prefill(
+    engine: EngineClient, stock_engine: EngineClient, chance: random.Random
+) -> None:
+    """At least twice as soon as in stock vLLM, and the long prefill is not much later for it."""
+    back_s: dict[str, list[float]] = {"stock": [], "patched": []}
+    long_s: dict[str, list[float]] = {"stock": [], "patched": []}
+    for _ in range(REPEATS):
+        for name, each in (("stock", stock_engine), ("patched", engine)):
+            back, long_turn = await return_behind_a_long_prefill(each, chance, LONG_TOKENS)
+            assert back.cached_tokens >= 0.95 * 6_000
+            back_s[name].append(back.ttft_s)
+            long_s[name].append(long_turn.ttft_s)
+    assert median(back_s["stock"]) >= 2 * median(back_s["patched"]), (back_s, long_s)
+    assert median(long_s["patched"]) <= 1.15 * median(long_s["stock"]), (back_s, long_s)
+
+
+async def test_hard_leases_cannot_deadlock(engine: EngineClient, chance: random.Random) -> None:
+    """Over half of the pool is leased and nothing runs: whoever needs the blocks gets them."""
+    since = (await engine.headroom()).last_seq
+    for number in range(3):
+        holder = Context(f"holder-{number}", chance)
+        await engine.turn(holder, 15_000, mars_ttl_ms=TTL_MS, mars_mode=LeaseMode.HARD.value)
+    assert (await assert_conserved(engine)).leased_blocks >= whole_blocks(44_900)
+    turn = await engine.turn(Context("large", chance), 60_000)
+    assert len(turn.output) == 4
+    how = {each for all_of_one in (await endings(engine, since)).values() for each in all_of_one}
+    assert how == {Ending.RECLAIMED}  # and not for their time being over
+
+
+async def test_a_new_session_waits_for_soft_leases_until_it_is_old(
+    engine: EngineClient, chance: random.Random
+) -> None:
+    """While another request runs. In the meantime it waits at the head of the queue, and is not lost."""
+    since = (await engine.headroom()).last_seq
+    for number in range(3):
+        await engine.turn(Context(f"holder-{number}", chance), 15_000, mars_ttl_ms=TTL_MS)
+    leased = (await assert_conserved(engine)).leased_blocks
+    async with asyncio.TaskGroup() as group:
+        busy = group.create_task(engine.turn(Context("busy", chance), 100, output_tokens=4_000))
+        await until(lambda: is_so(engine, lambda now: now.running == 1))
+        large = group.create_task(engine.turn(Context("large", chance), 60_000))
+        await until(lambda: is_so(engine, lambda now: now.waiting == 1))
+        first = await engine.headroom()
+        await until(lambda: is_so(engine, lambda now: now.step >= first.step + 50))
+        later = await engine.headroom()
+        assert (later.waiting, later.leased_blocks) == (1, leased)
+        await large
+        assert not busy.done()
+        how = (await endings(engine, since)).values()
+        assert {each for all_of_one in how for each in all_of_one} == {Ending.RECLAIMED}
+
+
+async def test_a_continuation_breaks_soft_leases_but_not_hard_ones(
+    engine: EngineClient, chance: random.Random
+) -> None:
+    """While another request runs."""
+    returning = Context("returning", chance)
+    await engine.turn(returning, 1_000)
+    since = (await engine.headroom()).last_seq
+    await engine.turn(Context("hard", chance), 30_000, mars_ttl_ms=TTL_MS, mars_mode=LeaseMode.HARD.value)
+    await engine.turn(Context("soft", chance), 30_000, mars_ttl_ms=TTL_MS, mars_mode=LeaseMode.SOFT.value)
+    async with asyncio.TaskGroup() as group:
+        busy = group.create_task(engine.turn(Context("busy", chance), 100, output_tokens=4_000))
+        await until(lambda: is_so(engine, lambda now: now.running == 1))
+        await engine.turn(returning, 40_000)
+        assert not busy.done()
+        assert set(await endings(engine, since)) == {"soft"}
+        busy.cancel()
+
+
+async def test_leases_end_with_their_time(engine: EngineClient, chance: random.Random) -> None:
+    session, since = Context("brief", chance), (await engine.headroom()).last_seq
+    await engine.turn(session, 4_000)
+    answer = await engine.kv("brief", KvOp.PIN, ttl_ms=500)
+    assert answer.expires_in_ms is not None
+    assert 0 < answer.expires_in_ms <= 500
+
+    async def is_over() -> bool:
+        return (await idle(engine)).leases == 0
+
+    await until(is_over)
+    assert await endings(engine, since) == {"brief": [Ending.EXPIRED]}
+    headroom = await assert_conserved(engine)
+    assert headroom.free_blocks == headroom.blocks
