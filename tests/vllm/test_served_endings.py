@@ -24,7 +24,7 @@ async def test_a_client_that_leaves_leaves_no_lease(engine: EngineClient, chance
             engine.turn(Context("gone", chance), TOKENS, output_tokens=8_000, mars_ttl_ms=TTL_MS)
         )
         await until(
-            lambda: is_so(engine, lambda now: now.decode_tokens_per_s is not None and now.running == 1)
+            lambda: is_so(engine, lambda now: now.running == 1 and now.waiting == 0)
         )
         turn.cancel()
     headroom = await assert_conserved(engine)
