@@ -17,12 +17,12 @@ from cyclopts import App
 import gateway.__main__
 import loadgen.__main__
 import marsproxy.__main__
+from backend_patch.script import Match, ScriptedAnswer, ScriptLine
 from docs.generate import CORE, PARTS, constants_of, generated, policy_modules
 from gateway.app import make_app
 from gateway.config import ENV_PREFIX as GATEWAY_ENV_PREFIX
 from gateway.config import PROXY_TOKEN_ENV, TOKEN_ENV, TOKENS_ENV, URL_ENV, setting_names
 from gateway.protocol import ExecState
-from loadgen.engine.script import Match, ScriptedAnswer, ScriptLine
 from loadgen.profiles import profile_names
 from loadgen.records import GaugeSample, SessionRecord, TurnRecord
 from loadgen.summary import summarise

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from backend_patch.emulator.serve import EmulatedServer
 from backend_patch.emulator.tiny_model import write_model
-
 from marsproxy.config import Backend
 from marsproxy.server import Server
 from tests.integration.conftest import running_proxy
 from tests.vllm.emulated import emulated_vllm
 from tests.vllm.engine_client import EngineClient, engine_client
 from tests.vllm.scenes import assert_all_free_in_the_end
-from tests.vllm.tiny_model import CONTEXT_TOKENS, write_tiny_model
 from tests.vllm.vllm_server import vllm_server
 
+CONTEXT_TOKENS = 8192
 FLAGS = (
     *("--load-format", "dummy", "--served-model-name", "tiny", "--max-model-len", str(CONTEXT_TOKENS)),
     *("--enforce-eager", "--enable-prompt-tokens-details", "--scheduling-policy", "priority"),
@@ -32,15 +32,16 @@ KV_SPACE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without weights: random ones, or none where nothing is computed."""
     folder = tmp_path_factory.mktemp("model")
-    write_tiny_model(folder)
+    write_model(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def vllm_url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model)]
+def vllm_url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     log_file = tmp_path_factory.mktemp("vllm") / "log"
     with vllm_server([*command, *FLAGS], log_file, KV_SPACE) as server:
         yield server.url
@@ -53,24 +54,16 @@ async def proxy(vllm_url: str) -> AsyncIterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For the emulated accelerator: a context as long as agents have."""
-    folder = tmp_path_factory.mktemp("long_model")
-    write_model(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def stock(long_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+def stock(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
     """The control: the same engine on the same emulated accelerator, without the patch."""
-    with emulated_vllm(long_model, tmp_path_factory.mktemp("stock") / "log") as server:
+    with emulated_vllm(model, tmp_path_factory.mktemp("stock") / "log") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def patched(long_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+def patched(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
     log = tmp_path_factory.mktemp("patched") / "log"
-    with emulated_vllm(long_model, log, patch=True, settings={"aging_s": AGING_S}) as server:
+    with emulated_vllm(model, log, patch=True, settings={"aging_s": AGING_S}) as server:
         yield server
 
 
