@@ -16,7 +16,7 @@ from loadgen.recorder import REPORT_FILE, Recorder
 from loadgen.report import write_report
 from loadgen.sim.event_log import EventLogFile, header_of
 from loadgen.sim.run import Simulated, check, simulate
-from loadgen.sim.settings import SimulationSettings, Sizes, TokenEstimate
+from loadgen.sim.settings import EngineKind, SimulationSettings, Sizes, TokenEstimate
 from loadgen.sim.tool_hosts import Discipline, ToolHostShape
 
 EXIT_FAILED_SESSIONS = 1
@@ -36,6 +36,8 @@ class ServerOptions:
     """Host memory of each backend for KV that a policy swaps out, in tokens. 0: none, as stock vLLM."""
     backends: int = 1
     """How many of them."""
+    engine: EngineKind = EngineKind.MODEL
+    """The model of vLLM, or the scheduler of the vLLM that is installed: slower, and exact."""
     hints: bool = True
     """Whether the engine keeps and evicts as the policy advises, or is stock vLLM."""
     max_num_batched_tokens: int = 8192
@@ -120,6 +122,7 @@ def simulate_command(
         max_batched_tokens=server.max_num_batched_tokens,
         max_running=server.max_num_seqs,
         takes_hints=server.hints,
+        engine=server.engine,
         telemetry_delay_s=knowledge.telemetry_delay_s,
         token_estimate=knowledge.token_estimate,
         sizes=knowledge.sizes,

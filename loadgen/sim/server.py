@@ -1,7 +1,6 @@
-"""One simulated vLLM: the engine on a virtual clock, and what its metrics would say."""
+"""One simulated vLLM: the engine's model on a virtual clock, and what its metrics would say."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import assert_never
 
 from backend_patch.step_time import StepTime
@@ -9,33 +8,10 @@ from loadgen.engine.chains import ChainStore
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
-from loadgen.records import TurnRecord
+from loadgen.sim.backend import PROGRESS_TOKENS, SimTurn
 from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings
-from loadgen.workload import Turn
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
-from marsproxy.core.events import BackendObserved, HintAnswered, TurnProgressed
-
-PROGRESS_TOKENS = 256
-"""Of an answer, between two reports on it: some seconds of decoding. A live proxy reports a stream every
-second; the policies that listen go by thresholds of thousands of tokens."""
-
-
-@dataclass(slots=True, eq=False)
-class SimTurn:
-    """A request of an agent, from its arrival at the policy to its last token."""
-
-    id: str
-    session_id: str
-    system_id: str | None
-    system_tokens: int
-    prompt_tokens: int
-    turn: Turn
-    record: TurnRecord
-    request: EngineRequest | None = None
-    server: "Server | None" = None
-    has_first_token: bool = False
-    told_tokens: int = 0
-    """Of its answer, as many as the policy was told of."""
+from marsproxy.core.events import BackendObserved, Event, HintAnswered, KvReclaimed, TurnProgressed
 
 
 class Server:
@@ -73,6 +49,16 @@ class Server:
     def has_work(self) -> bool:
         return self.engine.scheduler.has_work
 
+    @property
+    def preemptions(self) -> int:
+        return self.engine.scheduler.totals.preemptions
+
+    @property
+    def steps(self) -> int:
+        return self.engine.scheduler.totals.steps
+
+    about = "model"
+
     def forward(self, turn: SimTurn, command: ForwardTurn, now: float) -> None:
         request = EngineRequest(
             request_id=turn.id,
@@ -102,8 +88,12 @@ class Server:
                 first.append(turn)
             if request.is_over:
                 del self._turns[request]
+                turn.cached_tokens = request.cached_tokens
                 last.append(turn)
         return first, last
+
+    def take_events(self) -> list[Event]:
+        return [KvReclaimed(chain, self.name, tokens) for chain, tokens in self.store.take_reclaimed()]
 
     def progress(self, now: float) -> Iterator[TurnProgressed]:
         """Of the turns whose answers have grown by ``PROGRESS_TOKENS`` since the policy was last told."""

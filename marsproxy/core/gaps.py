@@ -88,6 +88,13 @@ class Gaps:
             for exec_id in gap.running:
                 del self._by_exec[exec_id]
 
+    def left_s(self, session: SessionState, now: float) -> float:
+        """Seconds until the session's gap is over if nothing more is heard; 0 if it is in none."""
+        for queue, limit_s in self._queues():
+            if (gap := queue.get(session.id)) is not None:
+                return max(0.0, gap.since_s + limit_s - now)
+        return 0.0
+
     def observe(self, event: ToolObserved, now: float) -> SessionState | None:
         """A tool run belongs to the gap in which it was first seen, and to no later one.
 

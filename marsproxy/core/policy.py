@@ -28,7 +28,6 @@ from marsproxy.core.commands import (
     ForwardTurn,
     HintKv,
     HoldTurn,
-    KvAction,
     Reason,
     RejectTurn,
     SetTimer,
@@ -58,6 +57,7 @@ from marsproxy.core.gaps import Gaps
 from marsproxy.core.headroom import BackendState, ToolHosts
 from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.learned import LearnedForecast
+from marsproxy.core.leases import Leases
 from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
@@ -79,6 +79,8 @@ class OpenTurn:
     session: SessionState
     turn_class: TurnClass
     forwarded_s: float | None = None
+    has_lease: bool = False
+    """One was asked for with it."""
     ttft_s: float | None = None
     """From being forwarded to the first token."""
 
@@ -103,6 +105,7 @@ class Policy:
         self._turns: dict[str, OpenTurn] = {}
         self._gaps = Gaps(settings.admission.idle_gap_s)
         self._rests = TextRests()
+        self._leases = Leases(self.backends, settings.admission.idle_gap_s, is_on=self._parts.retention)
         self._timer_s: float | None = None
         self._may_admit = False
         """Something changed that a held turn may have waited for."""
@@ -136,8 +139,10 @@ class Policy:
                 self._arrived(event, now, commands)
             case TurnFirstToken():
                 self._first_token(event, now)
-            case TurnProgressed() | HintAnswered() | KvReclaimed() | LeaseResumed() | LeaseExpired():
+            case TurnProgressed() | HintAnswered() | KvReclaimed():
                 pass
+            case LeaseResumed() | LeaseExpired():
+                self._lease_ended(event, now, commands)
             case TurnEnded():
                 self._ended(event, now, commands)
             case BackendObserved():
@@ -182,7 +187,7 @@ class Policy:
         self._forecast.turn_arrived(session, context, now)
         if session.is_counted and (self._budgets.is_stranded(session) or self._must_pause(session, now)):
             self._uncount(session, now)
-            self._advise(session, commands)
+            self._let_go(session, commands)
             turn.turn_class = TurnClass.RETURN
             self._hold(turn, now, commands)
         elif session.is_counted:
@@ -340,17 +345,19 @@ class Policy:
     def _forward(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
         session, turn_id = turn.session, turn.arrival.turn_id
         turn.forwarded_s = now
-        backend = session.backend
+        backend, lease = session.backend, None
         if turn.turn_class is TurnClass.SIDE:
             backend = self._budgets.backend_of_side_call(session)
         else:
+            lease = self._leases.try_ask(session)
+            turn.has_lease = lease is not None
             session.main_turns.add(turn_id)
             session.phase = Phase.GENERATING
             self._forecast.turn_forwarded(session, now)
         assert backend is not None, "a counted session has a backend"
         rank = priority(turn.turn_class, session.first_arrival_s) if self._parts.priority else 0
         may_break = turn.turn_class is not TurnClass.NEW
-        commands.append(ForwardTurn(turn_id, backend, rank, turn.turn_class.value, may_break))
+        commands.append(ForwardTurn(turn_id, backend, rank, turn.turn_class.value, may_break, lease))
 
     def _reject(self, turn: OpenTurn, reason: Reason, now: float, commands: list[Command]) -> None:
         commands.append(RejectTurn(turn.arrival.turn_id, reason, self._admission.retry_after_s))
@@ -373,7 +380,7 @@ class Policy:
                 self._learn_size(turn, event, now)
             if len(session.main_turns) == 1:
                 self._enter_gap(turn, event, now)
-                self._advise(session, commands)
+                self._advise(turn, event.ending, now, commands)
         self._close(turn, now, commands)
 
     def _close(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
@@ -431,18 +438,36 @@ class Policy:
         curve = self._forecast.gap_curve(session, session.gap_signature)
         return self._budgets.best_keep_s(session, curve, self._admission.idle_gap_s, now)
 
-    def _advise(self, session: SessionState, commands: list[Command]) -> None:
-        """Keep a counted session's blocks through its gap; let another's go first."""
-        if session.backend is None or not self._parts.retention:
+    def _advise(self, turn: OpenTurn, ending: Ending, now: float, commands: list[Command]) -> None:
+        """The session's last turn in flight is over: its blocks are kept through the gap, or let go."""
+        session = turn.session
+        if not session.is_counted:
+            self._let_go(session, commands)
+        elif not turn.has_lease or ending is not Ending.FINISHED:
+            self._order(self._leases.try_keep(session, self._gaps.left_s(session, now)), commands)
+
+    def _let_go(self, session: SessionState, commands: list[Command]) -> None:
+        """The session is not counted any more: whatever is kept for it may go, the sooner the less it is
+        likely to come back."""
+        is_expected = not session.is_over and self._rests.expects_comeback(session)
+        self._order(self._leases.try_let_go(session, is_expected=is_expected), commands)
+
+    def _lease_ended(
+        self, event: LeaseResumed | LeaseExpired, now: float, commands: list[Command]
+    ) -> None:
+        session = self.sessions.get(event.session_id)
+        if session is None:
             return
-        if self.backends[session.backend].takes_hints:
-            if session.is_counted:
-                action = KvAction.KEEP
-            elif session.is_over or not self._rests.expects_comeback(session):
-                action = KvAction.DEMOTE
-            else:
-                action = KvAction.RELEASE
-            commands.append(HintKv(session.id, session.backend, action))
+        if isinstance(event, LeaseResumed):
+            self._leases.resumed(session, event)
+        else:
+            left_s = self._gaps.left_s(session, now)
+            self._order(self._leases.try_renew(session, event, left_s), commands)
+
+    @staticmethod
+    def _order(hint: HintKv | None, commands: list[Command]) -> None:
+        if hint is not None:
+            commands.append(hint)
 
     @staticmethod
     def _may_come_back(session: SessionState, ending: Ending) -> bool:
@@ -480,7 +505,7 @@ class Policy:
         session.is_over = True
         if not session.open_turns:
             if not session.is_counted:
-                self._advise(session, commands)
+                self._let_go(session, commands)
             self._forget(session, now, commands)
         elif session.phase is Phase.TOOL_GAP:  # only side calls are left
             self._end_gap(session, now, commands)
@@ -488,6 +513,7 @@ class Policy:
     def _forget(self, session: SessionState, now: float, commands: list[Command]) -> None:
         self._end_gap(session, now, commands)
         self.sessions.remove(session)
+        self._leases.forget(session)
         self._forecast.session_forgotten(session)
         commands.append(ForgetSession(session.id))
 
@@ -507,7 +533,7 @@ class Policy:
         self._rests.nothing_came(session)
         if session.phase is Phase.TOOL_GAP:
             self._rest(session, now)
-            self._advise(session, commands)
+            self._let_go(session, commands)
 
     def _rearm(self, commands: list[Command]) -> None:
         """Ask to be called when the next thing falls due, unless that is already arranged."""

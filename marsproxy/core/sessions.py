@@ -75,6 +75,8 @@ class SessionState:
     """The same, however long ago."""
     goes_on_after_text: bool = False
     """It went on by itself the last time: an agent that acts through plain text."""
+    is_lease_wanted: bool = True
+    """Whether what its latest turn leaves is worth a lease."""
     is_over: bool = False
     """Somebody said so; forgotten as soon as its open turns are answered."""
 

@@ -20,9 +20,11 @@ from marsproxy.core.commands import (
     HintKv,
     HoldTurn,
     KvAction,
+    KvLease,
     Reason,
     RejectTurn,
     SetTimer,
+    YieldsTo,
 )
 from marsproxy.core.events import (
     BackendObserved,
@@ -45,12 +47,13 @@ from marsproxy.core.settings import AdmissionSettings, Parts, PolicySettings, Se
 
 POOL_TOKENS = 100_000
 TURN_TOKENS = 15_000
+IDLE_GAP_S = 30.0
 ROUND_NUMBERS = AdmissionSettings(
     kv_target=0.9,
     growth_beta=0.0,
     peak_prior_tokens=20_000,
     peak_prior_pool_share=1.0,
-    idle_gap_s=30.0,
+    idle_gap_s=IDLE_GAP_S,
     telemetry_stale_s=1e9,
     deadline_slack=0.0,
     look_ahead=3,
@@ -249,9 +252,21 @@ def tool(exec_id: str, phase: ToolPhase, **changes: Any) -> ToolObserved:
     return replace(ToolObserved(exec_id, phase, gateway_session="gateway-session"), **changes)
 
 
-def goes(turn_id: str, decision: str = "new", *, backend: str = "gpu", priority: int = ANY) -> ForwardTurn:
+def goes(
+    turn_id: str,
+    decision: str = "new",
+    *,
+    backend: str = "gpu",
+    priority: int = ANY,
+    lease: KvLease | None = None,
+) -> ForwardTurn:
     """Only a new session leaves the blocks of others alone."""
-    return ForwardTurn(turn_id, backend, priority, decision, may_break_leases=decision != "new")
+    return ForwardTurn(turn_id, backend, priority, decision, decision != "new", lease)
+
+
+def goes_leased(turn_id: str, decision: str = "new", *, backend: str = "gpu") -> ForwardTurn:
+    """And its blocks are to be kept for as long as a gap may be quiet."""
+    return goes(turn_id, decision, backend=backend, lease=KvLease(IDLE_GAP_S, YieldsTo.RETURNING))
 
 
 def waits(turn_id: str, reason: Reason = Reason.KV_FULL, position: int = 1) -> HoldTurn:
@@ -266,8 +281,8 @@ def forgotten(session_id: str) -> ForgetSession:
     return ForgetSession(session_id)
 
 
-def keeps(session_id: str, backend: str = "gpu") -> HintKv:
-    return HintKv(session_id, backend, KvAction.KEEP)
+def keeps(session_id: str, ttl_s: float = IDLE_GAP_S, backend: str = "gpu") -> HintKv:
+    return HintKv(session_id, backend, KvAction.KEEP, ttl_s)
 
 
 def releases(session_id: str, backend: str = "gpu") -> HintKv:

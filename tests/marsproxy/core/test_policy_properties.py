@@ -1,7 +1,8 @@
 """What must hold whatever happens, in whatever order, sense or nonsense.
 
 Every turn is answered or refused, once; every turn ends once; budgets hold, and are what looking at every
-session would find; no lease is left to a session without a place; the log replays to the same commands.
+session would find; no lease is asked of who takes no hints, and none is left to a session without a place;
+the log replays to the same commands.
 
 ``Shell`` keeps its own books of turns and sessions, enacts the commands, and checks both against the
 policy after every event. It fires timers only when asked, so a timer that the policy forgot to set shows
@@ -9,6 +10,7 @@ as a turn that is never answered.
 """
 
 from dataclasses import dataclass, field
+from math import inf
 
 import pytest
 from hypothesis import settings
@@ -22,8 +24,10 @@ from marsproxy.core.commands import (
     HintKv,
     HoldTurn,
     KvAction,
+    KvLease,
     RejectTurn,
     SetTimer,
+    YieldsTo,
 )
 from marsproxy.core.events import (
     BackendObserved,
@@ -32,6 +36,8 @@ from marsproxy.core.events import (
     Event,
     HintAnswered,
     KvReclaimed,
+    LeaseExpired,
+    LeaseResumed,
     SessionEnded,
     TimerFired,
     ToolHostsObserved,
@@ -49,6 +55,7 @@ from marsproxy.core.sessions import Phase, SessionState
 from marsproxy.core.settings import AdmissionSettings, Parts, PolicySettings, SessionSettings
 
 IDLE_GAP_S, MAX_HOLD_S, IDLE_EXPIRY_S = 10.0, 60.0, 200.0
+LONGEST_GAP_S = TOOL_LIMIT_GAPS * IDLE_GAP_S
 BACKENDS = ("one", "two")
 SESSION_IDS = ("a", "b", "c", "d", "e", "f")
 EXEC_IDS = ("x1", "x2", "x3")
@@ -82,14 +89,16 @@ class Shell:
     last_work_s: dict[str, float] = field(default_factory=dict)
     """Per session, when its last main turn in flight ended; absent after an abort."""
     last_tool_s: float | None = None
-    leases: set[tuple[str, str]] = field(default_factory=set)
-    """Session and backend of each KEEP that stands."""
+    asked: dict[str, tuple[str, str, float]] = field(default_factory=dict)
+    """Session, backend and seconds of the lease that goes with each turn in flight."""
+    leases: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By session and backend, with the second at which the engine would end it by itself."""
     arrivals: int = 0
 
     def tell(self, event: Event) -> list[Command]:
         sessions_before = {session.id for session in self.policy.sessions}
         if isinstance(event, BackendObserved) and not event.takes_hints:
-            self.leases = {(id_, name) for id_, name in self.leases if name != event.backend}
+            self._lose_leases_of(event.backend)
         commands = self.policy.handle(event, self.now)
         self.log.append((event, self.now, commands))
         for command in commands:
@@ -108,16 +117,28 @@ class Shell:
         self.ended.append(turn_id)
         if turn.kind is not TurnKind.SIDE:
             self.last_work_s[turn.session_id] = self.now
+        lease = self.asked.pop(turn_id, None)
+        if lease is not None and ended.ending is Ending.FINISHED:
+            self.leases[lease[:2]] = self.now + lease[2]
         self.tell(ended)
 
     def pass_time(self, duration_s: float) -> None:
         until_s = self.now + duration_s
         fired = 0
-        while self.timer_s is not None and self.timer_s <= until_s:
-            self.fire()
+        while (due_s := min([self.timer_s or inf, *self.leases.values()], default=inf)) <= until_s:
+            if due_s in self.leases.values():
+                self.expire(due_s)
+            else:
+                self.fire()
             fired += 1
             assert fired < 1_000, "timer after timer, and nothing happens"
         self.now = until_s
+
+    def expire(self, due_s: float) -> None:
+        key = next(key for key, until_s in self.leases.items() if until_s == due_s)
+        del self.leases[key]
+        self.now = max(self.now, due_s)
+        self.tell(LeaseExpired(*key, 500))
 
     def fire(self) -> None:
         assert self.timer_s is not None
@@ -131,13 +152,17 @@ class Shell:
                 turn = self.in_flight[command.turn_id] = self.waiting.pop(command.turn_id)
                 assert command.may_break_leases == (command.decision != "new")
                 if turn.kind is not TurnKind.SIDE:
-                    self.leases.discard((turn.session_id, command.backend))
-            case HintKv(session_id, backend, action):
+                    self.leases.pop((turn.session_id, command.backend), None)
+                if command.lease is not None:
+                    self._ask(turn, command.backend, command.lease)
+            case HintKv(session_id, backend, action, ttl_s):
                 assert self.policy.backends[backend].takes_hints
                 if action is KvAction.KEEP:
-                    self.leases.add((session_id, backend))
+                    assert ttl_s is not None
+                    assert 0 < ttl_s <= LONGEST_GAP_S
+                    self.leases[session_id, backend] = self.now + ttl_s
                 else:
-                    self.leases.discard((session_id, backend))
+                    self.leases.pop((session_id, backend), None)
             case RejectTurn():
                 assert command.retry_after_s > 0
                 self.ended.append(command.turn_id)
@@ -154,6 +179,18 @@ class Shell:
             case SetTimer():
                 assert command.at_s >= self.now
                 self.timer_s = command.at_s
+
+    def _ask(self, turn: TurnArrived, backend: str, lease: KvLease) -> None:
+        assert self.policy.backends[backend].takes_hints
+        assert self.policy._parts.retention
+        assert turn.kind is not TurnKind.SIDE
+        assert lease == KvLease(IDLE_GAP_S, YieldsTo.RETURNING)
+        self.asked[turn.turn_id] = turn.session_id, backend, lease.ttl_s
+
+    def _lose_leases_of(self, backend: str) -> None:
+        """It was started anew, and without the patch."""
+        self.leases = {key: until_s for key, until_s in self.leases.items() if key[1] != backend}
+        self.asked = {turn_id: lease for turn_id, lease in self.asked.items() if lease[1] != backend}
 
     def _check_budget(self, admitted_to: set[str]) -> None:
         """Where somebody was let in beside others, all fits. A warm return is not let in: it just goes."""
@@ -356,11 +393,13 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(
         data=st.data(),
-        what=st.sampled_from(["token", "progress", "hint", "reclaim", "timer", "stranger"]),
+        what=st.sampled_from(
+            ["token", "progress", "hint", "reclaim", "resumed", "expired", "timer", "stranger"]
+        ),
         session_id=st.sampled_from(SESSION_IDS),
         index=st.integers(0, 1),
     )
-    def word_comes_that_decides_nothing(self, data, what, session_id, index) -> None:
+    def other_word_comes(self, data, what, session_id, index) -> None:
         """Some of it true, some of it late, some of nobody."""
         backend = self.names[index % len(self.names)]
         turn_id = data.draw(st.sampled_from(["stranger1", *self.shell.ended, *self.shell.in_flight]))
@@ -372,8 +411,13 @@ class AnyOrder(RuleBasedStateMachine):
             case "hint":
                 self.shell.tell(HintAnswered(session_id, backend, 0))
             case "reclaim":
-                self.shell.leases.discard((session_id, backend))
+                self.shell.leases.pop((session_id, backend), None)
                 self.shell.tell(KvReclaimed(session_id, backend, 500))
+            case "resumed":
+                self.shell.tell(LeaseResumed(session_id, backend, 500, 0))
+            case "expired":
+                self.shell.leases.pop((session_id, backend), None)
+                self.shell.tell(LeaseExpired(session_id, backend, 500))
             case "timer":
                 self.shell.tell(TimerFired())
             case "stranger" if turn_id not in self.shell.in_flight:
@@ -412,11 +456,13 @@ class AnyOrder(RuleBasedStateMachine):
             assert backend.context_tokens == shared + sum(session.charged_context for session in counted)
 
     @invariant()
-    def only_who_waits_for_a_tool_with_a_place_has_a_lease(self) -> None:
-        for session_id, backend in self.shell.leases:
+    def only_who_has_a_place_has_a_lease(self) -> None:
+        """And it ends by itself, whatever the policy does later."""
+        for (session_id, backend), until_s in self.shell.leases.items():
             session = self.shell.policy.sessions.get(session_id)
             assert session is not None
-            assert (session.phase, session.backend) == (Phase.TOOL_GAP, backend)
+            assert (session.is_counted, session.backend) == (True, backend)
+            assert self.shell.now < until_s <= self.shell.now + LONGEST_GAP_S
 
     @invariant()
     def nobody_is_counted_without_a_reason(self) -> None:
@@ -460,7 +506,7 @@ class AnyOrder(RuleBasedStateMachine):
         shell, policy = self.shell, self.shell.policy
         shell.pass_time(IDLE_GAP_S * TOOL_LIMIT_GAPS)
         assert sum(len(b.counted) for b in policy.backends.values()) == 0
-        assert self.shell.leases == set()
+        assert (self.shell.leases, self.shell.asked) == ({}, {})
         shell.pass_time(IDLE_EXPIRY_S)
         assert (len(policy.sessions), len(policy.held), policy.open_turns) == (0, 0, 0)
         assert shell.timer_s is None
