@@ -31,6 +31,10 @@ KV_SPACE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 """Gigabytes."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=float, default=60.0, help="how long the random sessions go on")
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Without weights: random ones, or none where nothing is computed."""
@@ -79,6 +83,36 @@ async def engine(patched: EmulatedServer) -> AsyncIterator[EngineClient]:
     async with engine_client(patched.url) as client:
         yield client
         await assert_all_free_in_the_end(client)
+
+
+@pytest.fixture(scope="session")
+def rough(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+    """All that may get in each other's way at once: two API servers, priorities, a host tier, a pool that is
+    too small, and an error in the patch that waits to be asked for."""
+    options = {"kv_tokens": 40_000, "max_model_len": 32_768, "host_kv_tokens": 200_000}
+    with emulated_vllm(
+        model,
+        tmp_path_factory.mktemp("rough") / "log",
+        *("--scheduler-cls", "tests.vllm.faulty_scheduler.make_scheduler"),
+        patch=True,
+        api_server_count=2,
+        scheduling_policy="priority",
+        **options,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+async def rough_engine(rough: EmulatedServer) -> AsyncIterator[EngineClient]:
+    async with engine_client(rough.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def tiered_engine(rough_engine: EngineClient) -> AsyncIterator[EngineClient]:
+    """The one with a host tier."""
+    yield rough_engine
+    await assert_all_free_in_the_end(rough_engine)
 
 
 @pytest.fixture

@@ -6,15 +6,18 @@ on any machine, and what is compared is the scheduler's doing.
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
 
+ROOT = Path(__file__).parent.parent.parent
 BLOCK_TOKENS = 16
 POOL_TOKENS = 80_000
 OPTIONS = LaunchOptions(
@@ -35,6 +38,7 @@ def emulated_vllm(
     extra = [*flags, "--additional-config", json.dumps({"mars": settings or {}})]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_SERVER_DEV_MODE", "1")  # for /reset_prefix_cache
+        environment.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # for schedulers that tests bring
         server = EmulatedServer(model, replace(OPTIONS, **options), extra=extra, log=log)
         server.start()
     try:

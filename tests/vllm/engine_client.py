@@ -127,10 +127,9 @@ class EngineClient:
     async def capabilities(self) -> Capabilities:
         return msgspec.json.decode(await self.get(CAPABILITIES_PATH), type=Capabilities)
 
-    async def sessions(self) -> dict[str, SessionState]:
-        """By name; of sessions with one branch."""
-        states = msgspec.json.decode(await self.get(SESSIONS_PATH), type=list[SessionState])
-        return {state.session: state for state in states}
+    async def sessions(self) -> list[SessionState]:
+        """Asks the engine, which answers between two steps."""
+        return msgspec.json.decode(await self.get(SESSIONS_PATH), type=list[SessionState])
 
     async def kv(self, session: str, op: KvOp, **members: Any) -> KvAnswer:
         request = KvRequest(op=op, session=session, **members)
