@@ -188,6 +188,13 @@ def installed_package() -> Path:
     return Path(spec.origin).parent
 
 
+def installed_version() -> str | None:
+    try:
+        return version_of(installed_package())
+    except NoVllm:
+        return None
+
+
 def try_outline(path: Path) -> Outline | None:
     try:
         return read_outline(path)

@@ -61,9 +61,10 @@ class EngineUnreachable(Exception):
 class EngineRanks:
     """The ranks that one API server's process has to do with; the others have servers of their own."""
 
-    def __init__(self, client: EngineClient) -> None:
+    def __init__(self, client: EngineClient, *, rpc_timeout_s: float = RPC_TIMEOUT_S) -> None:
         self._core = client.engine_core
         self._config = client.vllm_config
+        self._rpc_timeout_s = rpc_timeout_s
         self._readers: dict[int, SnapshotReader] = {}
         is_stock = self._config.scheduler_config.scheduler_cls is None
         self._unpatched = STOCK if is_stock else None
@@ -97,7 +98,7 @@ class EngineRanks:
             msgspec.json.decode(each, type=Capabilities) for each in await self._call_all("capabilities")
         ]
         if not ranks:
-            return await asyncio.to_thread(unpatched_capabilities, self._unpatched)
+            return unpatched_capabilities(self._unpatched)
         return msgspec.structs.replace(ranks[0], passthrough=first(rank.passthrough for rank in ranks))
 
     def _snapshots(self) -> list[bytes]:
@@ -115,10 +116,11 @@ class EngineRanks:
         if self._unpatched:
             return []
         try:
-            async with asyncio.timeout(RPC_TIMEOUT_S):
+            async with asyncio.timeout(self._rpc_timeout_s):
                 return await call_all_ranks(self._core, op, argument)
         except TimeoutError as exc:
-            raise EngineUnreachable(f"the engine has not answered within {RPC_TIMEOUT_S:.0f} s") from exc
+            message = f"the engine has not answered within {self._rpc_timeout_s:g} s"
+            raise EngineUnreachable(message) from exc
         except Exception as exc:  # vLLM hands on whatever failed in its engine as a plain one
             if f"has no attribute '{RPC}'" not in str(exc):
                 raise EngineUnreachable(f"the engine answered with an error: {type(exc).__name__}") from exc
@@ -144,12 +146,9 @@ def with_endings_after(rank: RankHeadroom, seq: int | None) -> RankHeadroom:
 
 
 def unpatched_capabilities(reason: str | None) -> Capabilities:
-    """Reads source files: not for an event loop."""
-    package = contract.installed_package()
     return Capabilities(
         patch_version=contract.patch_version(),
-        vllm_version=contract.version_of(package) or "unknown",
+        vllm_version=contract.installed_version() or "unknown",
         ops=(),
         passthrough=reason,
-        hooks=contract.check(package),
     )

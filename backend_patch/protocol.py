@@ -25,6 +25,24 @@ SESSIONS_PATH = "/v1/mars/sessions"
 BATCH_PATH = "/v1/mars/kv"
 """POST: list of ``KvRequest``; a list of ``KvAnswer``, one for each, in the same order."""
 
+RPC_METHOD = "mars_rpc"
+"""Method of vLLM's ``EngineCore``: ``(op: str, body: str) -> str``, an ``Rpc`` and two JSON texts. Answers
+between two steps of the engine."""
+
+
+class Rpc(StrEnum):
+    """Operations of ``RPC_METHOD``."""
+
+    KV = "kv"
+    """List of ``KvRequest``; a list of ``KvAnswer``, one for each, in the same order."""
+    SESSIONS = "sessions"
+    """``SessionsQuery``; a list of ``SessionState``."""
+    HEADROOM = "headroom"
+    """``HeadroomQuery``; ``RankHeadroom``."""
+    CAPABILITIES = "capabilities"
+    """Nothing; ``Capabilities``."""
+
+
 MAX_BATCH = 1024
 """Operations in one batch: some milliseconds of the engine's time."""
 MAX_NAME_CHARS = 256
@@ -101,6 +119,18 @@ class KvRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     ttl_ms: int | None = None
     """Of PIN; None is the longest allowed."""
     mode: LeaseMode = LeaseMode.SOFT
+
+
+class SessionsQuery(msgspec.Struct, frozen=True, omit_defaults=True):
+    session: str | None = None
+    """None is all of them."""
+    with_resident: bool = False
+    """Look up how much is cached: tens of microseconds for each branch."""
+
+
+class HeadroomQuery(msgspec.Struct, frozen=True, omit_defaults=True):
+    after: int = 0
+    """Send the lease endings later than this number."""
 
 
 class KvAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
