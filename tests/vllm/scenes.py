@@ -30,9 +30,9 @@ async def is_so(engine: EngineClient, what: Callable[[RankHeadroom], bool]) -> b
 async def others_pass(
     engine: EngineClient, chance: random.Random, sessions: int = FILLERS_FOR_THE_POOL
 ) -> None:
-    """New sessions, one after the other; unless fewer are asked for, more than the pool has room for."""
-    for _ in range(sessions):
-        await engine.turn(Context(f"filler-{chance.random()}", chance), FILLER_TOKENS, output_tokens=2)
+    """New sessions, all at once; unless fewer are asked for, more than the pool has room for."""
+    fillers = [Context(f"filler-{chance.random()}", chance) for _ in range(sessions)]
+    await asyncio.gather(*(engine.turn(each, FILLER_TOKENS, output_tokens=2) for each in fillers))
 
 
 async def running(engine: EngineClient, requests: int) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.vllm.tiny_model import CONTEXT_TOKENS, write_tiny_model
 
 from backend_patch.emulator.device import DeviceReport
 from backend_patch.emulator.failures import Failures
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
-from tests.vllm.tiny_model import CONTEXT_TOKENS, write_tiny_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 

@@ -78,15 +78,6 @@ async def test_a_released_session_is_as_good_as_never_leased(
     assert (await engine.turn(session, 200)).cached_tokens == 0
 
 
-async def test_new_sessions_break_an_open_lease(engine: EngineClient, chance: random.Random) -> None:
-    """So the other two modes are what holds above."""
-    session, since = Context("open", chance), (await engine.headroom()).last_seq
-    await engine.turn(session, SESSION_TOKENS, mars_ttl_ms=TTL_MS, mars_mode=LeaseMode.OPEN.value)
-    await others_pass(engine, chance)
-    assert Ending.RECLAIMED in (await endings(engine, since))["open"]
-    assert (await engine.turn(session, 200)).cached_tokens < 0.95 * SESSION_TOKENS
-
-
 @pytest.mark.parametrize("op", [KvOp.EVICT, KvOp.RECYCLE])
 async def test_what_others_share_is_kept(engine: EngineClient, chance: random.Random, op: KvOp) -> None:
     """Two sessions with one system prompt; one of them is given up while the pool is not short."""

@@ -11,7 +11,7 @@ from statistics import median
 import pytest
 
 from backend_patch.protocol import Ending, KvOp, LeaseMode
-from tests.vllm.engine_client import Context, EngineClient
+from tests.vllm.engine_client import Context, EngineClient, Turn
 from tests.vllm.scenes import (
     assert_conserved,
     endings,
@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
 REPEATS = 3
 LONG_TOKENS = 50_000
+A_WHILE_STEPS = 50
+"""A third of a second of decoding."""
 TTL_MS = 120_000
 
 
@@ -45,40 +47,73 @@ async def test_a_continuation_does_not_wait_for_a_long_prefill(
     assert median(long_s["patched"]) <= 1.15 * median(long_s["stock"]), (back_s, long_s)
 
 
+async def lease_over_half(engine: EngineClient, chance: random.Random, mode: LeaseMode) -> None:
+    for number in range(3):
+        holder = Context(f"holder-{number}", chance)
+        await engine.turn(holder, 15_000, mars_ttl_ms=TTL_MS, mars_mode=mode.value)
+
+
+async def large_beside_busy(
+    engine: EngineClient, chance: random.Random, group: asyncio.TaskGroup
+) -> tuple[asyncio.Task[Turn], asyncio.Task[Turn]]:
+    """A new session that needs leased blocks arrives, while a small one runs and goes on."""
+    busy = group.create_task(engine.turn(Context("busy", chance), 100, output_tokens=4_000))
+    await until(lambda: is_so(engine, lambda now: now.running == 1))
+    large = group.create_task(engine.turn(Context("large", chance), 60_000))
+    return large, busy
+
+
+async def reclaimed(engine: EngineClient, since: int) -> bool:
+    """That, and no other way, is how leases have ended."""
+    ways = (await endings(engine, since)).values()
+    return {how for ways_of_one in ways for how in ways_of_one} == {Ending.RECLAIMED}
+
+
 async def test_hard_leases_cannot_deadlock(engine: EngineClient, chance: random.Random) -> None:
     """Over half of the pool is leased and nothing runs: whoever needs the blocks gets them."""
     since = (await engine.headroom()).last_seq
-    for number in range(3):
-        holder = Context(f"holder-{number}", chance)
-        await engine.turn(holder, 15_000, mars_ttl_ms=TTL_MS, mars_mode=LeaseMode.HARD.value)
+    await lease_over_half(engine, chance, LeaseMode.HARD)
     assert (await assert_conserved(engine)).leased_blocks >= whole_blocks(44_900)
     turn = await engine.turn(Context("large", chance), 60_000)
     assert len(turn.output) == 4
-    how = {each for all_of_one in (await endings(engine, since)).values() for each in all_of_one}
-    assert how == {Ending.RECLAIMED}  # and not for their time being over
+    assert await reclaimed(engine, since)
 
 
 async def test_a_new_session_waits_for_soft_leases_until_it_is_old(
     engine: EngineClient, chance: random.Random
 ) -> None:
-    """While another request runs. In the meantime it waits at the head of the queue, and is not lost."""
+    """While another request runs."""
     since = (await engine.headroom()).last_seq
-    for number in range(3):
-        await engine.turn(Context(f"holder-{number}", chance), 15_000, mars_ttl_ms=TTL_MS)
+    await lease_over_half(engine, chance, LeaseMode.SOFT)
     leased = (await assert_conserved(engine)).leased_blocks
     async with asyncio.TaskGroup() as group:
-        busy = group.create_task(engine.turn(Context("busy", chance), 100, output_tokens=4_000))
-        await until(lambda: is_so(engine, lambda now: now.running == 1))
-        large = group.create_task(engine.turn(Context("large", chance), 60_000))
+        large, busy = await large_beside_busy(engine, chance, group)
         await until(lambda: is_so(engine, lambda now: now.waiting == 1))
         first = await engine.headroom()
-        await until(lambda: is_so(engine, lambda now: now.step >= first.step + 50))
+        await until(lambda: is_so(engine, lambda now: now.step >= first.step + A_WHILE_STEPS))
         later = await engine.headroom()
         assert (later.waiting, later.leased_blocks) == (1, leased)
         await large
         assert not busy.done()
-        how = (await endings(engine, since)).values()
-        assert {each for all_of_one in how for each in all_of_one} == {Ending.RECLAIMED}
+        assert await reclaimed(engine, since)
+        busy.cancel()
+
+
+async def test_a_new_session_does_not_wait_for_open_leases(
+    engine: EngineClient, chance: random.Random
+) -> None:
+    """The same, but for the mode."""
+    since = (await engine.headroom()).last_seq
+    await lease_over_half(engine, chance, LeaseMode.OPEN)
+    async with asyncio.TaskGroup() as group:
+        large, busy = await large_beside_busy(engine, chance, group)
+        first = await engine.headroom()
+        await until(lambda: is_so(engine, lambda now: now.running == 2))
+        assert (await engine.headroom()).step < first.step + A_WHILE_STEPS
+        await large
+        assert not busy.done()
+        assert await reclaimed(engine, since)
+        busy.cancel()
 
 
 async def test_a_continuation_breaks_soft_leases_but_not_hard_ones(

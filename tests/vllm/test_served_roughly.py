@@ -12,7 +12,7 @@ from backend_patch.emulator.serve import EmulatedServer
 from backend_patch.protocol import KvOp, KvStatus
 from tests.vllm.crowd import act_at_random
 from tests.vllm.engine_client import Context, EngineClient
-from tests.vllm.faulty_scheduler import FAULT
+from tests.vllm.faulty_scheduler import FAULT, REJECTED
 from tests.vllm.scenes import assert_all_free_in_the_end, assert_conserved, idle
 
 MEMBERS = 40
@@ -41,6 +41,18 @@ async def test_nothing_breaks_and_nothing_leaks(
     assert all(seen), headroom
     assert headroom.evicted_total
     assert headroom.preemptions_total
+
+
+async def test_a_turn_that_vllm_ends_leaves_no_lease(
+    rough_engine: EngineClient, chance: random.Random
+) -> None:
+    """With an error: nobody knows whether its session goes on."""
+    pinned_before = (await rough_engine.headroom()).pinned_total
+    with pytest.raises(AssertionError, match="error"):
+        await rough_engine.turn(Context(REJECTED, chance), 4_000, mars_ttl_ms=120_000)
+    headroom = await assert_conserved(rough_engine)
+    assert (headroom.leases, headroom.pinned_total) == (0, pinned_before)
+    await assert_all_free_in_the_end(rough_engine)
 
 
 async def test_after_an_error_in_the_patch_vllm_goes_on_alone(
