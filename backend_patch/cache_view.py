@@ -81,7 +81,7 @@ class CacheView:
         needed = self._blocks_for(min(tokens, length)) + asked.get("reserved_blocks", 0)
         if asked.get("full_sequence_must_fit"):
             needed = max(needed, self._blocks_for(min(request.num_tokens, length)))
-        return max(1, needed + watermark + idle_hit - held - len(hit) - self.free_blocks)
+        return max(1, int(needed + watermark + idle_hit - held - len(hit) - self.free_blocks))
 
     def wanted(self, asked: dict[str, Any]) -> set[int]:
         """Blocks that the request is about to refer to."""

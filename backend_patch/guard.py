@@ -1,14 +1,16 @@
-"""Nothing that the patch does may stop the engine: an error in a hook ends the patch's work, not the hook.
+"""Nothing that the patch does may stop the engine: an error in a hook ends the patch's work, not vLLM's.
 
 Owns the decorator. An exception that leaves a scheduler's method kills vLLM's engine process.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class StepsAside(Protocol):
@@ -21,32 +23,28 @@ class StepsAside(Protocol):
 S = TypeVar("S", bound=StepsAside)
 
 
-def guarded(
-    otherwise: R,
-) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
-    """The method answers ``otherwise`` when it has failed, and from then on without being called."""
+class Guarded(Generic[T]):
+    """Decorates methods: one that fails answers ``otherwise``, and from then on without being called."""
 
-    def guard(hook: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-        name: str = getattr(hook, "__name__", "hook")
+    def __init__(self, otherwise: T) -> None:
+        self._otherwise = otherwise
 
-        @wraps(hook)
-        def safe(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
-            if self.passthrough is not None:
+    def __call__(self, hook: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R | T]:
+        otherwise, name = self._otherwise, cast(Any, hook).__name__
+
+        def safe(patch: S, *args: P.args, **kwargs: P.kwargs) -> R | T:
+            if patch.passthrough is not None:
                 return otherwise
             try:
-                return hook(self, *args, **kwargs)
+                return hook(patch, *args, **kwargs)
             except Exception as error:  # noqa: BLE001 - whatever it is, the engine serves on
-                self.step_aside(name, error)
+                patch.step_aside(name, error)
                 return otherwise
 
-        return safe
-
-    return guard
+        return cast(Callable[Concatenate[S, P], R | T], wraps(hook)(safe))
 
 
-def ignore_errors(action: Callable[[], Any]) -> None:
+def ignore_errors(action: Callable[[], object]) -> None:
     """For what is tidied up after an error."""
-    try:
+    with suppress(Exception):
         action()
-    except Exception:  # noqa: BLE001 - the first error has been logged
-        return

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from backend_patch.cache_view import CacheView
-from backend_patch.guard import guarded, ignore_errors
+from backend_patch.guard import Guarded, ignore_errors
 from backend_patch.lease import TO_ALL, TO_CONTINUATION, TO_NEW, Rank
 from backend_patch.lease_table import LeaseTable
 from backend_patch.meters import Meters
@@ -83,7 +83,7 @@ class Hooks:
 
     # -- requests come and go --------------------------------------------------------------------
 
-    @guarded(None)
+    @Guarded(None)
     def request_added(self, request: Any) -> None:
         if request.request_id in self._scheduler.requests:
             return  # the next piece of a streamed input
@@ -96,7 +96,7 @@ class Hooks:
             record = self.retention.arrived(meta.key, request.arrival_time, now)
         self.turns.add(request, meta, record, leased_tokens, now)
 
-    @guarded(None)
+    @Guarded(None)
     def request_ended(self, request: Any) -> None:
         """Before anything of it is freed."""
         turn = self.turns.get(request.request_id)
@@ -112,7 +112,7 @@ class Hooks:
             self.retention.sessions.ended(record, self.clock())
         self.turns.started(turn)
 
-    @guarded(None)
+    @Guarded(None)
     def blocks_freeing(self, request: Any) -> None:
         """Its blocks are still its own."""
         turn = self.turns.get(request.request_id)
@@ -124,24 +124,24 @@ class Hooks:
             blocks = self.cache.of_request(request.request_id)
             self.retention.pin(turn.record, blocks, turn.meta, self.clock())
 
-    @guarded(None)
+    @Guarded(None)
     def blocks_freed(self, request: Any) -> None:
         turn = self.turns.pop(request.request_id)
         if turn is not None and turn.record is not None and turn.record.is_ending and not turn.record.live:
             self.retention.finish(turn.record)
 
-    @guarded(None)
+    @Guarded(None)
     def request_preempted(self, request: Any) -> None:
         self._prefilling.discard(request)
         self._report.preemptions_total += 1
 
-    @guarded(None)
+    @Guarded(None)
     def cache_resetting(self) -> None:
         self.retention.reset()
 
     # -- a step ----------------------------------------------------------------------------------
 
-    @guarded(None)
+    @Guarded(None)
     def step_beginning(self) -> None:
         now = self.clock()
         self.leases.expire(now)
@@ -154,7 +154,7 @@ class Hooks:
             chunk = self._short_chunk if waits else self._configured_chunk
             self._scheduler.scheduler_config.long_prefill_token_threshold = chunk
 
-    @guarded(None)
+    @Guarded(None)
     def step_scheduled(self, output: Any) -> None:
         now = self.clock()
         scheduled: dict[str, int] = output.num_scheduled_tokens
@@ -169,7 +169,7 @@ class Hooks:
         else:
             self._publish(now)
 
-    @guarded(None)
+    @Guarded(None)
     def step_ended(self, output: Any) -> None:
         now = self.clock()
         if output.num_scheduled_tokens:
@@ -235,7 +235,7 @@ class Hooks:
     def waiting_key(self, request: Any) -> WaitingKey:
         return self._waiting_key(request) or (1, 0, 0, 0.0, request.arrival_time, 0)
 
-    @guarded(None)
+    @Guarded(None)
     def _waiting_key(self, request: Any) -> WaitingKey | None:
         turn = self.turns.get(request.request_id)
         record = turn.record if turn is not None else None
@@ -260,7 +260,7 @@ class Hooks:
 
     # -- memory ----------------------------------------------------------------------------------
 
-    @guarded(otherwise=False)
+    @Guarded(otherwise=False)
     def make_room(self, request: Any, new_tokens: int, asked: dict[str, Any], attempt: int) -> bool:
         """vLLM found no blocks for this request: whether leases have given way, so that it may ask again."""
         if not len(self.leases):
@@ -295,7 +295,7 @@ class Hooks:
     def apply(self, batch: list[KvRequest]) -> list[KvAnswer]:
         return [self._apply(each) or self._refusal(each) for each in batch]
 
-    @guarded(None)
+    @Guarded(None)
     def _apply(self, request: KvRequest) -> KvAnswer | None:
         return self.retention.apply(request, self.clock())
 
@@ -305,7 +305,7 @@ class Hooks:
     def states(self, query: SessionsQuery) -> list[SessionState]:
         return self._states(query) or []
 
-    @guarded(None)
+    @Guarded(None)
     def _states(self, query: SessionsQuery) -> list[SessionState] | None:
         return self.retention.states(query.session, with_resident=query.with_resident, now=self.clock())
 
@@ -316,7 +316,7 @@ class Hooks:
     def publish(self) -> None:
         self._publish_guarded(self.clock())
 
-    @guarded(None)
+    @Guarded(None)
     def _publish_guarded(self, now: float) -> None:
         self._publish(now)
 
@@ -343,5 +343,5 @@ class Hooks:
 
 def _short_chunk(config: Any) -> int:
     """Half of a step's tokens, so that a continuation's prefill fits beside a long one's chunk."""
-    half = max(1, config.max_num_batched_tokens // 2)
-    return min(config.long_prefill_token_threshold or half, half)
+    half = max(1, int(config.max_num_batched_tokens) // 2)
+    return min(int(config.long_prefill_token_threshold) or half, half)

@@ -21,7 +21,8 @@ HEADROOM_PATH = "/v1/mars/headroom"
 CAPABILITIES_PATH = "/v1/mars/capabilities"
 """GET: ``Capabilities``."""
 SESSIONS_PATH = "/v1/mars/sessions"
-"""GET: list of ``SessionState``. ``/{session}/kv`` POST: ``KvRequest`` less its session; ``KvAnswer``."""
+"""GET: list of ``SessionState``; ``?session=NAME`` only of that one, ``?resident=1`` looks up what is cached.
+``/{session}/kv`` POST: ``KvRequest`` less its session; ``KvAnswer``."""
 BATCH_PATH = "/v1/mars/kv"
 """POST: list of ``KvRequest``; a list of ``KvAnswer``, one for each, in the same order."""
 

@@ -24,6 +24,8 @@ class PatchSettings:
     """Sort the waiting and the running queue; off is vLLM's own order."""
     interleave: bool = True
     """Halve the chunks of long prefills, but only while a continuation waits."""
+    publish: bool = True
+    """Write the state into shared memory after steps. Off for a scheduler that no server asks about."""
     max_leased_share: float = 0.9
     """Of all blocks, 0 to 1. The rest is for those that run: they would break leases block by block else."""
     max_ttl_s: float = 300.0
@@ -59,7 +61,8 @@ class PatchSettings:
                 raise SettingsError(
                     f"additional_config.{CONFIG_KEY}.{key} is not known; allowed: {', '.join(known)}"
                 )
-        return cls(**{key: _checked(key, known[key], value) for key, value in section.items()})
+        values: dict[str, Any] = {key: _checked(key, known[key], value) for key, value in section.items()}
+        return cls(**values)
 
 
 def _checked(key: str, kind: Any, value: object) -> bool | int | float:

@@ -18,7 +18,7 @@ Entry = tuple[WaitingKey, int, Request]
 Queued = tuple[float, int, Request]
 
 
-class AgentQueue(RequestQueue):
+class AgentQueue(RequestQueue):  # type: ignore[misc]
     def __init__(self, key: Callable[[Request], WaitingKey], queued_at_s: Callable[[Request], float]) -> None:
         """``queued_at_s`` of a request may not change while it waits."""
         self._key = key

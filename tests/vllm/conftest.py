@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend_patch.emulator.serve import EmulatedServer
-from backend_patch.emulator.tiny_model import write_model
+from backend_patch.emulator.tiny_model import write_tiny_model
 from marsproxy.config import Backend
 from marsproxy.server import Server
 from tests.integration.conftest import running_proxy
@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Without weights: random ones, or none where nothing is computed."""
     folder = tmp_path_factory.mktemp("model")
-    write_model(folder)
+    write_tiny_model(folder)
     return folder
 
 

@@ -76,7 +76,7 @@ class SchedulerBench:
             ),
             cache_config=cache,
             device_config=DeviceConfig("cpu"),
-            additional_config={"mars": mars or {}},
+            additional_config={"mars": {"publish": False} | (mars or {})},
         )
         config.scheduler_config.async_scheduling = is_async
         config.instance_id = f"bench-{id(self)}"
