@@ -20,6 +20,7 @@ class CacheView:
         self.pool: Any = manager.block_pool
         self.groups = max(1, len(manager.kv_cache_config.kv_cache_groups))
         self._manager = manager
+        self._blocks_have_pools = hasattr(self.pool.null_block, "pool")
         self._queue_can_prepend = hasattr(self.pool.free_block_queue, "prepend_n")
 
     @property
@@ -104,14 +105,11 @@ class CacheView:
         """Hashed ones of our pool. Several groups are woven together, so that a prefix of the list is one
         of the sequence."""
         woven = groups[0] if len(groups) == 1 else _woven(groups)
-        pool = self.pool
-        return [
-            block
-            for block in woven
-            if block.block_hash is not None
-            and not block.is_null
-            and getattr(block, "pool", None) in (None, pool)
-        ]
+        blocks = [block for block in woven if block.block_hash is not None and not block.is_null]
+        if not self._blocks_have_pools:
+            return blocks
+        pools = (None, self.pool)
+        return [block for block in blocks if block.pool in pools]
 
 
 def _woven(groups: Sequence[Sequence[Any]]) -> list[Any]:

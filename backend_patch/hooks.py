@@ -41,6 +41,8 @@ class Scheduler(Protocol):
 
     running: list[Any]
     scheduler_config: Any
+    num_lookahead_tokens: int
+    """Of speculative decoding."""
 
     @property
     def requests(self) -> dict[str, Any]: ...
@@ -79,6 +81,10 @@ class Hooks:
         """Requests that run and have not read all of their prompt."""
         self._configured_chunk: int = scheduler.scheduler_config.long_prefill_token_threshold
         self._short_chunk = _short_chunk(scheduler.scheduler_config)
+        config, tokens = scheduler.scheduler_config, cache.block_tokens
+        self._step_blocks = cache.groups * (config.max_num_batched_tokens // tokens + 1)
+        """That all tokens of a step can fill, and beside them one that each request begins."""
+        self._blocks_each = cache.groups * (2 + scheduler.num_lookahead_tokens // tokens)
         self._refused: tuple[object, ...] = ()
 
     # -- requests come and go --------------------------------------------------------------------
@@ -153,6 +159,16 @@ class Hooks:
             waits = self.turns.waiting_continuations > 0
             chunk = self._short_chunk if waits else self._configured_chunk
             self._scheduler.scheduler_config.long_prefill_token_threshold = chunk
+
+    @Guarded(otherwise=False)
+    def may_run_short(self) -> bool:
+        """Whether somebody might find no blocks in the step that begins while leases hold some. It is
+        asked once, and else for every request that runs."""
+        if not len(self.leases):
+            return False
+        running, waiting = self._scheduler.get_request_counts()
+        most = self._step_blocks + running * self._blocks_each
+        return waiting > 0 or self.cache.free_blocks < most
 
     @Guarded(None)
     def step_scheduled(self, output: Any) -> None:

@@ -8,10 +8,12 @@ waits the lease is *claimed*: its deadline does not count until that turn is sch
 Reclaiming plans before it takes: either what was asked for becomes free, or nothing is touched.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from backend_patch.ending_log import EndingLog, SessionKey
+from backend_patch.held_blocks import HeldBlocks
 from backend_patch.lease import Block, BlockPool, Lease, Rank
 from backend_patch.protocol import Ending, LeaseMode
 from backend_patch.reclaim_plan import Cut, plan_reclaim
@@ -37,8 +39,7 @@ class LeaseTable:
         self._ranks: dict[Rank, dict[SessionKey, Lease]] = {rank: {} for rank in Rank}
         """The earliest kept first."""
         self._rank_blocks = dict.fromkeys(Rank, 0)
-        self._holders: dict[int, int] = {}
-        """By block, how many leases hold it."""
+        self._held = HeldBlocks()
         self._deadlines: list[tuple[float, int, Lease]] = []
         self._numbers = 0
         self._claimed_changes: set[SessionKey] = set()
@@ -55,12 +56,21 @@ class LeaseTable:
     @property
     def blocks(self) -> int:
         """Different ones in leases."""
-        return len(self._holders)
+        return len(self._held)
 
-    def count_leased_only(self) -> int:
-        """Blocks that no request refers to. Looks at every leased block."""
-        blocks = {block.block_id: block for lease in self._leases.values() for block in lease.blocks}
-        return sum(block.ref_cnt == self._holders[block_id] for block_id, block in blocks.items())
+    def count_shared(self) -> int:
+        """Leased blocks that requests refer to as well. They are at the beginning of a lease if anywhere, so
+        this looks at all leases but hardly at their blocks."""
+        seen: set[int] = set()
+        for lease in self._leases.values():
+            for block in reversed(lease.blocks[: bisect_left(lease.blocks, True, key=self._is_leased_only)]):
+                if block.block_id in seen:
+                    break
+                seen.add(block.block_id)
+        return len(seen)
+
+    def _is_leased_only(self, block: Block) -> bool:
+        return block.ref_cnt == self._held.holders(block.block_id)
 
     def take_claimed_changes(self) -> set[SessionKey] | None:
         """Sessions whose lease began or ended while a turn waited, since the last call; None for none."""
@@ -92,8 +102,7 @@ class LeaseTable:
             self.rejected_total += 1
             return None
         self._pool.touch(fitting)
-        for block in fitting:
-            self._holders[block.block_id] = self._holders.get(block.block_id, 0) + 1
+        self._held.add([block.block_id for block in fitting])
         self._numbers += 1
         lease = Lease(key, mode, fitting, hashes, self._numbers, expires_at_s, claims)
         self._leases[key] = lease
@@ -105,10 +114,16 @@ class LeaseTable:
         self.clipped_total += len(fitting) < len(blocks)
         return lease
 
-    def release(self, key: SessionKey) -> int:
-        """End the lease, if there is one; how many blocks became free, as if just used."""
+    def release(self, key: SessionKey) -> None:
+        """End the lease, if there is one: its blocks are as if just used."""
         lease = self._leases.get(key)
-        return self._drop(lease) if lease is not None else 0
+        if lease is not None:
+            self._drop(lease)
+
+    def count_freeable(self, key: SessionKey) -> int:
+        """Blocks that a release would make free."""
+        lease = self._leases.get(key)
+        return sum(block.ref_cnt == 1 for block in lease.blocks) if lease is not None else 0
 
     def resume(self, key: SessionKey, hit_tokens: int) -> None:
         """End the lease: its next turn has references of its own now."""
@@ -122,32 +137,24 @@ class LeaseTable:
         for lease in self:
             self._drop(lease)
 
-    def _drop(self, lease: Lease) -> int:
+    def _drop(self, lease: Lease) -> None:
         del self._leases[lease.key]
         self._leave_rank(lease)
         if lease.claims:
             self._claimed_changes.add(lease.key)
-        return self._let_go(lease.blocks)
+        self._let_go(lease.blocks)
 
-    def _let_go(self, blocks: Sequence[Block]) -> int:
-        freed = 0
-        for block in blocks:
-            freed += block.ref_cnt == 1
-            holders = self._holders[block.block_id] - 1
-            if holders:
-                self._holders[block.block_id] = holders
-            else:
-                del self._holders[block.block_id]
+    def _let_go(self, blocks: Sequence[Block]) -> None:
+        self._held.remove([block.block_id for block in blocks])
         self._pool.free_blocks(reversed(blocks))
-        return freed
 
     def _fitting(self, blocks: Sequence[Block]) -> list[Block]:
-        room = self.budget_blocks - len(self._holders)
+        room = self.budget_blocks - len(self._held)
         if len(blocks) <= room:
             return list(blocks)
         fitting: list[Block] = []
         for block in blocks:
-            room -= block.block_id not in self._holders
+            room -= block.block_id not in self._held
             if room < 0:
                 break
             fitting.append(block)
@@ -222,7 +229,7 @@ class LeaseTable:
         scheduled. ``wanted`` are blocks that the turn will refer to itself. 0 if there are not enough,
         unless ``even_less`` will do.
         """
-        plan = plan_reclaim(missing, self._willing(ranks, own), self._holders, wanted)
+        plan = plan_reclaim(missing, self._willing(ranks, own), self._held, wanted)
         if plan.missing > 0 and not even_less:
             return 0
         for cut in plan.cuts:

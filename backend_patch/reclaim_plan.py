@@ -6,9 +6,10 @@ request is met there is nothing more to win. A block that only leases hold is wo
 a lease is cut no further than the last block that is won.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from backend_patch.held_blocks import HeldBlocks
 from backend_patch.lease import Lease
 
 
@@ -27,13 +28,13 @@ class Plan:
     _shared: dict[int, list[tuple[Cut, int]]] = field(default_factory=dict)
     """By block that several leases hold: who of them was reached, and how far he must be cut."""
 
-    def add(self, lease: Lease, holders: Mapping[int, int], wanted: Collection[int]) -> None:
+    def add(self, lease: Lease, held: HeldBlocks, wanted: Collection[int]) -> None:
         """Go from the lease's tail as far as something is to be won and not all is found."""
         cut = Cut(lease)
         self.cuts.append(cut)
         for depth, block in enumerate(reversed(lease.blocks), 1):
             block_id = block.block_id
-            leases = holders[block_id]
+            leases = held.holders(block_id)
             if self.missing <= 0 or block.ref_cnt > leases or block_id in wanted:
                 return
             if leases == 1:
@@ -51,14 +52,12 @@ class Plan:
                 each.blocks = max(each.blocks, far)
 
 
-def plan_reclaim(
-    missing: int, willing: Iterable[Lease], holders: Mapping[int, int], wanted: Collection[int]
-) -> Plan:
-    """``willing`` in the order in which they give way; ``holders`` is by block how many leases hold it;
-    ``wanted`` are blocks that whoever asks will refer to himself, so that nothing is won by taking them."""
+def plan_reclaim(missing: int, willing: Iterable[Lease], held: HeldBlocks, wanted: Collection[int]) -> Plan:
+    """``willing`` in the order in which they give way; ``wanted`` are blocks that whoever asks will refer to
+    himself, so that nothing is won by taking them."""
     plan = Plan(missing)
     for lease in willing:
-        plan.add(lease, holders, wanted)
+        plan.add(lease, held, wanted)
         if plan.missing <= 0:
             break
     return plan

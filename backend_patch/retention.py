@@ -109,7 +109,7 @@ class Retention:
             case KvOp.PIN:
                 return self._apply_pin(request, records[-1], now)
             case KvOp.RELEASE:
-                return self._done(request, sum(self.leases.release(record.key) for record in records))
+                return self._done(request, self._release(records))
             case KvOp.RECYCLE | KvOp.EVICT | KvOp.DEMOTE:
                 return self._apply_to_idle(request, records)
             case KvOp.END:
@@ -153,6 +153,13 @@ class Retention:
         if request.op is KvOp.RECYCLE:
             return self._done(request, self._cache.reuse_first(self._give_up(records)))
         return self._done(request, self._evict(records))
+
+    def _release(self, records: list[SessionRecord]) -> int:
+        freed = 0
+        for record in records:
+            freed += self.leases.count_freeable(record.key)
+            self.leases.release(record.key)
+        return freed
 
     def _end(self, records: list[SessionRecord]) -> int:
         """Those with a live turn end with it."""

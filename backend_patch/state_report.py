@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from backend_patch.hooks import Hooks
 
 SHARED_INTERVAL_S = 1.0
-"""How often a busy engine counts the leased blocks that requests hold too: some hundred microseconds for
-ten thousand blocks, and they are few and change slowly (system prompts)."""
+"""How often a busy engine counts the leased blocks that requests hold too: two microseconds a lease, and
+they are few and change slowly (system prompts)."""
 
 
 class StateReport:
@@ -84,5 +84,5 @@ class StateReport:
         if not has_requests or not len(leases):
             self._shared_blocks, self._shared_counted_s = 0, float("-inf")
         elif now - self._shared_counted_s >= SHARED_INTERVAL_S:
-            self._shared_blocks, self._shared_counted_s = leases.blocks - leases.count_leased_only(), now
+            self._shared_blocks, self._shared_counted_s = leases.count_shared(), now
         return min(self._shared_blocks, leases.blocks)

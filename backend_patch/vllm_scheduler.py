@@ -71,8 +71,7 @@ class MarsMixin(Stock):  # type: ignore[misc]
         self.mars = hooks
         if settings.order:
             self.waiting = hooks.queue = queue
-        self._stock_allocate_slots = allocate_slots
-        self.kv_cache_manager.allocate_slots = self._allocate_slots
+        self._allocate = (allocate_slots, _reclaiming(allocate_slots, hooks.make_room))
         _install_rpc()
 
     # -- overridden ------------------------------------------------------------------------------
@@ -85,6 +84,8 @@ class MarsMixin(Stock):  # type: ignore[misc]
         self.mars.step_beginning()
         if self.mars.passthrough is not None and self.mars.queue is not None:
             self._restore_queue()
+        may_run_short = self.mars.may_run_short()
+        self.kv_cache_manager.allocate_slots = self._allocate[may_run_short]
         output = super().schedule(*args, **kwargs)
         self.mars.step_scheduled(output)
         return output
@@ -119,16 +120,6 @@ class MarsMixin(Stock):  # type: ignore[misc]
 
     def mars_rpc(self, op: str, body: str = "") -> str:
         return answer(self.mars, self._capabilities, op, body)
-
-    def _allocate_slots(self, request: Any, num_new_tokens: int, *args: Any, **kwargs: Any) -> Any:
-        """``KVCacheManager.allocate_slots``, again as long as leases give way. What is optional comes by
-        keyword in all releases looked at."""
-        attempt = 0
-        while True:
-            blocks = self._stock_allocate_slots(request, num_new_tokens, *args, **kwargs)
-            if blocks is not None or not self.mars.make_room(request, num_new_tokens, kwargs, attempt):
-                return blocks
-            attempt += 1
 
     def _restore_queue(self) -> None:
         """Only between two steps: vLLM peeks at its queue and pops from it later in the same step."""
@@ -183,6 +174,21 @@ def _fits() -> bool:
         places = "; ".join(f"{hook.name}: {hook.detail}" for hook in missing)
         logger.error("MARS: the scheduler is vLLM's own, as vLLM %s lacks %s", vllm.__version__, places)
     return not missing
+
+
+def _reclaiming(allocate_slots: Callable[..., Any], make_room: Callable[..., bool]) -> Callable[..., Any]:
+    """``KVCacheManager.allocate_slots``, again as long as leases give way. Runs for each request of a step.
+    What is optional comes by keyword in all releases looked at."""
+
+    def again(request: Any, num_new_tokens: int, *args: Any, **kwargs: Any) -> Any:
+        blocks = allocate_slots(request, num_new_tokens, *args, **kwargs)
+        attempt = 0
+        while blocks is None and make_room(request, num_new_tokens, kwargs, attempt):
+            blocks = allocate_slots(request, num_new_tokens, *args, **kwargs)
+            attempt += 1
+        return blocks
+
+    return again
 
 
 def _cache_view(scheduler: Any, arguments: dict[str, Any]) -> CacheView:

@@ -102,6 +102,10 @@ class SchedulerBench:
         return self.scheduler.kv_cache_manager.block_pool
 
     @property
+    def running(self) -> list[Any]:
+        return list(self.scheduler.running)
+
+    @property
     def free_blocks(self) -> int:
         return int(self.pool.get_num_free_blocks())
 
@@ -150,14 +154,20 @@ class SchedulerBench:
         return dict(output.num_scheduled_tokens)
 
     def complete(self, output: Any) -> None:
+        result = self.result(output)
+        if result is not None:
+            self.scheduler.update_from_output(output, result)
+
+    def result(self, output: Any) -> Any:
+        """What a model would have made of the step; None of an empty one."""
         from vllm.v1.outputs import ModelRunnerOutput
 
         names = list(output.num_scheduled_tokens)
-        if names:
-            tokens = [self._sampled(name) for name in names]
-            index = {name: place for place, name in enumerate(names)}
-            answer = ModelRunnerOutput(req_ids=names, req_id_to_index=index, sampled_token_ids=tokens)
-            self.scheduler.update_from_output(output, answer)
+        if not names:
+            return None
+        tokens = [self._sampled(name) for name in names]
+        index = {name: place for place, name in enumerate(names)}
+        return ModelRunnerOutput(req_ids=names, req_id_to_index=index, sampled_token_ids=tokens)
 
     def run(self, max_steps: int = 1000) -> None:
         """Until nothing is left to do."""
