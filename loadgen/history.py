@@ -35,13 +35,16 @@ class RequestOptions:
     model: str
     stream: bool = True
     exact_output: bool = True
-    """Ask for the traced number of tokens exactly (``ignore_eos``, ``min_tokens``: vLLM's fields)."""
+    """Ask for the traced number of tokens exactly (``ignore_eos``, ``min_tokens``: vLLM's fields). A scripted
+    answer has that many by itself, and ends as a model's does: only then is it told to call a tool."""
     answers: AnswerMode = AnswerMode.MODEL
 
     def fields(self, turn: Turn, label: str) -> dict[str, Any]:
         fields: dict[str, Any] = {"model": self.model, "max_tokens": turn.output_tokens, "temperature": 0}
         if self.exact_output:
-            fields |= {"min_tokens": turn.output_tokens, "ignore_eos": True}
+            fields["min_tokens"] = turn.output_tokens
+        if self.exact_output and self.answers is AnswerMode.MODEL:
+            fields["ignore_eos"] = True
         if self.answers is AnswerMode.CALLS:
             fields["vllm_xargs"] = {"mars_answer": scripted_answer(turn, label)}
         if self.stream:
@@ -80,6 +83,11 @@ class History:
             ]
         self.append(message)
         self._open_calls = [call.id for call in calls]
+
+    @property
+    def is_calling(self) -> bool:
+        """The last answer made calls that have no results yet."""
+        return bool(self._open_calls)
 
     def add_input(self, text: str, *, is_from_user: bool = False) -> None:
         """New tokens of a turn: a tool's output, or what the user says. Every open call gets its result."""

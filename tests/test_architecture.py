@@ -51,6 +51,15 @@ CORE_MAY_NOT_CALL = {
 """Built-ins that do what the list above keeps out. ``id`` and ``hash`` differ from run to run."""
 
 WITHOUT_OWN_TEST = {
+    "backend_patch/emulator/__main__.py": "run as a command in tests/vllm/test_tiny_model.py",
+    "backend_patch/emulator/make_model.py": "needs tokenizers: tests/vllm/test_tiny_model.py",
+    "backend_patch/emulator/tiny_model.py": "needs tokenizers: tests/vllm/test_tiny_model.py",
+    "backend_patch/emulator/vllm_emulated_platform.py": "needs vLLM: tests/vllm/test_emulator.py runs on it",
+    "backend_patch/emulator/vllm_executor.py": "needs vLLM: tests/vllm/test_emulator.py runs on it",
+    "backend_patch/emulator/vllm_host_tier.py": "needs vLLM: tests/vllm/test_emulator.py runs on it",
+    "backend_patch/emulator/vllm_in_process.py": "needs vLLM: tests/vllm/test_virtual_clock.py builds it",
+    "backend_patch/emulator/vllm_serve.py": "needs vLLM: tests/vllm/test_emulator.py starts it",
+    "backend_patch/emulator/vllm_virtual.py": "needs vLLM: tests/vllm/test_virtual_clock.py drives it",
     "backend_patch/protocol.py": "names and fields; the endpoint's and the proxy's tests read and write them",
     "marsproxy/core/commands.py": "vocabulary without behaviour; the event log's tests build every type",
     "marsproxy/core/events.py": "vocabulary without behaviour; the event log's tests build every type",

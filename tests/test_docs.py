@@ -17,12 +17,13 @@ from cyclopts import App
 import gateway.__main__
 import loadgen.__main__
 import marsproxy.__main__
+from backend_patch.protocol import XArg
+from backend_patch.script import Match, ScriptedAnswer, ScriptLine
 from docs.generate import CORE, PARTS, constants_of, generated, policy_modules
 from gateway.app import make_app
 from gateway.config import ENV_PREFIX as GATEWAY_ENV_PREFIX
 from gateway.config import PROXY_TOKEN_ENV, TOKEN_ENV, TOKENS_ENV, URL_ENV, setting_names
 from gateway.protocol import ExecState
-from loadgen.engine.script import Match, ScriptedAnswer, ScriptLine
 from loadgen.profiles import profile_names
 from loadgen.records import GaugeSample, SessionRecord, TurnRecord
 from loadgen.summary import summarise
@@ -52,7 +53,7 @@ APPS: dict[str, App] = {
 OTHER_PROGRAMS = {"git", "cd", ".", "export", "vllm", "curl", "mini", "make"}
 OTHERS_OPTIONS = {"--scheduling-policy", "--enable-prompt-tokens-details"}
 """Flags of vLLM that the pages speak of."""
-NO_METRICS = {"mars_answer", "mars_output_tokens", "mars_session"}
+NO_METRICS = {"mars_answer", "mars_output_tokens", *XArg}
 """Fields of requests and records that begin like one."""
 HISTOGRAM_ENDINGS = ("_bucket", "_sum", "_count")
 

@@ -29,6 +29,8 @@ Floats = npt.NDArray[np.float64]
 MIN_PREFILLS = 10
 MIN_DECODES = 10
 """Phases of each kind below which a fit of four numbers says more about the noise than about the engine."""
+MIN_STEPS = 6
+"""Two for each number: steps that are timed alone have hardly any noise."""
 MIN_DECODE_TOKENS = 8
 """A shorter decode is mostly the jitter of its first and last token."""
 SIDES = ("compute_efficiency", "memory_efficiency")
@@ -54,6 +56,15 @@ class Steps:
 class Phase:
     steps: tuple[Steps, ...]
     begins_request: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample:
+    """One step that was timed."""
+
+    items: tuple[tuple[float, int], ...]
+    """``(context_before, new_tokens)`` of each request in it."""
     seconds: float
 
 
@@ -85,7 +96,23 @@ def fit_hardware(
     Raises:
         LoadgenError: too few turns for an answer.
     """
-    phases = phases_of(turns, base, model, step_tokens)
+    return fit_phases(phases_of(turns, base, model, step_tokens), base)
+
+
+def fit_steps(samples: Iterable[StepSample], base: HardwareProfile, model: ModelProfile) -> Fit:
+    """From steps that were timed one by one, as on an accelerator without an engine around it.
+
+    Raises:
+        LoadgenError: too few steps for an answer.
+    """
+    sides = _Sides(base, model, step_tokens=1)
+    phases = [Phase((sides.steps(sample.items),), False, sample.seconds) for sample in samples]
+    if len(phases) < MIN_STEPS:
+        raise LoadgenError(f"{len(phases)} steps are too few; needed: {MIN_STEPS}")
+    return fit_phases(phases, base)
+
+
+def fit_phases(phases: Sequence[Phase], base: HardwareProfile) -> Fit:
     start = np.array([1 / base.compute_efficiency, 1 / base.memory_efficiency, base.step_overhead_s, 0.0])
     first = _solve(phases, start)
     used = _without_outliers(phases, first)
@@ -156,8 +183,10 @@ class _Sides:
         return (self._steps(turn.prompt_tokens + (count - 1) / 2, 1, count),) if count > 0 else ()
 
     def _steps(self, context: float, new: int, count: int) -> Steps:
-        item = [(context, new)]
-        return Steps(self._compute.seconds(item), self._memory.seconds(item), count)
+        return self.steps([(context, new)], count)
+
+    def steps(self, items: Sequence[tuple[float, int]], count: int = 1) -> Steps:
+        return Steps(self._compute.seconds(items), self._memory.seconds(items), count)
 
 
 def _seconds(phases: Sequence[Phase]) -> Floats:

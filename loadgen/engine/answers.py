@@ -12,8 +12,8 @@ from typing import Literal
 
 from xxhash import xxh3_64_intdigest
 
+from backend_patch.script import ScriptedAnswer, ToolUse
 from loadgen.engine.prompt import tool_call_body, tool_call_opening
-from loadgen.engine.script import ScriptedAnswer, ToolUse
 from loadgen.engine.tokens import TOKEN_BYTES, decode, encode, token_count
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from backend_patch.script import ScriptError
 from loadgen.engine.config import ConfigError, EngineConfig
-from loadgen.engine.script import ScriptError
 from loadgen.engine.server import serve_engine
 
 engine_app = App(

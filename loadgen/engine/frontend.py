@@ -6,6 +6,7 @@ Refuses what vLLM refuses. Knows neither HTTP nor time; the caller submits and a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from backend_patch.script import Asked, Script, ScriptedAnswer, ScriptError, parse_answer
 from loadgen.engine import answers
 from loadgen.engine.answers import Answer, Wanted
 from loadgen.engine.api import ChatBody, CompletionBody, GenerateBody, TokenizeBody
@@ -15,7 +16,6 @@ from loadgen.engine.generation import Choice, Generation
 from loadgen.engine.prompt import render_chat
 from loadgen.engine.realtime import RealTimeEngine
 from loadgen.engine.requests import EngineRequest
-from loadgen.engine.script import Asked, Script, ScriptedAnswer, ScriptError, parse_answer
 from loadgen.engine.tokens import bytes_of, encode, prefix_hashes, token_count
 
 COMPLETION_MAX_TOKENS = 16

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 import uvicorn
 import uvloop
 
+from backend_patch.script import Script
 from loadgen.engine.app import EngineApp
 from loadgen.engine.config import ConfigError, EngineConfig
 from loadgen.engine.frontend import Frontend
 from loadgen.engine.metrics import EngineMetrics
 from loadgen.engine.realtime import RealTimeEngine
 from loadgen.engine.scheduler import Scheduler
-from loadgen.engine.script import Script
 
 GRACE_S = 1
 """For clients to take the error that ends their stream when the server stops."""

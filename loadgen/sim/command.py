@@ -17,7 +17,7 @@ from loadgen.recorder import REPORT_FILE, Recorder
 from loadgen.report import write_report
 from loadgen.sim.event_log import EventLogFile, header_of
 from loadgen.sim.run import Simulated, check, simulate
-from loadgen.sim.settings import PATIENT, SimulationSettings, Sizes, TokenEstimate
+from loadgen.sim.settings import PATIENT, EngineKind, SimulationSettings, Sizes, TokenEstimate
 from loadgen.sim.tool_hosts import Discipline, ToolHostShape
 from marsproxy.core.settings import ConfigError, PolicySettings
 
@@ -39,6 +39,8 @@ class ServerOptions:
     """Host memory of each backend for KV that a policy swaps out, in tokens. 0: none, as stock vLLM."""
     backends: int = 1
     """How many of them."""
+    engine: EngineKind = EngineKind.MODEL
+    """The model of vLLM, or the scheduler of the vLLM that is installed: slower, and exact."""
     hints: bool = True
     """Whether the engine keeps and evicts as the policy advises, or is stock vLLM."""
     max_num_batched_tokens: int = 8192
@@ -127,6 +129,7 @@ def simulate_command(
         max_running=server.max_num_seqs,
         policy_settings=policy_settings(policy, static_cap),
         takes_hints=server.hints,
+        engine=server.engine,
         telemetry_delay_s=knowledge.telemetry_delay_s,
         token_estimate=knowledge.token_estimate,
         sizes=knowledge.sizes,

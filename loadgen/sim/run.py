@@ -124,12 +124,13 @@ def make_forecast(settings: SimulationSettings, sessions: list[Session], step_ti
 def meta_of(
     settings: SimulationSettings, workload: Workload, simulation: Simulation, kv_tokens: int
 ) -> dict[str, Any]:
-    totals = [server.engine.scheduler.totals for server in simulation.servers.values()]
+    servers = simulation.servers.values()
     hosts = simulation.hosts
     return {
         "driver": "simulated",
         "label": settings.label or settings.policy,
         "policy": settings.policy,
+        "engine": next(server.about for server in servers),
         "hardware": settings.hardware,
         "model": settings.model,
         "kv_tokens": kv_tokens,
@@ -143,8 +144,8 @@ def meta_of(
             "takes_hints": settings.takes_hints,
         },
         "sessions_planned": len(workload.sessions),
-        "preemptions": sum(total.preemptions for total in totals),
-        "engine_steps": sum(total.steps for total in totals),
+        "preemptions": sum(server.preemptions for server in servers),
+        "engine_steps": sum(server.steps for server in servers),
         "tool_memory_peak_mb": hosts.memory_peak_mb,
         "commit": commit(),
         **describe(settings.load),

@@ -1,7 +1,6 @@
-"""One simulated vLLM: the engine on a virtual clock, and what its metrics would say."""
+"""One simulated vLLM: the engine's model on a virtual clock, and what its metrics would say."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import inf
 from typing import assert_never
 
@@ -12,40 +11,18 @@ from loadgen.engine.patch import PatchRules
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
-from loadgen.records import TurnRecord
+from loadgen.sim.backend import PROGRESS_TOKENS, SimTurn
 from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings
-from loadgen.workload import Turn
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
 from marsproxy.core.events import (
     BackendObserved,
+    Event,
     HintAnswered,
     KvReclaimed,
     LeaseExpired,
     LeaseResumed,
     TurnProgressed,
 )
-
-PROGRESS_TOKENS = 256
-"""Of an answer, between two reports on it: some seconds of decoding. A live proxy reports a stream every
-second; the policies that listen go by thresholds of thousands of tokens."""
-
-
-@dataclass(slots=True, eq=False)
-class SimTurn:
-    """A request of an agent, from its arrival at the policy to its last token."""
-
-    id: str
-    session_id: str
-    system_id: str | None
-    system_tokens: int
-    prompt_tokens: int
-    turn: Turn
-    record: TurnRecord
-    request: EngineRequest | None = None
-    server: "Server | None" = None
-    has_first_token: bool = False
-    told_tokens: int = 0
-    """Of its answer, as many as the policy was told of."""
 
 
 class Server:
@@ -89,6 +66,16 @@ class Server:
     def has_work(self) -> bool:
         return self.engine.scheduler.has_work
 
+    @property
+    def preemptions(self) -> int:
+        return self.engine.scheduler.totals.preemptions
+
+    @property
+    def steps(self) -> int:
+        return self.engine.scheduler.totals.steps
+
+    about = "model"
+
     def forward(self, turn: SimTurn, command: ForwardTurn, now: float) -> None:
         request = EngineRequest(
             request_id=turn.id,
@@ -119,8 +106,12 @@ class Server:
                 first.append(turn)
             if request.is_over:
                 del self._turns[request]
+                turn.cached_tokens = request.cached_tokens
                 last.append(turn)
         return first, last
+
+    def take_events(self) -> list[Event]:
+        return list(self._lease_endings())
 
     def progress(self, now: float) -> Iterator[TurnProgressed]:
         """Of the turns whose answers have grown by ``PROGRESS_TOKENS`` since the policy was last told."""
@@ -156,19 +147,6 @@ class Server:
         if self._takes_hints and turn.request is not None:
             self.engine.reprioritise(turn.request, priority, now)
 
-    def lease_endings(self) -> Iterator[LeaseResumed | LeaseExpired | KvReclaimed]:
-        """Since the last call."""
-        for ending in self.store.take_endings():
-            tokens = ending.blocks * BLOCK_TOKENS
-            match ending.how:
-                case How.RESUMED:
-                    hit_tokens = ending.hit_blocks * BLOCK_TOKENS
-                    yield LeaseResumed(ending.chain, self.name, tokens, hit_tokens)
-                case How.EXPIRED:
-                    yield LeaseExpired(ending.chain, self.name, tokens)
-                case How.RECLAIMED:
-                    yield KvReclaimed(ending.chain, self.name, tokens)
-
     def reading(self, now: float) -> BackendObserved:
         self.engine.advance(now)
         scheduler = self.engine.scheduler
@@ -189,3 +167,15 @@ class Server:
 
     def _is_running(self, chain: str) -> bool:
         return any(self._turns[request].session_id == chain for request in self.engine.scheduler.running)
+
+    def _lease_endings(self) -> Iterator[LeaseResumed | LeaseExpired | KvReclaimed]:
+        for ending in self.store.take_endings():
+            tokens = ending.blocks * BLOCK_TOKENS
+            match ending.how:
+                case How.RESUMED:
+                    hit_tokens = ending.hit_blocks * BLOCK_TOKENS
+                    yield LeaseResumed(ending.chain, self.name, tokens, hit_tokens)
+                case How.EXPIRED:
+                    yield LeaseExpired(ending.chain, self.name, tokens)
+                case How.RECLAIMED:
+                    yield KvReclaimed(ending.chain, self.name, tokens)

@@ -21,6 +21,15 @@ PATIENT = PolicySettings(admission=AdmissionSettings(max_hold_s=ENDLESS_S))
 """The policy's defaults, for clients that wait."""
 
 
+class EngineKind(Enum):
+    """What a simulated server runs its turns on."""
+
+    MODEL = "model"
+    """Of this project: fast, and close."""
+    VLLM = "vllm"
+    """The scheduler and the KV cache manager of the vLLM that is installed, step by step."""
+
+
 class TokenEstimate(Enum):
     """What the policy is told of a prompt before its usage is known."""
 
@@ -59,6 +68,9 @@ class SimulationSettings:
     takes_hints: bool = True
     """Whether the engine has the backend patch, so that it keeps and evicts as it is told. A policy that
     never hints gets stock vLLM either way."""
+    engine: EngineKind = EngineKind.MODEL
+    async_scheduling: bool = True
+    """vLLM's default: the next step is scheduled while one runs."""
     telemetry_interval_s: float = 1.0
     telemetry_delay_s: float = 0.0
     """Age of a reading when the policy gets it."""
@@ -79,6 +91,13 @@ class SimulationSettings:
         ):
             if value is not None and value < least:
                 raise LoadgenError(f"{option} is {value}; allowed: {least} or more")
+        if self.engine is EngineKind.VLLM and self.host_kv_tokens:
+            raise LoadgenError("--host-kv-tokens is for --engine model: the real one has no host tier here")
+        if self.engine is EngineKind.VLLM and self.max_batched_tokens < self.max_running:
+            raise LoadgenError(
+                "vLLM wants --max-num-batched-tokens to be at least --max-num-seqs, which are "
+                f"{self.max_batched_tokens} and {self.max_running}"
+            )
         if not 0 < self.telemetry_interval_s < inf:
             raise LoadgenError("the telemetry interval must be above 0 seconds")
         if not 0 <= self.telemetry_delay_s < inf or not 0 < self.size_factor < inf:

@@ -21,11 +21,13 @@ from loadgen.arrivals import ClosedLoop, arrival_times
 from loadgen.records import SessionRecord, TurnRecord
 from loadgen.sim.agenda import Agenda
 from loadgen.sim.agent import Agent, tokens_off
-from loadgen.sim.server import Server, SimTurn
-from loadgen.sim.settings import SimulationSettings
+from loadgen.sim.backend import Backend, SimTurn
+from loadgen.sim.server import Server
+from loadgen.sim.settings import EngineKind, SimulationSettings
 from loadgen.sim.step_ends import StepEnds
 from loadgen.sim.telemetry import Telemetry
 from loadgen.sim.tool_hosts import ToolHosts, ToolStep, is_apart
+from loadgen.sim.vllm_server import open_vllm_server
 from loadgen.workload import Session
 from marsproxy.core.commands import (
     Command,
@@ -81,7 +83,10 @@ class Simulation:
         self.policy = policy
         self.turns: list[TurnRecord] = []
         self.records: list[SessionRecord] = []
-        self.servers = {name: Server(name, settings, step_time, kv_tokens) for name in settings.backend_names}
+        open_server = open_vllm_server if settings.engine is EngineKind.VLLM else Server
+        self.servers: dict[str, Backend] = {
+            name: open_server(name, settings, step_time, kv_tokens) for name in settings.backend_names
+        }
         self._steps = StepEnds(self.servers.values())
         self.hosts = ToolHosts(settings.tools)
         self.agenda = Agenda()
@@ -183,10 +188,8 @@ class Simulation:
         """The last token is out: tell, and let the gap begin."""
         del self._turns[turn.id]
         agent, record, tool = self._agents[turn.session_id], turn.record, turn.turn.tool
-        request = turn.request
-        assert request is not None
         record.last_token_s, record.status = now, 200
-        record.cached_tokens, record.output_tokens = request.cached_tokens, turn.turn.output_tokens
+        record.cached_tokens, record.output_tokens = turn.cached_tokens, turn.turn.output_tokens
         agent.count(record)
         self.turns.append(record)
         self.tell(
@@ -194,7 +197,7 @@ class Simulation:
                 turn.id,
                 Ending.FINISHED,
                 prompt_tokens=turn.prompt_tokens,
-                cached_tokens=request.cached_tokens,
+                cached_tokens=turn.cached_tokens,
                 completion_tokens=turn.turn.output_tokens,
                 tool_calls=1 if tool else 0,
                 tool_signature=tool.name if tool else None,
@@ -251,7 +254,7 @@ class Simulation:
 
     # -- engines ----------------------------------------------------------------------------------
 
-    def _step_ended(self, server: Server, now: float) -> None:
+    def _step_ended(self, server: Backend, now: float) -> None:
         self._steps.touch(server)
         first, last = server.finish_step()
         for turn in first:
@@ -259,8 +262,8 @@ class Simulation:
             self.tell(TurnFirstToken(turn.id), now)
         for turn in last:
             self._answered(turn, now)
-        for ending in server.lease_endings():
-            self.tell(ending, now)
+        for event in server.take_events():
+            self.tell(event, now)
 
     # -- policy -----------------------------------------------------------------------------------
 
@@ -301,7 +304,7 @@ class Simulation:
                 assert_never(command)
         return None
 
-    def _touched(self, name: str) -> Server:
+    def _touched(self, name: str) -> Backend:
         """The server, to which something is about to happen."""
         server = self.servers[name]
         self._steps.touch(server)

@@ -4,18 +4,18 @@ simulation; so only those to which something happened are asked."""
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
-from loadgen.sim.server import Server
+from loadgen.sim.backend import Backend
 
 
 class StepEnds:
-    def __init__(self, servers: Iterable[Server]) -> None:
+    def __init__(self, servers: Iterable[Backend]) -> None:
         self._servers = list(servers)
         self._index = {server: index for index, server in enumerate(self._servers)}
         self._heap: list[tuple[float, int]] = []
         """Ends and servers; an entry is void once the server's step ends at another time."""
-        self._touched: dict[Server, None] = {}
+        self._touched: dict[Backend, None] = {}
 
-    def touch(self, server: Server) -> None:
+    def touch(self, server: Backend) -> None:
         """It was given something, or its step is over: it may begin a step, or end its step sooner."""
         self._touched[server] = None
 
@@ -34,7 +34,7 @@ class StepEnds:
             heappop(heap)
         return heap[0][0] if heap else None
 
-    def due(self, now: float) -> list[Server]:
+    def due(self, now: float) -> list[Backend]:
         """Those whose step has ended by ``now``, in the order of the servers. They must be touched."""
         due: set[int] = set()
         while (ends_s := self.next_s) is not None and ends_s <= now:

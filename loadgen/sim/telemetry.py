@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from math import inf
 
 from loadgen.sim.agenda import Agenda
-from loadgen.sim.server import Server
+from loadgen.sim.backend import Backend
 from loadgen.sim.tool_hosts import ToolHosts
 from marsproxy.core.events import Event
 
@@ -33,7 +33,7 @@ class Telemetry:
 
     def __init__(
         self,
-        servers: Collection[Server],
+        servers: Collection[Backend],
         hosts: ToolHosts,
         agenda: Agenda,
         open_turns: Collection[str],

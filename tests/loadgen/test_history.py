@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.history import History, RequestOptions
-from loadgen.scripted import AnswerMode
+from loadgen.scripted import AnswerMode, scripted_answer
 from loadgen.sse import Answer, CalledTool
 from loadgen.text import TextSource
 from loadgen.workload import ToolCall, Turn
@@ -49,6 +49,19 @@ def test_scripted_answers_call_the_tool_that_follows(turn: Turn, answer: dict[st
     written = msgspec.json.decode(decoded(History(options), turn)["vllm_xargs"]["mars_answer"])
     assert written == answer | {"output_tokens": turn.output_tokens}
     assert "vllm_xargs" not in decoded(History(RequestOptions("m")), turn)
+
+
+def test_arguments_are_written_as_templates_write_them() -> None:
+    """Then the tokens of an answer are those of the history that it becomes."""
+    turn = Turn(1, 90, ToolCall("b", 1.0, command='echo "ü"'))
+    written = scripted_answer(turn, "s/1")
+    assert '"args":{"command": "echo \\"ü\\""}' in written
+
+
+def test_a_scripted_answer_may_end_by_itself() -> None:
+    body = decoded(History(RequestOptions("m", answers=AnswerMode.CALLS)))
+    assert (body["max_tokens"], body["min_tokens"]) == (9, 9)
+    assert "ignore_eos" not in body
 
 
 @given(st.lists(st.text(), max_size=6))

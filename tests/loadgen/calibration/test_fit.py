@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
-from loadgen.calibration.fit import Fit, fit_hardware
+from loadgen.calibration.fit import Fit, StepSample, fit_hardware, fit_steps
 from loadgen.calibration.observations import TurnSample
+from loadgen.errors import LoadgenError
 
 BASE = HardwareProfile.load("h100")
 TRUE = replace(BASE, compute_efficiency=0.5, memory_efficiency=0.6, step_overhead_s=0.006)
@@ -69,3 +70,22 @@ def test_a_side_that_nothing_is_bound_by_is_kept() -> None:
     fit = fitted([turn_of(20 + n, 0, 50 + n) for n in range(30)])
     assert fit.kept == ("compute_efficiency",)
     assert fit.hardware.compute_efficiency == BASE.compute_efficiency
+
+
+STEPS = [((0.0, 512 * n),) for n in range(1, 13)] + [((2_000.0 * n, 1),) * n for n in range(1, 13)]
+
+
+@pytest.mark.parametrize("model", ["qwen3-30b-a3b", "llama-3.1-8b"])
+def test_steps_timed_one_by_one_give_the_parameters(model: str) -> None:
+    profile = ModelProfile.load(model)
+    seconds = StepTime(TRUE, profile).seconds
+    fit = fit_steps([StepSample(items, seconds(items)) for items in STEPS], BASE, profile)
+    assert fit.hardware.compute_efficiency == pytest.approx(0.5, rel=0.01)
+    assert fit.hardware.memory_efficiency == pytest.approx(0.6, rel=0.01)
+    assert fit.hardware.step_overhead_s == pytest.approx(0.006, rel=0.01)
+    assert fit.request_overhead_s == 0
+
+
+def test_a_handful_of_steps_is_no_fit() -> None:
+    with pytest.raises(LoadgenError, match="3 steps are too few; needed: 6"):
+        fit_steps([StepSample(STEPS[0], 0.01)] * 3, BASE, ModelProfile.load("tiny"))

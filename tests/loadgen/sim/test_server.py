@@ -6,7 +6,8 @@ import pytest
 
 from loadgen.arrivals import AsTraced
 from loadgen.records import TurnRecord
-from loadgen.sim.server import PROGRESS_TOKENS, Server, SimTurn
+from loadgen.sim.backend import PROGRESS_TOKENS, SimTurn
+from loadgen.sim.server import Server
 from loadgen.sim.settings import SimulationSettings
 from loadgen.workload import Turn
 from marsproxy.core.commands import ForwardTurn

@@ -1,5 +1,7 @@
 """Answers written in advance: the file of ``--script`` and the ``mars_answer`` request field.
 
+One format for the embedded engine and the emulated vLLM. Knows no engine, no HTTP and no chat template.
+
 A script is JSON Lines; empty lines and lines that start with ``#`` are skipped. Each line names the
 requests it is for and what they get, turn by turn::
 
@@ -34,17 +36,25 @@ passed over for a request that declares none, as a title or summary request does
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
-
-from loadgen.engine.prompt import Message
 
 NO_ARGUMENTS = msgspec.Raw(b"{}")
 
 
 class ScriptError(ValueError):
     """The script or the answer field is not what the module describes; says where and why."""
+
+
+class SaidMessage(Protocol):
+    """What a script looks at in a message of the history."""
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
 
 
 class ToolUse(msgspec.Struct, forbid_unknown_fields=True):
@@ -97,7 +107,7 @@ class Asked:
     """What a script may look at in a request."""
 
     session: str | None
-    messages: Sequence[Message]
+    messages: Sequence[SaidMessage]
     has_tools: bool
 
     @property
@@ -120,6 +130,10 @@ class Asked:
 class Script:
     def __init__(self, lines: Sequence[ScriptLine] = ()) -> None:
         self._lines = list(lines)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._lines
 
     @classmethod
     def read(cls, path: Path) -> "Script":

@@ -1,0 +1,1 @@
+"""The emulated accelerator: the real vLLM with everything but the arithmetic."""
