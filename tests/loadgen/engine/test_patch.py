@@ -88,7 +88,8 @@ def test_decodes_come_before_prefills_continuations_before_new_and_short_rests_f
 
     those = [running("new", 5, new=True), running("long", 50), running("d1", 1), running("short", 9)]
     those += [running("d2", 1, new=True)]
-    assert [each.request_id for each in sorted(those, key=running_key)] == ["d1", "d2", "short", "long", "new"]
+    names = [each.request_id for each in sorted(those, key=running_key)]
+    assert names == ["d1", "d2", "short", "long", "new"]
 
 
 # -- in the scheduler ----------------------------------------------------------------------------
