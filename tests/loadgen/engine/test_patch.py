@@ -155,11 +155,11 @@ def test_a_new_session_breaks_leases_when_it_has_waited_for_too_long_and_not_bef
 
 
 def test_running_requests_break_even_leases_that_yield_to_nobody() -> None:
-    engine = Engine(blocks=10)
+    engine = Engine(blocks=11)
     engine.leased("kept", 2)
     engine.store.keep("kept", None, YieldsTo.NOBODY, 0.0)
-    a, b = engine.add("a", 16, 4), engine.add("b", 14, 4)
-    for _ in range(6):
+    a, b = engine.add("a", 16, 8), engine.add("b", 14, 6)
+    for _ in range(7):
         engine.step()
     assert (a.preemptions, b.preemptions) == (0, 0)
     assert ("kept", How.RECLAIMED) in {(each.chain, each.how) for each in engine.store.take_endings()}
