@@ -71,6 +71,7 @@ class MarsMixin(Stock):  # type: ignore[misc]
         self.mars = hooks
         if settings.order:
             self.waiting = hooks.queue = queue
+        self._instance_id = self.vllm_config.instance_id  # vLLM gives it another one when all is set up.
         self._contract = contract.check()  # Reads files for a tenth of a second: not between two steps.
         self._allocate = (allocate_slots, _reclaiming(allocate_slots, hooks.make_room))
         _install_rpc()
@@ -142,7 +143,7 @@ class MarsMixin(Stock):  # type: ignore[misc]
             has_host_tier=self.mars.cache.has_host_tier,
             passthrough=self.mars.passthrough,
             hooks=self._contract,
-            instance_id=config.instance_id,
+            instance_id=self._instance_id,
         )
 
 
