@@ -71,6 +71,8 @@ class MarsMixin(Stock):  # type: ignore[misc]
         self.mars = hooks
         if settings.order:
             self.waiting = hooks.queue = queue
+        self._instance_id = self.vllm_config.instance_id  # vLLM gives it another one when all is set up.
+        self._contract = contract.check()  # Reads files for a tenth of a second: not between two steps.
         self._allocate = (allocate_slots, _reclaiming(allocate_slots, hooks.make_room))
         _install_rpc()
 
@@ -140,7 +142,8 @@ class MarsMixin(Stock):  # type: ignore[misc]
             max_ttl_s=settings.max_ttl_s,
             has_host_tier=self.mars.cache.has_host_tier,
             passthrough=self.mars.passthrough,
-            hooks=contract.check(),
+            hooks=self._contract,
+            instance_id=self._instance_id,
         )
 
 
