@@ -11,7 +11,7 @@ import pytest
 
 from backend_patch.emulator.tiny_model import write_model
 
-pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 GONE_TIMEOUT_S = 60.0
 
