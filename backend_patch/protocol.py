@@ -21,9 +21,28 @@ HEADROOM_PATH = "/v1/mars/headroom"
 CAPABILITIES_PATH = "/v1/mars/capabilities"
 """GET: ``Capabilities``."""
 SESSIONS_PATH = "/v1/mars/sessions"
-"""GET: list of ``SessionState``. ``/{session}/kv`` POST: ``KvRequest`` less its session; ``KvAnswer``."""
+"""GET: list of ``SessionState``; ``?session=NAME`` only of that one, ``?resident=1`` looks up what is cached.
+``/{session}/kv`` POST: ``KvRequest`` less its session; ``KvAnswer``."""
 BATCH_PATH = "/v1/mars/kv"
 """POST: list of ``KvRequest``; a list of ``KvAnswer``, one for each, in the same order."""
+
+RPC_METHOD = "mars_rpc"
+"""Method of vLLM's ``EngineCore``: ``(op: str, body: str) -> str``, an ``Rpc`` and two JSON texts. Answers
+between two steps of the engine."""
+
+
+class Rpc(StrEnum):
+    """Operations of ``RPC_METHOD``."""
+
+    KV = "kv"
+    """List of ``KvRequest``; a list of ``KvAnswer``, one for each, in the same order."""
+    SESSIONS = "sessions"
+    """``SessionsQuery``; a list of ``SessionState``."""
+    HEADROOM = "headroom"
+    """``HeadroomQuery``; ``RankHeadroom``."""
+    CAPABILITIES = "capabilities"
+    """Nothing; ``Capabilities``."""
+
 
 MAX_BATCH = 1024
 """Operations in one batch: some milliseconds of the engine's time."""
@@ -101,6 +120,18 @@ class KvRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     ttl_ms: int | None = None
     """Of PIN; None is the longest allowed."""
     mode: LeaseMode = LeaseMode.SOFT
+
+
+class SessionsQuery(msgspec.Struct, frozen=True, omit_defaults=True):
+    session: str | None = None
+    """None is all of them."""
+    with_resident: bool = False
+    """Look up how much is cached: tens of microseconds for each branch."""
+
+
+class HeadroomQuery(msgspec.Struct, frozen=True, omit_defaults=True):
+    after: int = 0
+    """Send the lease endings later than this number."""
 
 
 class KvAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -195,7 +226,10 @@ class Hook(msgspec.Struct, frozen=True, omit_defaults=True):
     is_optional: bool = False
 
 
-class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
+class Capabilities(msgspec.Struct, frozen=True):
+    """Said in full: a protocol number that is left out where it is the writer's own would be taken for the
+    reader's."""
+
     patch_version: str
     vllm_version: str
     protocol: int = PROTOCOL

@@ -18,7 +18,9 @@ import re
 import stat
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 MAX_BYTES = 64 * 1024
 """Of one snapshot: five hundred lease endings of 120 bytes each beside the numbers."""
@@ -31,6 +33,13 @@ SLOT_BYTES = SLOT_HEAD_BYTES + MAX_BYTES
 FILE_BYTES = COUNTER_BYTES + 2 * SLOT_BYTES
 INSTANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Of vLLM's own there are two kinds: five hexadecimal digits, or a time in nanoseconds."""
+
+
+class Memory(Protocol):
+    """What is used of ``mmap.mmap``."""
+
+    def __getitem__(self, span: slice, /) -> bytes: ...
+    def __setitem__(self, span: slice, data: bytes, /) -> None: ...
 
 
 class SnapshotTooLarge(ValueError):
@@ -110,15 +119,19 @@ class SnapshotReader:
             os.close(descriptor)
 
 
-def store(memory: mmap.mmap, count: int, data: bytes) -> None:
+Checksum = Callable[[bytes], int]
+"""32 bits of it are kept."""
+
+
+def store(memory: Memory, count: int, data: bytes, checksum: Checksum = zlib.crc32) -> None:
     """Write number ``count``, which is one more than the last."""
     start = COUNTER_BYTES + count % 2 * SLOT_BYTES
-    memory[start : start + SLOT_HEAD_BYTES] = slot_head(data)
+    memory[start : start + SLOT_HEAD_BYTES] = slot_head(data, checksum)
     memory[start + SLOT_HEAD_BYTES : start + SLOT_HEAD_BYTES + len(data)] = data
     set_counter(memory, count)
 
 
-def load(memory: mmap.mmap) -> bytes | None:
+def load(memory: Memory, checksum: Checksum = zlib.crc32) -> bytes | None:
     for _ in range(TRIES):
         count = counter(memory)
         if not count:
@@ -127,20 +140,20 @@ def load(memory: mmap.mmap) -> bytes | None:
         head = memory[start : start + SLOT_HEAD_BYTES]
         length = min(int.from_bytes(head[:4], "little"), MAX_BYTES)
         data = memory[start + SLOT_HEAD_BYTES : start + SLOT_HEAD_BYTES + length]
-        if counter(memory) == count and slot_head(data) == head:
+        if counter(memory) == count and slot_head(data, checksum) == head:
             return data
     return None
 
 
-def slot_head(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "little") + zlib.crc32(data).to_bytes(4, "little")
+def slot_head(data: bytes, checksum: Checksum) -> bytes:
+    return len(data).to_bytes(4, "little") + checksum(data).to_bytes(4, "little")
 
 
-def counter(memory: mmap.mmap) -> int:
+def counter(memory: Memory) -> int:
     return int.from_bytes(memory[:COUNTER_BYTES], "little")
 
 
-def set_counter(memory: mmap.mmap, count: int) -> None:
+def set_counter(memory: Memory, count: int) -> None:
     memory[:COUNTER_BYTES] = count.to_bytes(COUNTER_BYTES, "little")
 
 

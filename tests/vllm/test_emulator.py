@@ -15,7 +15,7 @@ from backend_patch.emulator.device import DeviceReport
 from backend_patch.emulator.failures import Failures
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
-from backend_patch.emulator.tiny_model import write_model
+from backend_patch.emulator.tiny_model import write_tiny_model
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
@@ -41,7 +41,7 @@ TOOL = {"type": "function", "function": {"name": "look_up", "parameters": PERSON
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    write_model(folder)
+    write_tiny_model(folder)
     return folder
 
 

@@ -1,0 +1,365 @@
+"""What the patch does at each point of vLLM's scheduler that it holds on to.
+
+Owns the hooks' bodies and what they share: turns, sessions, leases, meters. It imports nothing of vLLM; the
+scheduler's members that it uses are in ``Scheduler``. Every body is guarded: after an error all leases are
+released and vLLM does everything alone.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from backend_patch.cache_view import CacheView
+from backend_patch.guard import Guarded, ignore_errors
+from backend_patch.lease import TO_ALL, TO_CONTINUATION, TO_NEW, Rank
+from backend_patch.lease_table import LeaseTable
+from backend_patch.meters import Meters
+from backend_patch.order import WaitClass, WaitingKey, prefill_key, waiting_key
+from backend_patch.protocol import KvAnswer, KvRequest, KvStatus, RankHeadroom, SessionsQuery, SessionState
+from backend_patch.publishing import Interval, Publisher
+from backend_patch.request_meta import read_meta
+from backend_patch.retention import Retention
+from backend_patch.settings import PatchSettings
+from backend_patch.state_report import StateReport
+from backend_patch.turns import Turn, Turns
+
+logger = logging.getLogger(__name__)
+
+ENDED_WELL = frozenset({"FINISHED_STOPPED", "FINISHED_LENGTH_CAPPED"})
+"""Names of vLLM's ``RequestStatus`` after which a session may go on."""
+
+
+class WaitingQueue(Protocol):
+    """Of ``vllm_queue.AgentQueue``."""
+
+    def refresh(self, aged_before_s: float, changed: Any = None) -> None: ...
+
+
+class Scheduler(Protocol):
+    """vLLM's, as far as it is used here."""
+
+    running: list[Any]
+    scheduler_config: Any
+    num_lookahead_tokens: int
+    """Of speculative decoding."""
+
+    @property
+    def requests(self) -> dict[str, Any]: ...
+
+    def get_request_counts(self) -> tuple[int, int]:
+        """Running, waiting."""
+
+
+class Hooks:
+    def __init__(
+        self,
+        settings: PatchSettings,
+        scheduler: Scheduler,
+        cache: CacheView,
+        publisher: Publisher,
+        rank: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.passthrough: str | None = None
+        self.clock = clock
+        """Seconds, never backwards. A driver in virtual time puts its own here."""
+        self.cache = cache
+        budget = int(settings.max_leased_share * cache.total_blocks)
+        self.leases = LeaseTable(cache.pool, budget, cache.block_tokens, cache.groups)
+        self.retention = Retention(settings, cache, self.leases, cache.total_blocks)
+        self.turns = Turns()
+        self.meters = Meters()
+        self.queue: WaitingQueue | None = None
+        """None where vLLM's own is in use."""
+        self._scheduler = scheduler
+        self._publisher = publisher
+        self._interval = Interval()
+        self._report = StateReport(self, rank)
+        self._prefilling: set[Any] = set()
+        """Requests that run and have not read all of their prompt."""
+        self._configured_chunk: int = scheduler.scheduler_config.long_prefill_token_threshold
+        self._short_chunk = _short_chunk(scheduler.scheduler_config)
+        config, tokens = scheduler.scheduler_config, cache.block_tokens
+        self._step_blocks = cache.groups * (config.max_num_batched_tokens // tokens + 1)
+        """That all tokens of a step can fill, and beside them one that each request begins."""
+        self._blocks_each = cache.groups * (2 + scheduler.num_lookahead_tokens // tokens)
+        self._refused: tuple[object, ...] = ()
+
+    # -- requests come and go --------------------------------------------------------------------
+
+    @Guarded(None)
+    def request_added(self, request: Any) -> None:
+        if request.request_id in self._scheduler.requests:
+            return  # the next piece of a streamed input
+        now = self.clock()
+        meta = read_meta(request)
+        record, leased_tokens = None, 0
+        if meta.key is not None:
+            lease = self.leases.get(meta.key)
+            leased_tokens = self.leases.tokens_of(lease) if lease is not None else 0
+            record = self.retention.arrived(meta.key, request.arrival_time, now)
+        self.turns.add(request, meta, record, leased_tokens, now)
+
+    @Guarded(None)
+    def request_ended(self, request: Any) -> None:
+        """Before anything of it is freed."""
+        turn = self.turns.get(request.request_id)
+        if turn is None:
+            return
+        self._prefilling.discard(request)
+        record = turn.record
+        if record is not None:
+            if request.status.name in ENDED_WELL:
+                self.retention.sessions.learn(record, request.block_hashes, request.num_tokens)
+            if turn.is_waiting:
+                self.retention.withdrawn(record)
+            self.retention.sessions.ended(record, self.clock())
+        self.turns.started(turn)
+
+    @Guarded(None)
+    def blocks_freeing(self, request: Any) -> None:
+        """Its blocks are still its own."""
+        turn = self.turns.get(request.request_id)
+        if turn is None or turn.record is None or request.status.name not in ENDED_WELL:
+            return
+        if turn.meta.is_final:
+            turn.record.is_ending = True
+        elif turn.meta.ttl_s > 0 and not turn.record.is_ending:
+            blocks = self.cache.of_request(request.request_id)
+            self.retention.pin(turn.record, blocks, turn.meta, self.clock())
+
+    @Guarded(None)
+    def blocks_freed(self, request: Any) -> None:
+        turn = self.turns.pop(request.request_id)
+        if turn is not None and turn.record is not None and turn.record.is_ending and not turn.record.live:
+            self.retention.finish(turn.record)
+
+    @Guarded(None)
+    def request_preempted(self, request: Any) -> None:
+        self._prefilling.discard(request)
+        self._report.preemptions_total += 1
+
+    @Guarded(None)
+    def cache_resetting(self) -> None:
+        self.retention.reset()
+
+    # -- a step ----------------------------------------------------------------------------------
+
+    @Guarded(None)
+    def step_beginning(self) -> None:
+        now = self.clock()
+        self.leases.expire(now)
+        if self.queue is not None:
+            self.queue.refresh(now - self.settings.aging_s, self._changed_turns())
+        if self.settings.order and self._prefilling:
+            self._sort_running()
+        if self.settings.interleave:
+            waits = self.turns.waiting_continuations > 0
+            chunk = self._short_chunk if waits else self._configured_chunk
+            self._scheduler.scheduler_config.long_prefill_token_threshold = chunk
+
+    @Guarded(otherwise=False)
+    def may_run_short(self) -> bool:
+        """Whether somebody might find no blocks in the step that begins while leases hold some. It is
+        asked once, and else for every request that runs."""
+        if not len(self.leases):
+            return False
+        running, waiting = self._scheduler.get_request_counts()
+        most = self._step_blocks + running * self._blocks_each
+        return waiting > 0 or self.cache.free_blocks < most
+
+    @Guarded(None)
+    def step_scheduled(self, output: Any) -> None:
+        now = self.clock()
+        scheduled: dict[str, int] = output.num_scheduled_tokens
+        started = [each.req_id for each in output.scheduled_new_reqs]
+        for each in output.scheduled_new_reqs:
+            self._turn_started(each.req_id, each.num_computed_tokens)
+        started += output.scheduled_cached_reqs.resumed_req_ids
+        prefill_tokens = self._count_prefills(started, scheduled)
+        if scheduled:
+            decodes = output.total_num_scheduled_tokens - prefill_tokens
+            self.meters.scheduled(prefill_tokens, decodes, now)
+        else:
+            self._publish(now)
+
+    @Guarded(None)
+    def step_ended(self, output: Any) -> None:
+        now = self.clock()
+        if output.num_scheduled_tokens:
+            self.meters.ended(now)
+        if self._interval.is_due(now) or not self._scheduler.requests:
+            self._publish(now)
+
+    def _changed_turns(self) -> set[Any] | None:
+        """Waiting requests whose session's lease began or ended since the last step."""
+        keys = self.leases.take_claimed_changes()
+        if keys is None:
+            return None
+        records = ((key, self.retention.sessions.get(key)) for key in keys)
+        waiting = {key for key, record in records if record is not None and record.waiting}
+        return self.turns.waiting_of(waiting) if waiting else None
+
+    def _turn_started(self, request_id: str, hit_tokens: int) -> None:
+        turn = self.turns.get(request_id)
+        if turn is None or not turn.is_waiting:
+            return
+        self.turns.started(turn)
+        self._report.prefix_queries_total += turn.request.num_tokens
+        self._report.prefix_hits_total += hit_tokens
+        if turn.record is not None:
+            self.retention.scheduled(turn.record, turn.request.block_hashes, hit_tokens)
+
+    def _count_prefills(self, started: list[str], scheduled: dict[str, int]) -> int:
+        """Tokens of this step that are prefill; and who goes on with that in the next one."""
+        prefilling = self._prefilling
+        requests = self._scheduler.requests
+        prefilling.update([requests[request_id] for request_id in started if request_id in requests])
+        tokens = sum([scheduled.get(request.request_id, 0) for request in prefilling])
+        for request in [each for each in prefilling if not each.is_prefill_chunk]:
+            prefilling.discard(request)
+        return tokens
+
+    def _sort_running(self) -> None:
+        """Decodes first. Those who prefill are at the end already, unless one was let in behind them."""
+        running, prefilling = self._scheduler.running, self._prefilling
+        count = len(prefilling)
+        tail = running[-count:]
+        if prefilling.issuperset(tail):
+            if count > 1:
+                running[-count:] = sorted(tail, key=self._prefill_key)
+            return
+        late = sorted([each for each in running if each in prefilling], key=self._prefill_key)
+        running[:] = [each for each in running if each not in prefilling] + late
+
+    def _prefill_key(self, request: Any) -> tuple[int, int, int]:
+        turn = self.turns.get(request.request_id)
+        return prefill_key(
+            priority=request.priority,
+            is_continuation=turn is not None and turn.is_continuation,
+            remaining_tokens=request.num_tokens - request.num_computed_tokens,
+        )
+
+    # -- the waiting queue -----------------------------------------------------------------------
+
+    def queued_at_s(self, request: Any) -> float:
+        turn = self.turns.get(request.request_id)
+        return turn.queued_at_s if turn is not None else 0.0
+
+    def waiting_key(self, request: Any) -> WaitingKey:
+        return self._waiting_key(request) or (1, 0, 0, 0.0, request.arrival_time, 0)
+
+    @Guarded(None)
+    def _waiting_key(self, request: Any) -> WaitingKey | None:
+        turn = self.turns.get(request.request_id)
+        record = turn.record if turn is not None else None
+        arrival_s: float = request.arrival_time
+        return waiting_key(
+            goes_first=request.status.name == "PREEMPTED" or self._has_aged(turn),
+            priority=request.priority,
+            wait_class=self._wait_class(turn),
+            session_arrival_s=record.session_arrival_s if record is not None else arrival_s,
+            arrival_s=arrival_s,
+            number=turn.number if turn is not None else 0,
+        )
+
+    def _wait_class(self, turn: Turn | None) -> WaitClass:
+        if turn is None or not turn.is_continuation:
+            return WaitClass.NEW
+        is_warm = turn.key is not None and self.leases.get(turn.key) is not None
+        return WaitClass.WARM if is_warm else WaitClass.COLD
+
+    def _has_aged(self, turn: Turn | None) -> bool:
+        return turn is not None and turn.queued_at_s < self.clock() - self.settings.aging_s
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    @Guarded(otherwise=False)
+    def make_room(self, request: Any, new_tokens: int, asked: dict[str, Any], attempt: int) -> bool:
+        """vLLM found no blocks for this request: whether leases have given way, so that it may ask again."""
+        if not len(self.leases):
+            return False
+        running = self._scheduler.running
+        is_alone = not running or (len(running) == 1 and running[0] is request)
+        turn = self.turns.get(request.request_id)
+        ranks = TO_ALL if is_alone else self._yielding(request, turn)
+        own = turn.key if turn is not None and request.status.name != "RUNNING" else None
+        missing = max(self.cache.missing(request, new_tokens, asked), 1 << attempt >> 1)
+        question = (request.request_id, missing, ranks, len(running), self.leases.changes)
+        if question == self._refused:
+            return False
+        freed = 0
+        if is_alone or self.leases.may_suffice(missing, ranks, own):
+            wanted = self.cache.wanted(asked)
+            freed = self.leases.reclaim(missing, ranks, own=own, wanted=wanted, even_less=is_alone)
+        if not freed:
+            self._refused = question
+        return freed > 0
+
+    def _yielding(self, request: Any, turn: Turn | None) -> tuple[Rank, ...]:
+        """The leases that give way to this request while others run."""
+        status = request.status.name
+        if status == "RUNNING":
+            return TO_ALL
+        may_break = status == "PREEMPTED" or (turn is not None and turn.is_continuation)
+        return TO_CONTINUATION if may_break or self._has_aged(turn) else TO_NEW
+
+    # -- what others ask -------------------------------------------------------------------------
+
+    def apply(self, batch: list[KvRequest]) -> list[KvAnswer]:
+        return [self._apply(each) or self._refusal(each) for each in batch]
+
+    @Guarded(None)
+    def _apply(self, request: KvRequest) -> KvAnswer | None:
+        return self.retention.apply(request, self.clock())
+
+    def _refusal(self, request: KvRequest) -> KvAnswer:
+        return KvAnswer(KvStatus.REJECTED, request.session, request.op, reason="passthrough")
+
+    def states(self, query: SessionsQuery) -> list[SessionState]:
+        return self._states(query) or []
+
+    @Guarded(None)
+    def _states(self, query: SessionsQuery) -> list[SessionState] | None:
+        now = self.clock()
+        self.leases.expire(now)  # an idle engine takes no step that would
+        return self.retention.states(query.session, with_resident=query.with_resident, now=now)
+
+    def headroom(self, after: int) -> RankHeadroom:
+        """With the lease endings later than that."""
+        return self._report.headroom(self._scheduler, self.clock(), after)
+
+    def publish(self) -> None:
+        self._publish_guarded(self.clock())
+
+    @Guarded(None)
+    def _publish_guarded(self, now: float) -> None:
+        self._publish(now)
+
+    def _publish(self, now: float) -> None:
+        self._interval.done(now)
+        self._publisher.write(self._report.encoded(self._scheduler, now))
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def step_aside(self, hook: str, error: Exception) -> None:
+        """Not an end of the engine's: vLLM goes on with what it has."""
+        self.passthrough = f"{hook}: {type(error).__name__}"
+        logger.error("MARS: %s failed; all leases are released, vLLM goes on alone", hook, exc_info=error)
+        ignore_errors(self.leases.release_all)
+        self._scheduler.scheduler_config.long_prefill_token_threshold = self._configured_chunk
+        self._prefilling.clear()
+        self.turns.clear()
+        ignore_errors(lambda: self._publish(self.clock()))
+
+    def close(self) -> None:
+        ignore_errors(self.leases.release_all)
+        ignore_errors(self._publisher.close)
+
+
+def _short_chunk(config: Any) -> int:
+    """Half of a step's tokens, so that a continuation's prefill fits beside a long one's chunk."""
+    half = max(1, int(config.max_num_batched_tokens) // 2)
+    return min(int(config.long_prefill_token_threshold) or half, half)
