@@ -244,6 +244,7 @@ class Hooks:
 
     # -- the waiting queue -----------------------------------------------------------------------
 
+    @Guarded(otherwise=0.0)
     def queued_at_s(self, request: Any) -> float:
         turn = self.turns.get(request.request_id)
         return turn.queued_at_s if turn is not None else 0.0
@@ -355,6 +356,19 @@ class Hooks:
     def close(self) -> None:
         ignore_errors(self.leases.release_all)
         ignore_errors(self._publisher.close)
+
+
+class NoHooks:
+    """In the place of ``Hooks`` where they could not be made: vLLM is alone from the start."""
+
+    passthrough = "not put in"
+    queue = None
+
+    def _nothing(self, *_: object) -> None: ...
+
+    request_added = request_ended = request_preempted = _nothing
+    blocks_freeing = blocks_freed = cache_resetting = _nothing
+    step_beginning = step_scheduled = step_ended = may_run_short = close = _nothing
 
 
 def _short_chunk(config: Any) -> int:
