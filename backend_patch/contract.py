@@ -40,6 +40,9 @@ class Place:
     """Dotted; of a member, the class that defines it."""
     parameters: tuple[str, ...] | None = None
     """The first ones, in this order; any others must have defaults. None: only its name counts."""
+    implemented: frozenset[str] | None = None
+    """Of a class that the patch derives from: the methods it implements. An abstract one beside them would
+    keep ours from being made."""
     needed_for: str | None = None
     """What is lost without it; None where the patch as a whole is."""
 
@@ -56,6 +59,8 @@ class Place:
             return f"{self.file} is missing or cannot be read"
         if self.name not in outline:
             return f"not in {self.file}"
+        if self.implemented is not None:
+            return abstract_misfit(self.name, self.implemented, outline)
         if self.parameters is None:
             return ""
         return parameter_misfit(self.parameters, outline[self.name])
@@ -70,21 +75,36 @@ def parameter_misfit(expected: tuple[str, ...], found: Signature | None) -> str:
     return f"takes {found} of which {sorted(found.required)} are required; expected ({', '.join(expected)})"
 
 
+def abstract_misfit(owner: str, implemented: frozenset[str], outline: Outline) -> str:
+    abstract = {name for name, found in outline.items() if found is not None and found.is_abstract}
+    mine = {name.removeprefix(f"{owner}.") for name in abstract if name.startswith(f"{owner}.")}
+    new = sorted(mine - implemented)
+    return f"has abstract methods that the patch does not implement: {', '.join(new)}" if new else ""
+
+
 def places(file: str, *names: str, needed_for: str | None = None) -> tuple[Place, ...]:
     return tuple(Place(file, name, needed_for=needed_for) for name in names)
 
 
 SCHEDULER = "v1/core/sched/scheduler.py"
+OUTPUT = "v1/core/sched/output.py"
 QUEUE = "v1/core/sched/request_queue.py"
 POOL = "v1/core/block_pool.py"
 BLOCKS = "v1/core/kv_cache_utils.py"
 KV_CACHE = "v1/core/kv_cache_manager.py"
 COORDINATOR = "v1/core/kv_cache_coordinator.py"
+SINGLE_TYPE = "v1/core/single_type_kv_cache_manager.py"
 REQUEST = "v1/request.py"
 ENGINE = "v1/engine/core.py"
 CLIENT = "v1/engine/core_client.py"
 ENDPOINTS = "plugins/endpoint_plugins/interface.py"
 SEVERAL_RANKS = "answers of all data parallel ranks before 0.32"
+
+TAKING_ONE = ("add_request", "prepend_request", "remove_request")
+TAKING_SEVERAL = ("prepend_requests", "remove_requests")
+QUEUE_METHODS = frozenset(
+    {*TAKING_ONE, *TAKING_SEVERAL, "pop_request", "peek_request", "__bool__", "__len__", "__iter__"}
+)
 
 PLACES: tuple[Place, ...] = (
     # Overridden.
@@ -92,6 +112,7 @@ PLACES: tuple[Place, ...] = (
     Place(SCHEDULER, "Scheduler.add_request", ("request",)),
     Place(SCHEDULER, "Scheduler.schedule", ()),
     Place(SCHEDULER, "Scheduler.update_from_output", ("scheduler_output", "model_runner_output")),
+    Place(SCHEDULER, "Scheduler._preempt_request", ("request", "timestamp")),
     Place(SCHEDULER, "Scheduler._free_request", ("request",)),
     Place(SCHEDULER, "Scheduler._free_blocks", ("request",)),
     Place(SCHEDULER, "Scheduler.reset_prefix_cache", ()),
@@ -100,6 +121,12 @@ PLACES: tuple[Place, ...] = (
     # Read, replaced or sorted.
     *places(SCHEDULER, "Scheduler.waiting", "Scheduler.running", "Scheduler.requests"),
     *places(SCHEDULER, "Scheduler.scheduler_config", "Scheduler.vllm_config", "Scheduler.kv_cache_manager"),
+    *places(SCHEDULER, "Scheduler.block_size", "Scheduler.policy"),
+    Place(SCHEDULER, "Scheduler.get_request_counts", ()),
+    *places(OUTPUT, "SchedulerOutput.scheduled_new_reqs", "SchedulerOutput.scheduled_cached_reqs"),
+    *places(OUTPUT, "SchedulerOutput.num_scheduled_tokens", "SchedulerOutput.total_num_scheduled_tokens"),
+    *places(OUTPUT, "NewRequestData.req_id", "NewRequestData.num_computed_tokens"),
+    *places(OUTPUT, "CachedRequestData.resumed_req_ids"),
     *places(SCHEDULER, "Scheduler.connector", needed_for="demoting to host memory"),
     *places("config/scheduler.py", "SchedulerConfig.scheduler_cls", "SchedulerConfig.async_scheduling"),
     *places("config/scheduler.py", "SchedulerConfig.policy"),
@@ -111,14 +138,18 @@ PLACES: tuple[Place, ...] = (
     *places("config/vllm.py", "VllmConfig.additional_config", "VllmConfig.instance_id"),
     *places("config/parallel.py", "ParallelConfig.data_parallel_index"),
     # The waiting queue that takes the place of vLLM's.
-    *(Place(QUEUE, f"RequestQueue.{name}", ("request",)) for name in ("add_request", "prepend_request")),
+    Place(QUEUE, "RequestQueue", implemented=QUEUE_METHODS),
     *(Place(QUEUE, f"RequestQueue.{name}", ()) for name in ("pop_request", "peek_request")),
-    Place(QUEUE, "RequestQueue.remove_request", ("request",)),
-    Place(QUEUE, "RequestQueue.remove_requests", ("requests",)),
-    Place(QUEUE, "RequestQueue.prepend_requests", ("requests",)),
+    *(Place(QUEUE, f"RequestQueue.{name}", ("request",)) for name in TAKING_ONE),
+    *(Place(QUEUE, f"RequestQueue.{name}", ("requests",)) for name in TAKING_SEVERAL),
+    Place(QUEUE, "create_request_queue", ("policy",)),
     # Leases.
     Place(KV_CACHE, "KVCacheManager.allocate_slots", ("request", "num_new_tokens")),
     Place(KV_CACHE, "KVCacheManager.get_blocks", ("request_id",)),
+    *places(KV_CACHE, "KVCacheManager.kv_cache_config", "KVCacheManager.max_model_len"),
+    *places(KV_CACHE, "KVCacheManager.watermark_blocks", needed_for="sums that are right the first time"),
+    *places(COORDINATOR, "KVCacheCoordinator.single_type_managers"),
+    *places(SINGLE_TYPE, "SingleTypeKVCacheManager.req_to_blocks"),
     *places(KV_CACHE, "KVCacheManager.coordinator", "KVCacheManager.block_pool", "KVCacheBlocks.blocks"),
     Place(COORDINATOR, "KVCacheCoordinator.find_longest_cache_hit", ("block_hashes", "max_cache_hit_length")),
     Place(POOL, "BlockPool.touch", ("blocks",)),
@@ -137,7 +168,7 @@ PLACES: tuple[Place, ...] = (
     *places(REQUEST, "Request.request_id", "Request.session_id", "Request.sampling_params"),
     *places(REQUEST, "Request.block_hashes", "Request.num_tokens", "Request.num_computed_tokens"),
     *places(REQUEST, "Request.num_prompt_tokens", "Request.status", "Request.priority"),
-    *places(REQUEST, "Request.arrival_time"),
+    *places(REQUEST, "Request.arrival_time", "Request.is_prefill_chunk"),
     *places(REQUEST, "RequestStatus.FINISHED_STOPPED", "RequestStatus.FINISHED_LENGTH_CAPPED"),
     *places(REQUEST, "RequestStatus.PREEMPTED"),
     *places("sampling_params.py", "SamplingParams.extra_args"),

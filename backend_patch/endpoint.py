@@ -30,6 +30,7 @@ from backend_patch.protocol import (
     KvOp,
     KvRequest,
     LeaseMode,
+    SessionsQuery,
 )
 
 MAX_BODY_BYTES = 1 << 20
@@ -79,7 +80,11 @@ async def capabilities(ranks: EngineRanks, request: Request) -> Any:
 
 
 async def sessions(ranks: EngineRanks, request: Request) -> Any:
-    return await ranks.sessions()
+    params = request.query_params
+    resident = params.get("resident", "0")
+    if resident not in ("0", "1"):
+        raise BadRequest("resident: 0 or 1", "resident")
+    return await ranks.sessions(SessionsQuery(params.get("session"), with_resident=resident == "1"))
 
 
 async def session_kv(ranks: EngineRanks, request: Request) -> Any:

@@ -2,14 +2,7 @@
 
 Owns the two ways to them. Headroom comes from shared memory, so that it costs the engine nothing and is
 there while a step runs; where there is none (another host), it is asked for as everything else is: by
-``EngineCore.mars_rpc(op, argument)``, a name and a JSON text for a JSON text, which vLLM runs between two
-steps. With the operations of that call:
-
-    headroom      -           ``RankHeadroom``, as in shared memory
-    kv            list of     list of ``KvAnswer``, in the same order
-                  ``KvRequest``
-    sessions      -           list of ``SessionState``
-    capabilities  -           ``Capabilities``
+``protocol.RPC_METHOD``, which vLLM runs between two steps.
 
 An engine without the patch is one that steps aside: it has no headroom to tell and rejects operations.
 It must not know HTTP. vLLM comes in through ``EngineClient``, so that this runs where there is none.
@@ -23,19 +16,22 @@ import msgspec
 
 from backend_patch import contract
 from backend_patch.protocol import (
+    RPC_METHOD,
     Capabilities,
     Headroom,
+    HeadroomQuery,
     KvAnswer,
     KvRequest,
     KvStatus,
     RankHeadroom,
+    Rpc,
+    SessionsQuery,
 )
 from backend_patch.rank_answers import first, merge_batches
 from backend_patch.snapshot import SnapshotReader
 
 RPC_TIMEOUT_S = 30.0
 """Many steps: one of 8,192 prefill tokens is 0.4 s on an H100, on a CPU some seconds."""
-RPC = "mars_rpc"
 STOCK = "the engine runs vLLM's own scheduler: --scheduler-cls is not given"
 NO_RPC = "the engine has no patched scheduler, though --scheduler-cls is given; its log may say why"
 
@@ -74,28 +70,31 @@ class EngineRanks:
         ``after`` does not name. Without ranks where the engine is not patched."""
         if self._unpatched:
             return Headroom(ranks=())
-        raw: Sequence[bytes | str] = self._snapshots() or await self._call_all("headroom")
+        raw: Sequence[bytes | str] = self._snapshots()
+        if not raw:
+            query = HeadroomQuery(after=min(after.values(), default=0))
+            raw = await self._call_all(Rpc.HEADROOM, query)
         ranks = (msgspec.json.decode(each, type=RankHeadroom) for each in raw)
         return Headroom(ranks=tuple(with_endings_after(rank, after.get(rank.rank)) for rank in ranks))
 
     async def apply(self, requests: Sequence[KvRequest]) -> list[KvAnswer]:
         """One remote call, however many."""
-        batch = msgspec.json.encode(requests).decode()
-        ranks = [msgspec.json.decode(each, type=list[KvAnswer]) for each in await self._call_all("kv", batch)]
+        raw = await self._call_all(Rpc.KV, requests)
+        ranks = [msgspec.json.decode(each, type=list[KvAnswer]) for each in raw]
         if not ranks:
             return [
                 KvAnswer(KvStatus.REJECTED, each.session, each.op, reason="passthrough") for each in requests
             ]
         return merge_batches(ranks)
 
-    async def sessions(self) -> list[msgspec.Raw]:
-        ranks = await self._call_all("sessions")
+    async def sessions(self, query: SessionsQuery) -> list[msgspec.Raw]:
+        ranks = await self._call_all(Rpc.SESSIONS, query)
         return [session for each in ranks for session in msgspec.json.decode(each, type=list[msgspec.Raw])]
 
     async def capabilities(self) -> Capabilities:
         """Those of the first rank, all ranks being alike; but that any has stepped aside counts."""
         ranks = [
-            msgspec.json.decode(each, type=Capabilities) for each in await self._call_all("capabilities")
+            msgspec.json.decode(each, type=Capabilities) for each in await self._call_all(Rpc.CAPABILITIES)
         ]
         if not ranks:
             return unpatched_capabilities(self._unpatched)
@@ -111,30 +110,31 @@ class EngineRanks:
         found = [self._readers[rank].try_read() for rank in ranks]
         return [each for each in found if each is not None] if None not in found else []
 
-    async def _call_all(self, op: str, argument: str = "{}") -> list[str]:
+    async def _call_all(self, op: Rpc, body: object = None) -> list[str]:
         """One answer for each rank; none where the engine is not patched."""
         if self._unpatched:
             return []
+        text = msgspec.json.encode({} if body is None else body).decode()
         try:
             async with asyncio.timeout(self._rpc_timeout_s):
-                return await call_all_ranks(self._core, op, argument)
+                return await call_all_ranks(self._core, op.value, text)
         except TimeoutError as exc:
             message = f"the engine has not answered within {self._rpc_timeout_s:g} s"
             raise EngineUnreachable(message) from exc
         except Exception as exc:  # vLLM hands on whatever failed in its engine as a plain one
-            if f"has no attribute '{RPC}'" not in str(exc):
+            if f"has no attribute '{RPC_METHOD}'" not in str(exc):
                 raise EngineUnreachable(f"the engine answered with an error: {type(exc).__name__}") from exc
             self._unpatched = NO_RPC
             return []
 
 
-async def call_all_ranks(core: Any, op: str, argument: str) -> list[str]:
+async def call_all_ranks(core: Any, op: str, body: str) -> list[str]:
     """vLLM's own way to all ranks, or before 0.32 what it is made of."""
     if len(getattr(core, "core_engines", ())) < 2:
-        return [await core.call_utility_async(RPC, op, argument)]
+        return [await core.call_utility_async(RPC_METHOD, op, body)]
     if hasattr(core, "call_utility_all_async"):
-        return list(await core.call_utility_all_async(RPC, op, argument))
-    calls = (core._call_utility_async(RPC, op, argument, engine=engine) for engine in core.core_engines)
+        return list(await core.call_utility_all_async(RPC_METHOD, op, body))
+    calls = (core._call_utility_async(RPC_METHOD, op, body, engine=engine) for engine in core.core_engines)
     return list(await asyncio.gather(*calls))
 
 

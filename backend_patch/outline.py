@@ -20,6 +20,7 @@ class Signature:
     """Those that can be given by position, in order."""
     required: frozenset[str]
     """Those without a default, the ones that go by name only included."""
+    is_abstract: bool = False
 
     def __str__(self) -> str:
         return f"({', '.join(self.parameters)})"
@@ -69,7 +70,8 @@ def signature(function: Function, *, is_method: bool) -> Signature:
         if default is None
     )
     own = positional[1:] if is_method else positional
-    return Signature(tuple(own), frozenset({*own, *by_name} - set(optional)))
+    required = frozenset({*own, *by_name} - set(optional))
+    return Signature(tuple(own), required, is_abstract="abstractmethod" in decorators(function))
 
 
 def set_on_self(method: Function) -> Iterator[str]:

@@ -21,7 +21,8 @@ HEADROOM_PATH = "/v1/mars/headroom"
 CAPABILITIES_PATH = "/v1/mars/capabilities"
 """GET: ``Capabilities``."""
 SESSIONS_PATH = "/v1/mars/sessions"
-"""GET: list of ``SessionState``. ``/{session}/kv`` POST: ``KvRequest`` less its session; ``KvAnswer``."""
+"""GET: list of ``SessionState``; ``?session=NAME`` only of that one, ``?resident=1`` looks up what is cached.
+``/{session}/kv`` POST: ``KvRequest`` less its session; ``KvAnswer``."""
 BATCH_PATH = "/v1/mars/kv"
 """POST: list of ``KvRequest``; a list of ``KvAnswer``, one for each, in the same order."""
 
@@ -225,7 +226,10 @@ class Hook(msgspec.Struct, frozen=True, omit_defaults=True):
     is_optional: bool = False
 
 
-class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
+class Capabilities(msgspec.Struct, frozen=True):
+    """Said in full: a protocol number that is left out where it is the writer's own would be taken for the
+    reader's."""
+
     patch_version: str
     vllm_version: str
     protocol: int = PROTOCOL

@@ -36,6 +36,8 @@ class Stage:
     """What a first prompt has beside its texts, so that they are shorter by that."""
     turn_overhead_tokens: int = 0
     """The same of each later turn."""
+    tool_overhead_tokens: int = 0
+    """What a tool's result has beyond that, where the answer before called a tool."""
 
 
 class Agent:
@@ -80,11 +82,12 @@ class Agent:
             self._history.append({"role": "system", "content": content})
 
     async def _play_turn(self, number: int, turn: Turn) -> None:
-        self._overhead_tokens += self._stage.turn_overhead_tokens if number > 1 else 0
+        before = self._session.turns[number - 2] if number > 1 else None
+        is_from_user = before is None or before.tool is None
+        self._overhead_tokens += self._added_by_template(number, is_from_user)
         tokens = self._without_overhead(turn.new_tokens)
         text = self._stage.text.message(self._session.id, number, tokens)
-        before = self._session.turns[number - 2] if number > 1 else None
-        self._history.add_input(text, is_from_user=before is None or before.tool is None)
+        self._history.add_input(text, is_from_user=is_from_user)
         record = TurnRecord(
             session=self._session.id,
             turn=number,
@@ -136,6 +139,12 @@ class Agent:
         if turn.think_s:
             self._due_s += turn.think_s
             await asyncio.sleep(turn.think_s)
+
+    def _added_by_template(self, number: int, is_from_user: bool) -> int:
+        """Around the texts of a turn; a first one's is counted from the start."""
+        is_result = self._history.is_calling and not is_from_user
+        later = self._stage.turn_overhead_tokens if number > 1 else 0
+        return later + (self._stage.tool_overhead_tokens if is_result else 0)
 
     def _without_overhead(self, tokens: int) -> int:
         """How long a text is to be, so that the prompt has the workload's tokens; what it is too short for

@@ -84,6 +84,11 @@ class History:
         self.append(message)
         self._open_calls = [call.id for call in calls]
 
+    @property
+    def is_calling(self) -> bool:
+        """The last answer made calls that have no results yet."""
+        return bool(self._open_calls)
+
     def add_input(self, text: str, *, is_from_user: bool = False) -> None:
         """New tokens of a turn: a tool's output, or what the user says. Every open call gets its result."""
         for i, call_id in enumerate(self._open_calls):

@@ -176,6 +176,7 @@ class LiveRun:
             session_header=self.settings.session_header,
             overhead_tokens=self.target.overhead_tokens,
             turn_overhead_tokens=self.target.turn_overhead_tokens,
+            tool_overhead_tokens=self.target.tool_overhead_tokens,
         )
         self._progress.start()
         self._start, cpu_before = time.perf_counter(), time.process_time()
@@ -245,6 +246,7 @@ def meta(run: LiveRun, sampler: GaugeSampler) -> dict[str, Any]:
         "chars_per_token_is_measured": target.is_calibrated,
         "overhead_tokens": target.overhead_tokens,
         "turn_overhead_tokens": target.turn_overhead_tokens,
+        "tool_overhead_tokens": target.tool_overhead_tokens,
         "sessions_planned": len(run.workload.sessions),
         "started_at": run.started_at.isoformat(),
         "interrupted": run.is_interrupted,

@@ -11,6 +11,7 @@ from loadgen.history import TOOLS
 from loadgen.text import DEFAULT_CHARS_PER_TOKEN
 
 PROBE_TIMEOUT_S = 30.0
+CALL = {"id": "call_1", "type": "function", "function": {"name": "bash", "arguments": "{}"}}
 
 
 class Model(msgspec.Struct):
@@ -39,6 +40,8 @@ class Target:
     """What the chat template and the declared tools add to a first prompt; 0 where it cannot be measured."""
     turn_overhead_tokens: int = 0
     """What the template adds to each later one, around the answer before and the new message."""
+    tool_overhead_tokens: int = 0
+    """What it adds to that where the new message is a tool's result."""
 
 
 def base_url(url: str) -> str:
@@ -54,9 +57,11 @@ async def probe(http: httpx.AsyncClient, url: str, model: str | None, sample: st
     found = await choose_model(http, url, model)
     plain = await count_tokens(http, url, {"model": found.id, "prompt": sample, "add_special_tokens": False})
     user, assistant = ({"role": role, "content": sample} for role in ("user", "assistant"))
-    chat, longer = [
+    result = {"role": "tool", "tool_call_id": CALL["id"], "content": sample}
+    calling = {"role": "assistant", "content": sample, "tool_calls": [CALL]}
+    chat, longer, answered, asked = [
         await count_tokens(http, url, {"model": found.id, "messages": messages, "tools": TOOLS})
-        for messages in ([user], [user, assistant, user])
+        for messages in ([user], [user, assistant, user], [user, calling, result], [user, calling, user])
     ]
     return Target(
         url=url,
@@ -66,6 +71,7 @@ async def probe(http: httpx.AsyncClient, url: str, model: str | None, sample: st
         is_calibrated=plain is not None,
         overhead_tokens=max(0, chat - plain) if chat and plain else 0,
         turn_overhead_tokens=max(0, longer - chat - 2 * plain) if longer and chat and plain else 0,
+        tool_overhead_tokens=max(0, answered - asked) if answered and asked else 0,
     )
 
 

@@ -10,6 +10,8 @@ from random import Random
 DEFAULT_CHARS_PER_TOKEN = 4.0
 """English text and code in the byte-pair vocabularies of today's models; used where /tokenize is missing."""
 POOL_CHARS = 1 << 18
+SAMPLED = 2
+"""Of how many combinations one is in the sample: three of it have to fit into a small model's context."""
 WORDS = (
     "the a of to in is for on with error test file line value return import class def self if else None "
     "True path name data list dict index key result expected actual assert module function argument type "
@@ -29,18 +31,29 @@ class TextSource:
         self._pool = "".join(word + mark for word, mark in zip(words, marks, strict=True))
 
     def sample(self) -> str:
-        """What to measure the characters per token on."""
-        return self._pool[:8192]
+        """What to measure the characters per token on: every word and mark of the pool equally often."""
+        pieces = [
+            word + mark
+            for i, word in enumerate(WORDS.split())
+            for j, mark in enumerate(MARKS)
+            if (i + j) % SAMPLED == 0
+        ]
+        Random("sample").shuffle(pieces)
+        return "".join(pieces)
 
     def system_prompt(self, system_id: str, tokens: int) -> str:
         return self._slice(f"You are an agent. Policy {system_id}.\n", f"system/{system_id}", tokens)
 
     def message(self, session_id: str, turn: int, tokens: int) -> str:
-        return self._slice(f"[{session_id} {turn}]\n", f"{session_id}/{turn}", tokens)
+        # One opening makes the whole session its own. Names have more tokens than their length tells, so
+        # later turns, which are often short, go without.
+        opening = f"[{session_id}]\n" if turn == 1 else ""
+        return self._slice(opening, f"{session_id}/{turn}", tokens)
 
     def _slice(self, opening: str, key: str, tokens: int) -> str:
         chars = max(1, round(tokens * self.chars_per_token))
-        start = Random(key).randrange(len(self._pool))
+        # From a blank on: half a word has more tokens than its length tells.
+        start = max(0, self._pool.rfind(" ", 0, Random(key).randrange(len(self._pool))))
         body = chars - len(opening)
         if body <= 0:
             return opening[:chars]

@@ -5,7 +5,6 @@ import sys
 from cyclopts import App
 
 from backend_patch.emulator.make_model import make_model
-
 from backend_patch.emulator.serve import serve
 
 emulator_app = App(name="python -m backend_patch.emulator", help="A real vLLM without an accelerator.")

@@ -18,11 +18,11 @@ def make_model(directory: Path, *, context_tokens: int = 131_072, weights: bool 
     """
     try:
         # Its tokenizers come with vLLM; the rest of the package does without.
-        from backend_patch.emulator.tiny_model import ModelError, write_model
+        from backend_patch.emulator.tiny_model import ModelError, write_tiny_model
     except ModuleNotFoundError as exc:
         return _fail(f"{exc.name} is not installed; it comes with vLLM")
     try:
-        write_model(directory, context_tokens=context_tokens, weights=weights)
+        write_tiny_model(directory, context_tokens=context_tokens, weights=weights)
     except (ModelError, OSError) as exc:
         return _fail(str(exc))
     print(f"model in {directory}")  # noqa: T201

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Annotated, Self
+from typing import Annotated, Protocol, Self
 
 import httpx
 import msgspec
@@ -31,6 +31,12 @@ POLL_S = 0.2
 LOG_LINES = 40
 
 
+class MakeCommand(Protocol):
+    def __call__(
+        self, model_dir: Path, options: LaunchOptions, *, port: int, state_dir: Path, extra: Sequence[str]
+    ) -> list[str]: ...
+
+
 class EmulatedServer:
     """``with EmulatedServer(folder, LaunchOptions(port=0)) as server: ... server.url``."""
 
@@ -41,12 +47,14 @@ class EmulatedServer:
         *,
         extra: Sequence[str] = (),
         log: Path | None = None,
+        command: MakeCommand = command,
     ) -> None:
         """``extra`` are flags for vLLM; ``log`` gets what it prints, else a file that goes with it."""
         self._model_dir = model_dir
         self._options = options or LaunchOptions()
         self._extra = extra
         self._log = log
+        self._command = command
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
@@ -74,13 +82,18 @@ class EmulatedServer:
         self.state_dir = Path(self._folder.name)
         self.log_path = self._log or self.state_dir / "log"
         try:
-            line = command(
+            line = self._command(
                 self._model_dir, self._options, port=port, state_dir=self.state_dir, extra=self._extra
             )
             with self.log_path.open("wb") as output:
                 # A session of its own, so that its engine goes with it.
                 self.process = subprocess.Popen(
-                    line, stdout=output, stderr=output, env=env, start_new_session=True
+                    line,
+                    stdin=subprocess.PIPE,  # its end tells the child that we are gone
+                    stdout=output,
+                    stderr=output,
+                    env=env,
+                    start_new_session=True,
                 )
         except BaseException:
             self._folder.cleanup()
@@ -116,6 +129,8 @@ class EmulatedServer:
         finally:
             _kill_group(self.process.pid)
             self.process.wait()
+            assert self.process.stdin is not None
+            self.process.stdin.close()
             self.process = None
             self._folder.cleanup()
 
@@ -157,7 +172,11 @@ def serve(
     log
         File for what vLLM prints. Default: kept until it ends, and its last lines shown if it fails.
     """
-    server = EmulatedServer(model_dir, options, extra=vllm_flags, log=log)
+    return run(EmulatedServer(model_dir, options, extra=vllm_flags, log=log))
+
+
+def run(server: EmulatedServer) -> int:
+    """In the foreground; the status to exit with."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _tell)
     try:

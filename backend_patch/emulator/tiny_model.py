@@ -48,7 +48,9 @@ class ModelError(ValueError):
     """The model cannot be made as asked."""
 
 
-def write_model(folder: Path, *, context_tokens: int = DEFAULT_CONTEXT_TOKENS, weights: bool = False) -> None:
+def write_tiny_model(
+    folder: Path, *, context_tokens: int = DEFAULT_CONTEXT_TOKENS, weights: bool = False
+) -> None:
     if context_tokens < LEAST_CONTEXT_TOKENS:
         raise ModelError(f"context_tokens is {context_tokens}; allowed: {LEAST_CONTEXT_TOKENS} or more")
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,11 @@ depth of one this is ``EngineCore.step``, scheduling without overlap.
 What arrives meanwhile lies in the input queue until the loop comes round, requests and operations alike.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import vllm
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
@@ -78,7 +76,7 @@ class VllmOnVirtualClock:
         self._last_seq = 0
         self._steps = self._preemptions = 0
         if shape.is_patched:
-            self._scheduler.clock = self._clock
+            self._scheduler.mars.clock = self._clock
 
     def __repr__(self) -> str:
         return f"<VllmOnVirtualClock {len(self._turns)} turns, {len(self._in_flight)} steps in flight>"
@@ -112,8 +110,7 @@ class VllmOnVirtualClock:
         self._inputs.append(lambda: self._scheduler.add_request(request))
 
     def kv(self, requests: Sequence[KvRequest], now: float) -> None:
-        body = msgspec.json.encode(requests).decode()
-        self._inputs.append(lambda: self._answers.extend(self._rpc("kv", body)))
+        self._inputs.append(lambda: self._answers.extend(self._scheduler.mars.apply(list(requests))))
 
     def start(self, now: float) -> None:
         self._now_s = now
@@ -141,14 +138,17 @@ class VllmOnVirtualClock:
     def take_endings(self) -> list[LeaseEnding]:
         if not self._shape.is_patched:
             return []
-        headroom = self._headroom(self._last_seq)
-        self._last_seq = headroom.last_seq
-        return list(headroom.endings)
+        endings: list[LeaseEnding] = list(self._scheduler.mars.leases.endings.after(self._last_seq))
+        if endings:
+            self._last_seq = endings[-1].seq
+        return endings
 
     def meters(self) -> EngineMeters:
         scheduler = self._scheduler
         pool, stats = scheduler.kv_cache_manager.block_pool, scheduler.kv_cache_manager.prefix_cache_stats
-        headroom = self._headroom(self._last_seq) if self._shape.is_patched else None
+        headroom: RankHeadroom | None = None
+        if self._shape.is_patched:
+            headroom = self._scheduler.mars.headroom(self._last_seq)
         leased = headroom.leased_blocks if headroom is not None else None
         running, waiting = scheduler.get_request_counts()
         return EngineMeters(
@@ -239,13 +239,6 @@ class VllmOnVirtualClock:
 
     def _clock(self) -> float:
         return self._now_s
-
-    def _rpc(self, op: str, body: str) -> list[KvAnswer]:
-        return msgspec.json.decode(self._scheduler.mars_rpc(op, body), type=list[KvAnswer])
-
-    def _headroom(self, after: int) -> RankHeadroom:
-        body = json.dumps({"after": after})
-        return msgspec.json.decode(self._scheduler.mars_rpc("headroom", body), type=RankHeadroom)
 
 
 def _items(output: Any) -> list[tuple[float, int]]:

@@ -15,18 +15,20 @@ text: they share what both have, as they would in vLLM.
 What it must equal is ``BlockStore`` with hashes of ``(chain, index)``, and the tests hold it to it: free
 blocks that cache nothing go first, then idle ones in the order in which they were freed, tail first.
 
-On top of that it does what our scheduler plugin does in vLLM: ``keep``, ``release``, ``demote`` and
-``swap_out`` a chain between two requests. All act on idle blocks; only ``keep`` may also be said while the
-chain's request runs, and then applies when it finishes.
+On top of that it does what our scheduler plugin does in vLLM: it keeps what a request leaves that asks for
+it, and ``keep``, ``release``, ``demote`` and ``swap_out`` a chain between two requests. All act on idle
+blocks; only ``keep`` may also be said while the chain's request runs, and then applies when it finishes, in
+place of what the request asked for.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import inf
 
 from loadgen.engine.extent_pool import ExtentPool, Parts
 from loadgen.engine.extents import Chain
 from loadgen.engine.host_tier import HostTier
-from loadgen.engine.leases import Leases
+from loadgen.engine.leases import Ending, Leases
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.stores import Hit
 from marsproxy.core.commands import YieldsTo
@@ -41,14 +43,25 @@ class _Wish:
 
 
 class ChainStore:
-    def __init__(self, total_blocks: int, block_tokens: int = 16, *, host_blocks: int = 0) -> None:
+    def __init__(
+        self,
+        total_blocks: int,
+        block_tokens: int = 16,
+        *,
+        host_blocks: int = 0,
+        max_leased_share: float = 1.0,
+        max_ttl_s: float = inf,
+    ) -> None:
         """``host_blocks`` is the room for chains that are swapped out; 0 has no host tier."""
         self.block_tokens = block_tokens
         self._pool = ExtentPool(total_blocks)
-        self._leases = Leases(self._pool)
+        self._leases = Leases(self._pool, int(max_leased_share * total_blocks))
+        self._max_ttl_s = max_ttl_s
         self._host = HostTier(host_blocks)
         self._running: dict[str, int] = {}
         """Requests that run, by chain."""
+        self._waiting: dict[str, int] = {}
+        """Those that wait and have not run yet."""
         self._forks = 0
         """Of them, those that are not the first of their chain."""
         self._wishes: dict[str, _Wish] = {}
@@ -103,10 +116,25 @@ class ChainStore:
             request.held_blocks += hit.host_blocks
             self._register(request, request.held_blocks)
             self._host.drop(chain)
-        self._leases.end(chain)
+        self._leases.resume(chain, hit.blocks)
+        self._stop_waiting(request)
         running = self._running.get(chain, 0)
         self._running[chain] = running + 1
         self._forks += running > 0
+
+    def claim(self, request: EngineRequest) -> None:
+        chain = request.chain
+        assert chain is not None
+        self._waiting[chain] = self._waiting.get(chain, 0) + 1
+        self._leases.claim(chain)
+
+    def unclaim(self, request: EngineRequest) -> None:
+        assert request.chain is not None
+        self._stop_waiting(request)
+        self._leases.unclaim(request.chain)
+
+    def is_leased(self, chain: str) -> bool:
+        return chain in self._leases
 
     @property
     def has_forks(self) -> bool:
@@ -174,10 +202,10 @@ class ChainStore:
             self._wishes[chain] = _Wish(ttl_s, yields_to)
             return 0
         parts = self._resident(chain)
-        if not parts:
-            return 0
-        self._leases.keep(chain, parts, None if ttl_s is None else now + ttl_s, yields_to)
-        return sum(end - start for _extent, start, end in parts) * self.block_tokens
+        longest_s = self._max_ttl_s if ttl_s is None else min(ttl_s, self._max_ttl_s)
+        expires_s = None if longest_s == inf else now + longest_s
+        claims = self._waiting.get(chain, 0)
+        return self._leases.keep(chain, parts, expires_s, yields_to, claims) * self.block_tokens
 
     def release(self, chain: str) -> None:
         """End the lease: its blocks are idle, as if just freed."""
@@ -213,9 +241,9 @@ class ChainStore:
         """Held by leases alone."""
         return self._pool.leased_blocks * self.block_tokens
 
-    def take_reclaimed(self) -> list[tuple[str, int]]:
-        """``(chain, tokens)`` that leases lost to others since the last call."""
-        return [(chain, blocks * self.block_tokens) for chain, blocks in self._leases.take_reclaimed()]
+    def take_endings(self) -> list[Ending]:
+        """How leases ended since the last call, but for those that were told to."""
+        return self._leases.take_endings()
 
     # -- names and blocks ------------------------------------------------------------------------
 
@@ -266,6 +294,15 @@ class ChainStore:
             self._forks -= 1
             return
         del self._running[chain]
-        wish = self._wishes.pop(chain, None)
+        wish = self._wishes.pop(chain, None) or request.lease
         if wish is not None and finished_s is not None:
             self.keep(chain, wish.ttl_s, wish.yields_to, finished_s)
+
+    def _stop_waiting(self, request: EngineRequest) -> None:
+        """One that was preempted and runs again was not counted again."""
+        chain = request.chain
+        if chain is None or request.scheduled_s is not None:
+            return
+        waiting = self._waiting.pop(chain, 0) - 1
+        if waiting > 0:
+            self._waiting[chain] = waiting

@@ -19,6 +19,8 @@ class ExtentPool:
         """Those that have a block in the cache."""
         self.leased_blocks = 0
         """Held by leases alone."""
+        self.pinned_blocks = 0
+        """Held by leases, by requests too or not."""
         self._queue = FreeQueue()
         self._idle_blocks = 0
         self._empty_blocks = total_blocks
@@ -155,7 +157,9 @@ class ExtentPool:
             self._queue.remove(extent)
             self._idle_blocks -= blocks
             self.leased_blocks += blocks
-        if not holder.is_lease:
+        if holder.is_lease:
+            self.pinned_blocks += 0 if extent.is_pinned else blocks
+        else:
             if not extent.users:
                 self.leased_blocks -= blocks
             extent.users += 1
@@ -165,7 +169,9 @@ class ExtentPool:
         """Whether nobody holds it any more; it is then idle, and the caller puts it into the queue."""
         blocks = extent.hi - extent.lo
         extent.holders.remove(holder)
-        if not holder.is_lease:
+        if holder.is_lease:
+            self.pinned_blocks -= 0 if extent.is_pinned else blocks
+        else:
             extent.users -= 1
             if not extent.users:
                 self.leased_blocks += blocks

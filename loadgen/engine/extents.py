@@ -72,6 +72,11 @@ class Extent:
     def blocks(self) -> int:
         return self.hi - self.lo
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a lease holds it, perhaps beside requests."""
+        return len(self.holders) > self.users
+
     def split(self, at: int) -> Extent:
         """Keep the blocks below ``at``; the others, in a new extent that is reused before this one."""
         upper = Extent(self.chain, at, self.hi)

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import ClassVar
 
 from loadgen.engine.extents import Extent
+from marsproxy.core.commands import KvLease
 
 
 class Phase(Enum):
@@ -41,6 +42,9 @@ class EngineRequest:
     """Its length; only its full blocks are shared."""
     may_break_leases: bool = True
     """Whether its prefill may take what is kept for sessions that will return, while anything else runs."""
+
+    lease: KvLease | None = None
+    """For a chain store: keep what it leaves, once it has finished."""
 
     phase: Phase = Phase.WAITING
     computed_tokens: int = 0

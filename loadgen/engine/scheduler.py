@@ -23,12 +23,15 @@ scheduling's one step of delay after a stop, speculative decoding, KV connectors
 A store may hold *leases*: cached blocks kept for sessions that will return. They are no free blocks. Only
 when free ones do not suffice is a lease broken, by the rules of ``_yielding``: for the head of the queue,
 and for a running request before anybody is preempted. When nothing runs any lease gives way.
+
+With ``SchedulerLimits.patch`` it is an engine with the backend patch: see ``loadgen.engine.patch``.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from loadgen.engine.queues import PolicyName, waiting_queue
+from loadgen.engine.patch import PatchedQueue, PatchRules, running_key
+from loadgen.engine.queues import PolicyName, WaitingQueue, waiting_queue
 from loadgen.engine.requests import EngineRequest, Phase
 from loadgen.engine.stores import BlockStore, Hit, KvStore
 from marsproxy.core.commands import YieldsTo
@@ -52,6 +55,8 @@ class SchedulerLimits:
     max_batched_tokens: int = 8192
     max_running: int = 256
     policy: PolicyName = "fcfs"
+    patch: PatchRules | None = None
+    """Of an engine with the backend patch."""
 
 
 @dataclass(slots=True)
@@ -94,7 +99,14 @@ class Scheduler:
         self.limits = limits
         self.pool: KvStore = BlockStore(limits.kv_blocks, limits.block_tokens) if store is None else store
         assert self.pool.total_blocks == limits.kv_blocks, "store and limits differ in size"
-        self.waiting = waiting_queue(limits.policy)
+        self._patched: PatchedQueue | None = None
+        self.waiting: WaitingQueue = waiting_queue(limits.policy)
+        if limits.patch is not None:
+            self.waiting = self._patched = PatchedQueue(
+                limits.policy, limits.patch.aging_s, self.pool.is_leased
+            )
+        self._chunk_tokens = limits.max_batched_tokens
+        """Of one prefill in one step, at the most."""
         self.running: list[EngineRequest] = []
         self.totals = Totals()
         self._queued = 0
@@ -123,6 +135,7 @@ class Scheduler:
         self._queued += 1
         request.queued_number = self._queued
         self.waiting.add(request)
+        self.pool.claim(request)
 
     def abort(self, request: EngineRequest) -> None:
         """Forget the request at once, even in the middle of a step; a no-op once it is over."""
@@ -132,6 +145,8 @@ class Scheduler:
             self.running.remove(request)
         else:
             self.waiting.remove(request)
+            if request.scheduled_s is None:
+                self.pool.unclaim(request)
         self.pool.free(request)
         request.phase = Phase.ABORTED
         self.totals.aborted += 1
@@ -146,6 +161,7 @@ class Scheduler:
     def schedule(self, now: float) -> Batch:
         """The next step's batch; empty when there is no work."""
         self.pool.expire(now)
+        self._sort(now)
         batch = Batch()
         budget = self._schedule_running(batch)
         if not batch.preempted:
@@ -179,7 +195,13 @@ class Scheduler:
             self.running = [request for request in self.running if request.phase is running]
         return generated
 
-    def mergeable_decode_steps(self) -> int:
+    def next_change_s(self, now: float) -> float | None:
+        """When time alone changes what the next step does: a lease ends, or somebody has waited too long."""
+        expiry_s = self.pool.next_expiry_s
+        aged_s = self._patched.next_aged_s(now) if self._patched is not None else None
+        return min((at_s for at_s in (expiry_s, aged_s) if at_s is not None), default=None)
+
+    def mergeable_decode_steps(self, now: float) -> int:
         """How many next steps would be the same pure decode batch, 0 if the next one is not.
 
         While only decodes run, nobody leaves before the shortest answer ends, and whoever waits
@@ -198,20 +220,23 @@ class Scheduler:
             remaining = request.output_tokens - generated
             if remaining < steps:
                 steps = remaining
-        if not self.is_queue_stuck():
+        if not self.is_queue_stuck(now):
             return 0
         while not self._can_grow(steps):
             steps //= 2
         return steps
 
-    def is_queue_stuck(self) -> bool:
-        """Whether nobody who waits can start for as long as those that run only decode."""
+    def is_queue_stuck(self, now: float) -> bool:
+        """Whether nobody who waits can start for as long as those that run only decode, until
+        ``next_change_s``."""
         if not len(self.waiting) or len(self.running) >= self.limits.max_running:
             return True
+        if self._patched is not None:
+            self._patched.resort(now)
         head = self.waiting.head()
         hit = self._prefix_hit(head)
         missing = self._missing_blocks(head, hit)
-        if missing <= 0 or self.pool.can_reclaim(missing, self._yielding(head), head, hit):
+        if missing <= 0 or self.pool.can_reclaim(missing, self._yielding(head, now), head, hit):
             return False
         return not self.pool.is_read_by_others(head)
 
@@ -224,12 +249,25 @@ class Scheduler:
         """Blocks for that many steps of those that run, one token each."""
         missing = self._blocks_to_grow(steps) - self.pool.free_blocks
         if missing > 0:
-            self.pool.reclaim(missing, self._yielding(self.running[0]), self.running[0])
+            self.pool.reclaim(missing, self._yielding_to_running(self.running[0]), self.running[0])
         for request in self.running:
             tokens = request.computed_tokens + steps
             if tokens > request.settled_tokens:
                 grown = self.pool.try_grow(request, tokens)
                 assert grown
+
+    def _sort(self, now: float) -> None:
+        """As the backend patch does before each step."""
+        if self._patched is not None:
+            self._patched.resort(now)
+            self.running.sort(key=running_key)
+            self._chunk_tokens = self.limits.max_batched_tokens
+            if self._patched.has_continuation and self._is_prefilling():
+                self._chunk_tokens //= 2
+
+    def _is_prefilling(self) -> bool:
+        """Those that run are sorted: prefills are last."""
+        return bool(self.running) and running_key(self.running[-1])[0] > 0
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -244,6 +282,8 @@ class Scheduler:
             new_tokens = request.prompt_tokens + request.generated_tokens - computed_tokens
             if new_tokens > budget:
                 new_tokens = budget
+            if new_tokens > self._chunk_tokens:
+                new_tokens = self._chunk_tokens
             tokens = computed_tokens + new_tokens
             while tokens > request.settled_tokens and not self.pool.try_grow(request, tokens):
                 if self._try_reclaim_to_grow(request, tokens):
@@ -263,18 +303,29 @@ class Scheduler:
 
     def _try_reclaim_to_grow(self, request: EngineRequest, tokens: int) -> bool:
         missing = self._blocks_for(tokens) - request.held_blocks - self.pool.free_blocks
-        yielding = self._yielding(request)
+        yielding = self._yielding_to_running(request)
         if not self.pool.can_reclaim(missing, yielding, request):
             return False
         self.pool.reclaim(missing, yielding, request)
         return True
 
-    def _yielding(self, request: EngineRequest) -> Collection[YieldsTo]:
-        """The leases that give way to this request, whether it waits or runs."""
-        if not self.running or self.running == [request]:
+    def _yielding_to_running(self, request: EngineRequest) -> Collection[YieldsTo]:
+        """The leases that give way to this request, which runs. Those that yield to nobody are given way to by
+        preemption, but where the patch decides."""
+        if self.running == [request] or self._patched is not None:
             return YIELDING_TO_ALL
         is_returning = request.may_break_leases or request.generated_tokens
         return YIELDING_TO_RETURNING if is_returning else YIELDING_TO_NEW
+
+    def _yielding(self, request: EngineRequest, now: float) -> Collection[YieldsTo]:
+        """The leases that give way to this request, which waits."""
+        if not self.running:
+            return YIELDING_TO_ALL
+        if request.may_break_leases or request.generated_tokens:
+            return YIELDING_TO_RETURNING
+        if self._patched is not None and (request.preemptions or self._patched.has_aged(request, now)):
+            return YIELDING_TO_RETURNING
+        return YIELDING_TO_NEW
 
     def _preempt(self, request: EngineRequest, position: int, batch: Batch) -> None:
         del self.running[position]
@@ -291,7 +342,7 @@ class Scheduler:
     def _schedule_waiting(self, batch: Batch, budget: int, now: float) -> None:
         while budget > 0 and len(self.waiting) and len(self.running) < self.limits.max_running:
             request = self.waiting.head()
-            hit = self._try_make_room(request)
+            hit = self._try_make_room(request, now)
             if hit is None:
                 return  # head-of-line blocking, as in vLLM
             self.waiting.pop()
@@ -306,7 +357,7 @@ class Scheduler:
         self._count_lookup(request, hit_tokens)
         if request.scheduled_s is None:
             request.scheduled_s = now
-        new_tokens = min(request.known_tokens - hit_tokens, budget)
+        new_tokens = min(request.known_tokens - hit_tokens, budget, self._chunk_tokens)
         grown = self.pool.try_grow(request, hit_tokens + new_tokens)
         assert grown, "the fit check covers every chunk"
         self.running.append(request)
@@ -316,12 +367,12 @@ class Scheduler:
     def _prefix_hit(self, request: EngineRequest) -> Hit:
         return self.pool.find(request, (request.known_tokens - 1) // self.limits.block_tokens)
 
-    def _try_make_room(self, request: EngineRequest) -> Hit | None:
+    def _try_make_room(self, request: EngineRequest, now: float) -> Hit | None:
         """Its cached prefix if it fits whole, leases broken if they must be; None if it does not fit."""
         hit = self._prefix_hit(request)
         missing = self._missing_blocks(request, hit)
         if missing > 0:
-            yielding = self._yielding(request)
+            yielding = self._yielding(request, now)
             if not self.pool.can_reclaim(missing, yielding, request, hit):
                 return None
             self.pool.reclaim(missing, yielding, request, hit)
@@ -363,7 +414,7 @@ class Scheduler:
         if missing <= 0:
             return True
         first = self.running[0]
-        return self.pool.can_reclaim(missing, self._yielding(first), first)
+        return self.pool.can_reclaim(missing, self._yielding_to_running(first), first)
 
     def _blocks_to_grow(self, steps: int) -> int:
         blocks = 0

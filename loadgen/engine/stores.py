@@ -41,6 +41,14 @@ class KvStore(Protocol):
     def check(self, request: EngineRequest) -> None:
         """Raise ``ValueError`` if the request lacks what this store knows prefixes by."""
 
+    def claim(self, request: EngineRequest) -> None:
+        """It waits from now on, for the first time."""
+
+    def unclaim(self, request: EngineRequest) -> None:
+        """It is gone, and was never scheduled."""
+
+    def is_leased(self, chain: str) -> bool: ...
+
     def find(self, request: EngineRequest, limit_blocks: int) -> Hit:
         """The longest cached prefix of at most that many blocks; changes nothing."""
 
@@ -128,8 +136,15 @@ class BlockStore(BlockPool):
 
     next_expiry_s = None
 
-    def expire(self, now: float) -> None:
+    def claim(self, request: EngineRequest) -> None:
         """There are no leases here: only the simulator gives hints."""
+
+    def unclaim(self, request: EngineRequest) -> None: ...
+
+    def is_leased(self, chain: str) -> bool:
+        return False
+
+    def expire(self, now: float) -> None: ...
 
     def can_reclaim(
         self, count: int, yielding: Collection[YieldsTo], request: EngineRequest, hit: Hit | None = None

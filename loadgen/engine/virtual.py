@@ -94,8 +94,7 @@ class VirtualEngine:
     def add(self, request: EngineRequest, now: float) -> None:
         request.arrival_s = now
         self.scheduler.add(request)
-        # Behind a head that does not fit nothing changes for those that run.
-        if self._run is not None and not self.scheduler.is_queue_stuck():
+        if self._run is not None and not self._is_behind_others(now):
             self._interrupt(now)
 
     def abort(self, request: EngineRequest, now: float) -> None:
@@ -132,7 +131,7 @@ class VirtualEngine:
         if self.step_ends_s is not None or not self.scheduler.has_work:
             return
         self.scheduler.pool.expire(now)
-        steps = self.scheduler.mergeable_decode_steps() if self._merge_decodes else 0
+        steps = self.scheduler.mergeable_decode_steps(now) if self._merge_decodes else 0
         if steps > 1:
             self._start_run(now, steps)
         else:
@@ -185,6 +184,13 @@ class VirtualEngine:
             self._run = _DecodeRun(over_s, run.steps - over, run.requests, context_tokens)
         self.scheduler.grow_decodes(1)  # the step in progress has its blocks
 
+    def _is_behind_others(self, now: float) -> bool:
+        """Behind a head that does not fit nothing changes for those that run, unless time changes it."""
+        assert self.step_ends_s is not None
+        change_s = self.scheduler.next_change_s(now)
+        is_later = change_s is None or change_s >= self.step_ends_s
+        return is_later and self.scheduler.is_queue_stuck(now)
+
     @property
     def _chains(self) -> ChainStore:
         store = self.scheduler.pool
@@ -202,9 +208,9 @@ class VirtualEngine:
         running = self.scheduler.running
         context_tokens = sum([request.computed_tokens for request in running])
         run = _DecodeRun(now, steps, len(running), context_tokens)
-        expiry_s = self.scheduler.pool.next_expiry_s
-        if expiry_s is not None:  # a lease that ends gives room: the step after it must be scheduled
-            run = replace(run, steps=run.steps_before(expiry_s, self._decode_seconds))
+        change_s = self.scheduler.next_change_s(now)
+        if change_s is not None:  # what it changes, the step after it must be scheduled with
+            run = replace(run, steps=run.steps_before(change_s, self._decode_seconds))
         self._run = run
         self.step_ends_s = now + run.seconds(run.steps, self._decode_seconds)
 

@@ -1,7 +1,7 @@
 """``loadgen simulate``: one run in virtual time, with the files and the report of a live one."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,16 +10,19 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from loadgen.arrivals import choose_load
+from loadgen.errors import LoadgenError
 from loadgen.options import LoadOptions, WorkloadOptions
 from loadgen.progress import RunProgress
 from loadgen.recorder import REPORT_FILE, Recorder
 from loadgen.report import write_report
 from loadgen.sim.event_log import EventLogFile, header_of
 from loadgen.sim.run import Simulated, check, simulate
-from loadgen.sim.settings import EngineKind, SimulationSettings, Sizes, TokenEstimate
+from loadgen.sim.settings import PATIENT, EngineKind, SimulationSettings, Sizes, TokenEstimate
 from loadgen.sim.tool_hosts import Discipline, ToolHostShape
+from marsproxy.core.settings import ConfigError, PolicySettings
 
 EXIT_FAILED_SESSIONS = 1
+STATIC_CAP = "static_cap"
 MB_PER_GB = 1024
 
 
@@ -82,6 +85,7 @@ class KnowledgeOptions:
 def simulate_command(
     *,
     policy: Annotated[str, Parameter(name=["--policy", "-p"])] = "mars",
+    static_cap: int | None = None,
     workload: WorkloadOptions,
     load: LoadOptions | None = None,
     server: ServerOptions | None = None,
@@ -96,6 +100,8 @@ def simulate_command(
     ----------
     policy
         mars, or one of those that it is compared with.
+    static_cap
+        Sessions at once on each backend, for the policy static_cap. Default: 8.
     out
         Directory for turns.jsonl, sessions.jsonl, summary.json and report.html.
         Default: a new one below out/.
@@ -121,6 +127,7 @@ def simulate_command(
         tools=tools.shape,
         max_batched_tokens=server.max_num_batched_tokens,
         max_running=server.max_num_seqs,
+        policy_settings=policy_settings(policy, static_cap),
         takes_hints=server.hints,
         engine=server.engine,
         telemetry_delay_s=knowledge.telemetry_delay_s,
@@ -143,6 +150,19 @@ def simulate_command(
     write_report([out_dir], out_dir / REPORT_FILE)
     print_result(simulated, out_dir)
     return EXIT_FAILED_SESSIONS if simulated.summary["failed"] else 0
+
+
+def policy_settings(policy: str, static_cap: int | None) -> PolicySettings:
+    """Raises ``LoadgenError`` for a cap that nobody heeds, or that is none."""
+    if static_cap is None:
+        return PATIENT
+    if policy != STATIC_CAP:
+        raise LoadgenError(f"--static-cap is for --policy {STATIC_CAP}, not for {policy}")
+    try:
+        admission = replace(PATIENT.admission, static_cap_sessions=static_cap)
+    except ConfigError as exc:
+        raise LoadgenError(f"--static-cap: {exc}") from exc
+    return replace(PATIENT, admission=admission)
 
 
 def write(simulated: Simulated, recorder: Recorder) -> None:

@@ -1,17 +1,28 @@
 """One simulated vLLM: the engine's model on a virtual clock, and what its metrics would say."""
 
 from collections.abc import Iterator
+from math import inf
 from typing import assert_never
 
 from backend_patch.step_time import StepTime
 from loadgen.engine.chains import ChainStore
+from loadgen.engine.leases import How
+from loadgen.engine.patch import PatchRules
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
 from loadgen.sim.backend import PROGRESS_TOKENS, SimTurn
 from loadgen.sim.settings import BLOCK_TOKENS, SimulationSettings
 from marsproxy.core.commands import ForwardTurn, HintKv, KvAction
-from marsproxy.core.events import BackendObserved, Event, HintAnswered, KvReclaimed, TurnProgressed
+from marsproxy.core.events import (
+    BackendObserved,
+    Event,
+    HintAnswered,
+    KvReclaimed,
+    LeaseExpired,
+    LeaseResumed,
+    TurnProgressed,
+)
 
 
 class Server:
@@ -21,16 +32,22 @@ class Server:
         self._swap_tokens_per_s: float | None = None
         if settings.takes_hints and settings.host_kv_tokens >= BLOCK_TOKENS:
             self._swap_tokens_per_s = 1 / step_time.host_copy_seconds(1)
+        patch = PatchRules() if settings.is_patched else None
         limits = SchedulerLimits(
             kv_blocks=kv_tokens // BLOCK_TOKENS,
             block_tokens=BLOCK_TOKENS,
             max_batched_tokens=settings.max_batched_tokens,
             max_running=settings.max_running,
             policy=settings.kind.engine_order,
+            patch=patch,
         )
         self.kv_tokens = limits.kv_blocks * BLOCK_TOKENS
         store = ChainStore(
-            limits.kv_blocks, BLOCK_TOKENS, host_blocks=settings.host_kv_tokens // BLOCK_TOKENS
+            limits.kv_blocks,
+            BLOCK_TOKENS,
+            host_blocks=settings.host_kv_tokens // BLOCK_TOKENS,
+            max_leased_share=patch.max_leased_share if patch else 1.0,
+            max_ttl_s=patch.max_ttl_s if patch else inf,
         )
         self.engine = VirtualEngine(
             Scheduler(limits, store=store),
@@ -70,6 +87,7 @@ class Server:
             shared_tokens=turn.system_tokens if turn.system_id is not None else 0,
             priority=command.priority,
             may_break_leases=command.may_break_leases,
+            lease=command.lease if self._takes_hints else None,
         )
         turn.request, turn.server = request, self
         self._turns[request] = turn
@@ -93,7 +111,7 @@ class Server:
         return first, last
 
     def take_events(self) -> list[Event]:
-        return [KvReclaimed(chain, self.name, tokens) for chain, tokens in self.store.take_reclaimed()]
+        return list(self._lease_endings())
 
     def progress(self, now: float) -> Iterator[TurnProgressed]:
         """Of the turns whose answers have grown by ``PROGRESS_TOKENS`` since the policy was last told."""
@@ -149,3 +167,15 @@ class Server:
 
     def _is_running(self, chain: str) -> bool:
         return any(self._turns[request].session_id == chain for request in self.engine.scheduler.running)
+
+    def _lease_endings(self) -> Iterator[LeaseResumed | LeaseExpired | KvReclaimed]:
+        for ending in self.store.take_endings():
+            tokens = ending.blocks * BLOCK_TOKENS
+            match ending.how:
+                case How.RESUMED:
+                    hit_tokens = ending.hit_blocks * BLOCK_TOKENS
+                    yield LeaseResumed(ending.chain, self.name, tokens, hit_tokens)
+                case How.EXPIRED:
+                    yield LeaseExpired(ending.chain, self.name, tokens)
+                case How.RECLAIMED:
+                    yield KvReclaimed(ending.chain, self.name, tokens)

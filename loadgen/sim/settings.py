@@ -111,11 +111,10 @@ class SimulationSettings:
             raise LoadgenError(f"--{exc}") from exc
 
     @property
-    def wants_patch(self) -> bool:
-        """Whether a real engine gets the backend patch: for a policy that never hints it stays stock."""
-        kind = self.kind
-        hints = kind.needs_hints or (kind.parts is not None and kind.parts.retention)
-        return self.takes_hints and hints
+    def is_patched(self) -> bool:
+        """Whether the engine orders and leases as the backend patch does. Policies that hint and are not
+        written for it get an engine that does as they say and is stock vLLM else."""
+        return self.takes_hints and self.kind.has_patch
 
     @property
     def backend_names(self) -> list[str]:

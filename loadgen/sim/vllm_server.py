@@ -62,14 +62,17 @@ def open_vllm_server(
 
 
 def shape_of(settings: SimulationSettings, kv_tokens: int) -> EngineShape:
+    kind = settings.kind
     return EngineShape(
         kv_blocks=kv_tokens // BLOCK_TOKENS,
         block_tokens=BLOCK_TOKENS,
         max_batched_tokens=settings.max_batched_tokens,
         max_running=settings.max_running,
-        policy=settings.kind.engine_order,
+        policy=kind.engine_order,
         is_async=settings.async_scheduling,
-        is_patched=settings.wants_patch,
+        is_patched=settings.takes_hints and (kind.has_patch or kind.needs_hints),
+        # A policy of somebody else's gets leases, as it asks for them, but no order of ours.
+        patch_options={} if kind.has_patch else {"order": False, "interleave": False},
     )
 
 

@@ -13,6 +13,7 @@ from marsproxy.core.baselines.continuum import continuum, continuum_dy
 from marsproxy.core.baselines.fcfs import Fcfs
 from marsproxy.core.baselines.infercept import InferCept
 from marsproxy.core.baselines.priority import ContinuationsFirst
+from marsproxy.core.baselines.static_cap import StaticCap
 from marsproxy.core.baselines.thunderagent import ThunderAgent, ThunderAgentAsPublished
 from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
@@ -29,17 +30,22 @@ class PolicyKind:
     make: Callable[[PolicySettings, Sequence[str]], SchedulingPolicy]
     engine_order: EngineOrder
     needs_hints: bool = False
-    """Is not itself without an engine that takes ``HintKv`` or ``Reprioritise``: a stock vLLM behind the
-    proxy is no comparison."""
+    """Is not itself without an engine that takes ``HintKv``: a stock vLLM behind the proxy is no comparison,
+    one with the backend patch is."""
+    needs_reprioritise: bool = False
+    """Is not itself without an engine that takes ``Reprioritise``: no vLLM does, only the simulated one."""
     parts: Parts | None = None
     """Of a policy that is MARS, whole or in part: which of its parts work."""
+    has_patch: bool = False
+    """An engine that takes its hints is vLLM with this project's backend patch, which brings an order of its
+    own."""
 
 
 def _mars(about: str, parts: Parts, engine_order: EngineOrder = "priority") -> PolicyKind:
     def make(settings: PolicySettings, backends: Sequence[str]) -> SchedulingPolicy:
         return Policy(replace(settings, parts=parts), backends)
 
-    return PolicyKind(about, make, engine_order, parts=parts)
+    return PolicyKind(about, make, engine_order, parts=parts, has_patch=parts.retention)
 
 
 NOTHING = Parts(
@@ -53,7 +59,7 @@ NOTHING = Parts(
 )
 
 POLICIES: Mapping[str, PolicyKind] = {
-    "mars": PolicyKind("this project's policy", Policy, "priority", parts=Parts()),
+    "mars": PolicyKind("this project's policy", Policy, "priority", parts=Parts(), has_patch=True),
     "mars_admission": _mars(
         "MARS, only its two budgets", replace(NOTHING, gpu_budget=True, cpu_budget=True), "fcfs"
     ),
@@ -64,6 +70,9 @@ POLICIES: Mapping[str, PolicyKind] = {
     "fcfs": PolicyKind("stock vLLM, first come, first served", Fcfs, "fcfs"),
     "priority": PolicyKind(
         "stock vLLM, continuations tagged before new sessions", ContinuationsFirst, "priority"
+    ),
+    "static_cap": PolicyKind(
+        "a fixed number of sessions at once, first come, first served", StaticCap, "fcfs"
     ),
     "continuum": PolicyKind(
         "pins of 2 s for tools that are back by then, jobs in order of arrival (arXiv 2511.02230)",
@@ -82,6 +91,7 @@ POLICIES: Mapping[str, PolicyKind] = {
         Autellix,
         "priority",
         needs_hints=True,
+        needs_reprioritise=True,
     ),
     "infercept": PolicyKind(
         "preserve, discard or swap while a tool runs, by least waste (arXiv 2402.01869)",

@@ -80,6 +80,9 @@ class AdmissionSettings:
     fallback_concurrency: Annotated[int, Range(1, 100_000)] = 8
     """Sessions per backend at once while its telemetry is unknown or stale (lab: a fixed 8 was never far
     from the best fixed number; 16 cost a factor of 2 to 7)."""
+    static_cap_sessions: Annotated[int, Range(1, 100_000)] = 8
+    """Sessions per backend at once under the policy ``static_cap``, and of no meaning to others (as many as
+    the fixed number above; the best one differs by workload and must be searched for)."""
     telemetry_stale_s: Annotated[float, Range(0.1)] = 10.0
     """Age in seconds from which a reading is no longer believed and the fixed cap applies: ten missed
     readings at the default interval."""

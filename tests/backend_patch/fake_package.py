@@ -25,7 +25,8 @@ def source(places: list[Place]) -> str:
     owners: dict[str, list[Place]] = defaultdict(list)
     for place in places:
         owners[place.name.rpartition(".")[0]].append(place)
-    lines = [definition(place, "") for place in owners.pop("", [])]
+    top = owners.pop("", [])
+    lines = [definition(place, "") for place in top if place.name not in owners]
     for owner, members in owners.items():
         lines += [f"class {owner}:", *(definition(place, "    ", "self, ") for place in members)]
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ import pytest
 from backend_patch.contract import (
     FILES,
     PLACES,
+    QUEUE,
     Support,
     check,
     missing,
@@ -24,14 +25,22 @@ def test_a_package_with_everything_fits(tmp_path: Path) -> None:
     assert [hook for hook in hooks if not hook.fits] == []
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
-def test_each_place_is_missed(tmp_path: Path, place: object) -> None:
+@pytest.mark.parametrize("name", [place.name for place in PLACES if place.implemented is None])
+def test_each_place_is_missed(tmp_path: Path, name: str) -> None:
     """By its name, and by no other."""
-    name = place.name
     (misfit,) = [hook for hook in check(write_package(tmp_path, without=name)) if not hook.fits]
     assert misfit.name == name
     assert "not in" in misfit.detail
     assert [misfit] == list(missing((misfit,))) or misfit.is_optional
+
+
+def test_a_new_abstract_method_is_told(tmp_path: Path) -> None:
+    """Our waiting queue could not be made."""
+    package = write_package(tmp_path)
+    with (package / QUEUE).open("a") as queue:
+        queue.write("    @abstractmethod\n    def reorder(self): ...\n")
+    (misfit,) = missing(check(package))
+    assert (misfit.name, misfit.detail.rpartition(" ")[2]) == ("RequestQueue", "reorder")
 
 
 def test_a_file_that_moved_is_missed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The plugin's routes, over HTTP, on engines that are made up."""
 
+import json
 from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -104,6 +105,14 @@ async def test_capabilities(http: httpx.AsyncClient) -> None:
 
 async def test_sessions(http: httpx.AsyncClient) -> None:
     assert [each["session"] for each in (await http.get(SESSIONS_PATH)).json()] == ["a", "with/slash"]
+
+
+async def test_one_session(http: httpx.AsyncClient, rank: FakeRank) -> None:
+    await http.get(SESSIONS_PATH, params={"session": "a", "resident": "1"})
+    await http.get(SESSIONS_PATH, params={"resident": "0"})
+    assert [json.loads(body) for _op, body in rank.calls] == [{"session": "a", "with_resident": True}, {}]
+    answer = await http.get(SESSIONS_PATH, params={"resident": "yes"})
+    assert (answer.status_code, error(answer)["param"]) == (400, "resident")
 
 
 @pytest.mark.parametrize(

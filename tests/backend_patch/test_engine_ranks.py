@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from backend_patch.engine_ranks import NO_RPC, STOCK, EngineRanks, EngineUnreachable
-from backend_patch.protocol import KvOp, KvRequest, KvStatus, RankHeadroom
+from backend_patch.protocol import KvOp, KvRequest, KvStatus, RankHeadroom, SessionsQuery
 from backend_patch.snapshot import SnapshotWriter
 from tests.backend_patch.fake_engine import (
     FakeRank,
@@ -84,7 +84,7 @@ async def test_operations_go_to_all_ranks(client: type[RanksClient]) -> None:
 
 async def test_the_sessions_of_all_ranks() -> None:
     ranks = EngineRanks(engine_client(RanksClient(FakeRank(0, "a"), FakeRank(1, "b"))))
-    sessions = [msgspec.json.decode(each) for each in await ranks.sessions()]
+    sessions = [msgspec.json.decode(each) for each in await ranks.sessions(SessionsQuery())]
     assert [each["session"] for each in sessions] == ["a", "b"]
 
 
@@ -115,7 +115,7 @@ async def test_engine_of_another_scheduler_is_asked_once() -> None:
 async def expect_passthrough(ranks: EngineRanks, reason: str) -> None:
     (answer,) = await ranks.apply([PIN_A])
     assert (answer.status, answer.reason) == (KvStatus.REJECTED, "passthrough")
-    assert await ranks.sessions() == []
+    assert await ranks.sessions(SessionsQuery()) == []
     assert (await ranks.headroom({})).ranks == ()
     capabilities = await ranks.capabilities()
     assert (capabilities.passthrough, capabilities.ops) == (reason, ())
@@ -140,4 +140,4 @@ async def test_an_engine_that_never_answers() -> None:
 
     ranks = EngineRanks(engine_client(Mute()), rpc_timeout_s=0.01)
     with pytest.raises(EngineUnreachable, match="not answered within"):
-        await ranks.sessions()
+        await ranks.sessions(SessionsQuery())

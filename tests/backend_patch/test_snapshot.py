@@ -151,12 +151,13 @@ def test_another_process_writes_all_the_time(tmp_path: Path) -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             reader = SnapshotReader("process", 0, directory=tmp_path)
-            reads = [data for _ in range(3000) if (data := reader.try_read()) is not None]
+            seen: set[bytes | None] = set()
+            while len(seen) < 50:
+                seen.add(reader.try_read())
             reader.close()
         finally:
             process.kill()
-    assert all(data == data[:1] * len(data) for data in reads)
-    assert len(set(reads)) > 10
+    assert all(data is None or data == data[:1] * len(data) for data in seen)
 
 
 @pytest.fixture

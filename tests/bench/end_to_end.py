@@ -29,6 +29,7 @@ from typing import Any
 
 import httpx
 import msgspec
+
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
 from backend_patch.emulator.tiny_model import write_tiny_model

@@ -22,6 +22,7 @@ async def test_a_target_names_its_model_and_measures_its_tokens(model: FakeModel
     assert (target.chars_per_token, target.is_calibrated) == (model.chars_per_token, True)
     assert target.overhead_tokens == model.template_tokens
     assert target.turn_overhead_tokens == model.turn_template_tokens
+    assert target.tool_overhead_tokens == model.tool_template_tokens
 
 
 async def test_a_target_without_a_tokenizer_is_taken_for_the_usual_one(model: FakeModel) -> None:

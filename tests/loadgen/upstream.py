@@ -58,6 +58,7 @@ class FakeModel(Fake):
     chars_per_token: float = 5.0
     template_tokens: int = 40
     turn_template_tokens: int = 9
+    tool_template_tokens: int = 4
     extra_headers: dict[str, str] = field(default_factory=dict)
     comment: bytes = b": held\n\n"
     chats: list[dict[str, Any]] = field(default_factory=list)
@@ -77,6 +78,7 @@ class FakeModel(Fake):
                 texts = [each["content"] for each in asked["messages"]] if is_chat else [asked["prompt"]]
                 count = sum(round(len(text) / self.chars_per_token) for text in texts)
                 count += self.template_tokens * is_chat + self.turn_template_tokens * (len(texts) // 2)
+                count += self.tool_template_tokens * body.count(b'"role":"tool"')
                 await reply(send, 200, {"count": count})
             case "GET", "/metrics":
                 await reply(send, 200, METRICS, {"content-type": "text/plain"})

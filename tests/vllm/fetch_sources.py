@@ -2,30 +2,23 @@
 
 Owns the way from the package index to a folder: of a wheel only its table of contents and the wanted
 members are read, by HTTP ranges (a few hundred kilobytes of 300 MB); where the index has no ranges, the
-source distribution is read to its end (about 45 MB, nothing of it kept but those files). The index is
-pip's, ``PIP_INDEX_URL``. It must not know what the files are wanted for.
-
-    python -m tests.vllm.fetch_sources FOLDER 0.31.0 0.33.0
-
-writes ``FOLDER/0.31.0/vllm/...`` and so on, and leaves alone what is there already.
+source distribution is read to its end (about 45 MB, nothing of it kept but those files). It must not know
+what the files are wanted for.
 """
 
+import html
 import io
-import os
-import sys
+import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import httpx
 
-from backend_patch.contract import FILES
-
 INDEX_URL = "https://pypi.org/simple"
 CHUNK_BYTES = 256 * 1024
-TIMEOUT_S = 60.0
 
 
 class NoRanges(OSError):
@@ -35,7 +28,7 @@ class NoRanges(OSError):
 class RemoteFile(io.RawIOBase):
     """A file behind HTTP that reads only what it is asked for."""
 
-    def __init__(self, http: httpx.Client, url: str) -> None:
+    def __init__(self, http: httpx.Client, url: httpx.URL) -> None:
         self._http = http
         self._url = url
         self._at = 0
@@ -73,31 +66,38 @@ class RemoteFile(io.RawIOBase):
         return answer
 
 
-def fetch(folder: Path, version: str, wanted: Collection[str], index_url: str) -> None:
-    """Write the wanted files of a release; members are named as in a wheel (``vllm/...``)."""
-    with httpx.Client(timeout=TIMEOUT_S, follow_redirects=True) as http:
-        urls = release_urls(http, index_url, version)
-        wheel = next(url for name, url in urls.items() if name.endswith("x86_64.whl"))
-        try:
-            files = wheel_members(RemoteFile(http, wheel), wanted)
-        except NoRanges:
-            files = source_members(http, urls[f"vllm-{version}.tar.gz"], wanted)
+def fetch(http: httpx.Client, index_url: str, version: str, wanted: Collection[str], folder: Path) -> None:
+    """Write those of the wanted files that the release has; they are named as in a wheel (``vllm/...``).
+
+    Raises:
+        LookupError: the index has no such release.
+        httpx.HTTPError: it cannot be reached, or answers with an error.
+    """
+    urls = release_urls(http, index_url.rstrip("/"), version)
+    try:
+        files = wheel_members(RemoteFile(http, urls["wheel"]), wanted)
+    except NoRanges:
+        files = source_members(http, urls["source"], wanted)
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
 
-def release_urls(http: httpx.Client, index_url: str, version: str) -> dict[str, str]:
-    answer = http.get(
-        f"{index_url}/vllm/", headers={"accept": "application/vnd.pypi.simple.v1+json"}
-    ).raise_for_status()
-    return {
-        file["filename"]: str(answer.url.join(file["url"]))
-        for file in answer.json()["files"]
-        if file["filename"].startswith(f"vllm-{version}")
-        and file["filename"].split("-")[1] in (version, f"{version}.tar.gz")
-    }
+def release_urls(http: httpx.Client, index_url: str, version: str) -> dict[str, httpx.URL]:
+    """Of a ``wheel``, for whichever machine, and of the ``source`` distribution. Read from the index's
+    HTML, the form that every mirror has."""
+    page = http.get(f"{index_url}/vllm/", headers={"accept": "text/html"}).raise_for_status()
+    urls = {}
+    for link in re.findall(r'href="([^"#]+)', page.text):
+        name = link.rpartition("/")[2]
+        if name == f"vllm-{version}.tar.gz":
+            urls["source"] = page.url.join(html.unescape(link))
+        elif name.startswith(f"vllm-{version}-") and name.endswith(".whl"):
+            urls["wheel"] = page.url.join(html.unescape(link))
+    if len(urls) < 2:
+        raise LookupError(f"no vLLM {version} in {index_url}")
+    return urls
 
 
 def wheel_members(wheel: RemoteFile, wanted: Collection[str]) -> dict[str, bytes]:
@@ -106,7 +106,7 @@ def wheel_members(wheel: RemoteFile, wanted: Collection[str]) -> dict[str, bytes
         return {name: members.read(name) for name in wanted if name in present}
 
 
-def source_members(http: httpx.Client, url: str, wanted: Collection[str]) -> dict[str, bytes]:
+def source_members(http: httpx.Client, url: httpx.URL, wanted: Collection[str]) -> dict[str, bytes]:
     with tempfile.TemporaryFile() as archive:
         with http.stream("GET", url) as answer:
             answer.raise_for_status()
@@ -120,19 +120,3 @@ def source_members(http: httpx.Client, url: str, wanted: Collection[str]) -> dic
                 if (name := member.name.partition("/")[2]) in wanted
                 and (extracted := members.extractfile(member)) is not None
             }
-
-
-def main(folder: str, *versions: str) -> None:
-    index_url = os.environ.get("PIP_INDEX_URL", INDEX_URL).rstrip("/")
-    say: Callable[[str], int] = sys.stderr.write
-    for version in versions:
-        into = Path(folder) / version
-        if not into.exists():
-            with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
-                fetch(Path(scratch) / "new", version, FILES, index_url)
-                (Path(scratch) / "new").rename(into)
-            say(f"vLLM {version}: {sum(1 for _ in into.rglob('*.py'))} files\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from backend_patch.emulator.chat_template import GENERATION_PROMPT
 from backend_patch.emulator.markup import lengthened, render_answer
-from backend_patch.emulator.tiny_model import write_model
+from backend_patch.emulator.tiny_model import write_tiny_model
 from backend_patch.emulator.vocabulary import WORDS, TokenizerVocabulary, open_vocabulary
 from backend_patch.script import ScriptedAnswer, parse_answer
 from loadgen.history import TOOLS, History, RequestOptions
@@ -39,7 +39,7 @@ added a regression test for the empty case."""
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("model")
-    write_model(made)
+    write_tiny_model(made)
     return made
 
 

@@ -125,6 +125,21 @@ async def test_the_field_for_the_length_holds_where_the_answer_says_none() -> No
     assert server.xargs["mars_output_tokens"] == 3
 
 
+async def test_a_prompt_is_answered_alike_streamed_or_not() -> None:
+    class Many(Words):
+        words = tuple(f" word{i}" for i in range(1000))
+
+    def body(text: str, **more: Any) -> bytes:
+        xargs = {"mars_answer": '{"output_tokens": 9}'}
+        return msgspec.json.encode({"messages": [{"content": text}], "vllm_xargs": xargs, **more})
+
+    texts = [
+        (await ask(each, vocabulary=Many())).xargs["mars_output_text"]
+        for each in (body("a"), body("a", stream=True), body("b"))
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
 async def test_an_empty_answer_still_says_something() -> None:
     server = await ask(with_answer("{}"), vocabulary=Words())
     assert server.xargs["mars_output_text"] == " word"

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.engine.chains import ChainStore
+from loadgen.engine.leases import How
 from loadgen.engine.requests import EngineRequest, Phase
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from marsproxy.core.commands import YieldsTo
@@ -29,6 +30,10 @@ class Engine:
         batch = self.scheduler.schedule(now)
         self.scheduler.complete(batch, now)
         return {each.request_id: tokens for each, tokens in batch.scheduled.items()}
+
+    def reclaimed(self) -> list[tuple[str, int]]:
+        endings = self.store.take_endings()
+        return [(each.chain, each.blocks * BLOCK) for each in endings if each.how is How.RECLAIMED]
 
     def finished(self, chain: str, prompt: int, output: int = 1) -> EngineRequest:
         request = self.add(chain, prompt, output)
@@ -163,7 +168,7 @@ def test_the_head_of_the_queue_takes_only_what_yields_to_it(
     engine.add("waits", 15, 1, new=new)
 
     assert ("waits/15" in engine.step()) is starts
-    assert engine.store.take_reclaimed() == ([("kept", 8)] if starts else [])
+    assert engine.reclaimed() == ([("kept", 8)] if starts else [])
     assert engine.store.resident_tokens("kept") == (12 if starts else 20)
 
 
@@ -173,7 +178,7 @@ def test_when_nothing_runs_any_lease_gives_way(yields_to: YieldsTo) -> None:
     engine.kept("kept", 8, yields_to)
     engine.add("new", 32, 1, new=True)
     assert engine.step() == {"new/32": 32}
-    assert engine.store.take_reclaimed() == [("kept", 24)]
+    assert engine.reclaimed() == [("kept", 24)]
 
 
 def test_the_own_lease_never_stands_in_the_way() -> None:
@@ -205,7 +210,7 @@ def test_the_earliest_kept_gives_way_first() -> None:
     engine.step()
     engine.add("waits", 20, 1)
     engine.step()
-    assert engine.store.take_reclaimed() == [("second", 12)]
+    assert engine.reclaimed() == [("second", 12)]
 
 
 def test_running_requests_break_leases_before_they_preempt() -> None:
@@ -215,7 +220,7 @@ def test_running_requests_break_leases_before_they_preempt() -> None:
     engine.step()
     engine.step()
     assert (a.preemptions, b.preemptions) == (0, 0)
-    assert engine.store.take_reclaimed() == [("kept", 8)]
+    assert engine.reclaimed() == [("kept", 8)]
 
 
 def test_running_requests_preempt_rather_than_break_what_yields_to_nobody() -> None:
@@ -237,7 +242,7 @@ def test_the_only_running_request_breaks_any_lease() -> None:
     only = engine.add("only", 20, 8)
     while not only.is_over:
         engine.step()
-    assert (only.preemptions, engine.store.take_reclaimed()) == (0, [("kept", 8)])
+    assert (only.preemptions, engine.reclaimed()) == (0, [("kept", 8)])
 
 
 # -- shared prompts and the host ---------------------------------------------------------------

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
 from loadgen.engine.chains import ChainStore
+from loadgen.engine.patch import PatchRules
 from loadgen.engine.requests import EngineRequest
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
-from marsproxy.core.commands import YieldsTo
+from marsproxy.core.commands import KvLease, YieldsTo
 
 BLOCK = 16
 
@@ -133,6 +134,7 @@ class Ask:
     chain: int
     gives_up_after_s: float | None
     """Of the client, if it does."""
+    lease: KvLease | None
 
 
 asks = st.lists(
@@ -144,6 +146,9 @@ asks = st.lists(
         priority=st.integers(0, 2),
         chain=st.integers(0, 5),
         gives_up_after_s=st.one_of(st.none(), st.none(), st.floats(0.0, 3.0)),
+        lease=st.one_of(
+            st.none(), st.builds(KvLease, st.sampled_from([0.5, 2.0]), st.sampled_from(YieldsTo))
+        ),
     ),
     min_size=1,
     max_size=14,
@@ -175,9 +180,18 @@ hints = st.lists(
 class Driver:
     """What a simulator does: events in the order of time, the engine's own among them."""
 
-    def __init__(self, asks: list[Ask], hints: list[Hint], kv_tokens: int, policy: str, merge: bool) -> None:
-        limits = SchedulerLimits(kv_blocks=kv_tokens // BLOCK, policy=policy)  # type: ignore[arg-type]
-        self.store = ChainStore(limits.kv_blocks, host_blocks=200)
+    def __init__(
+        self,
+        asks: list[Ask],
+        hints: list[Hint],
+        kv_tokens: int,
+        policy: str,
+        patch: PatchRules | None,
+        merge: bool,
+    ) -> None:
+        limits = SchedulerLimits(kv_tokens // BLOCK, policy=policy, patch=patch)  # type: ignore[arg-type]
+        share = patch.max_leased_share if patch else 1.0
+        self.store = ChainStore(limits.kv_blocks, host_blocks=200, max_leased_share=share)
         self.engine = VirtualEngine(
             Scheduler(limits, self.store),
             roofline().seconds,
@@ -193,6 +207,7 @@ class Driver:
                 chain=f"c{ask.chain}",
                 priority=ask.priority,
                 may_break_leases=ask.priority > 0,
+                lease=ask.lease,
                 **({"shared_chain": "system", "shared_tokens": 100} if ask.chain % 2 else {}),
             )
             for number, ask in enumerate(asks)
@@ -236,16 +251,22 @@ class Driver:
             engine.start(now)
 
 
-@given(asks, hints, st.sampled_from([1_900, 2_500, 4_000, 9_000]), st.sampled_from(["fcfs", "priority"]))
-@settings(max_examples=150, deadline=None)
+@given(
+    asks,
+    hints,
+    st.sampled_from([1_900, 2_500, 4_000, 9_000]),
+    st.sampled_from(["fcfs", "priority"]),
+    st.sampled_from([None, PatchRules(aging_s=1.0, max_leased_share=0.6)]),
+)
+@settings(max_examples=200, deadline=None)
 def test_interrupted_runs_are_as_if_nothing_was_merged(
-    asks: list[Ask], hints: list[Hint], kv_tokens: int, policy: str
+    asks: list[Ask], hints: list[Hint], kv_tokens: int, policy: str, patch: PatchRules | None
 ) -> None:
-    merged, single = (Driver(asks, hints, kv_tokens, policy, merge) for merge in (True, False))
+    merged, single = (Driver(asks, hints, kv_tokens, policy, patch, merge) for merge in (True, False))
     assert merged.engine.scheduler.totals == single.engine.scheduler.totals
     assert merged.ends == pytest.approx(single.ends)
     assert merged.seen == single.seen
-    assert merged.store.take_reclaimed() == single.store.take_reclaimed()
+    assert merged.store.take_endings() == single.store.take_endings()
     for mine, other in zip(merged.requests, single.requests, strict=True):
         assert (mine.phase, mine.generated_tokens) == (other.phase, other.generated_tokens)
         assert (mine.cached_tokens, mine.preemptions) == (other.cached_tokens, other.preemptions)
