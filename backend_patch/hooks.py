@@ -324,13 +324,18 @@ class Hooks:
 
     @Guarded(None)
     def _states(self, query: SessionsQuery) -> list[SessionState] | None:
-        now = self.clock()
-        self.leases.expire(now)  # an idle engine takes no step that would
-        return self.retention.states(query.session, with_resident=query.with_resident, now=now)
+        self._expire()
+        return self.retention.states(query.session, with_resident=query.with_resident, now=self.clock())
 
     def headroom(self, after: int) -> RankHeadroom:
         """With the lease endings later than that."""
+        self._expire()
         return self._report.headroom(self._scheduler, self.clock(), after)
+
+    @Guarded(None)
+    def _expire(self) -> None:
+        """An idle engine takes no step that would."""
+        self.leases.expire(self.clock())
 
     def publish(self) -> None:
         self._publish_guarded(self.clock())

@@ -18,7 +18,7 @@ from vllm.v1.engine.core import EngineCore
 from backend_patch import contract
 from backend_patch.cache_view import CacheView
 from backend_patch.hooks import Hooks, NoHooks
-from backend_patch.protocol import RPC_METHOD, Capabilities
+from backend_patch.protocol import RPC_METHOD, Capabilities, Hook
 from backend_patch.publishing import NoPublisher, Publisher
 from backend_patch.rpc import answer
 from backend_patch.settings import PatchSettings
@@ -40,6 +40,8 @@ class MarsMixin(Stock):  # type: ignore[misc]
     """Before ``Scheduler`` or ``AsyncScheduler`` in the order of resolution."""
 
     mars: Hooks | NoHooks
+    places: tuple[Hook, ...] = ()
+    """What was looked at of vLLM, and found."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -149,7 +151,7 @@ class MarsMixin(Stock):  # type: ignore[misc]
             max_ttl_s=settings.max_ttl_s,
             has_host_tier=self._hooks.cache.has_host_tier,
             passthrough=self.mars.passthrough,
-            hooks=contract.check(),
+            hooks=self.places,
         )
 
 
@@ -165,24 +167,28 @@ def make_scheduler(*, vllm_config: Any, **kwargs: Any) -> Any:
     """The class that fits the configuration: a plain ``Scheduler`` where ``AsyncScheduler`` is due would lose
     the overlap of scheduling and computing without a word."""
     is_async = vllm_config.scheduler_config.async_scheduling
-    if _fits():
-        patched = MarsAsyncScheduler if is_async else MarsScheduler
-        return patched(vllm_config=vllm_config, **kwargs)
-    stock = AsyncScheduler if is_async else Scheduler
-    return stock(vllm_config=vllm_config, **kwargs)
+    places = _fitting_places()
+    if places is None:
+        stock = AsyncScheduler if is_async else Scheduler
+        return stock(vllm_config=vllm_config, **kwargs)
+    patched = MarsAsyncScheduler if is_async else MarsScheduler
+    scheduler = patched(vllm_config=vllm_config, **kwargs)
+    scheduler.places = places
+    return scheduler
 
 
-def _fits() -> bool:
-    """Whether this vLLM has what the patch holds on to; the log says what it has not."""
+def _fitting_places() -> tuple[Hook, ...] | None:
+    """None if this vLLM lacks what the patch holds on to; the log says what."""
     try:
-        missing = contract.missing(contract.check())
+        places = contract.check()
     except Exception:
         logger.exception("MARS: the scheduler is vLLM's own, as the patch could not look at vLLM")
-        return False
+        return None
+    missing = "; ".join(f"{hook.name}: {hook.detail}" for hook in contract.missing(places))
     if missing:
-        places = "; ".join(f"{hook.name}: {hook.detail}" for hook in missing)
-        logger.error("MARS: the scheduler is vLLM's own, as vLLM %s lacks %s", vllm.__version__, places)
-    return not missing
+        logger.error("MARS: the scheduler is vLLM's own, as vLLM %s lacks %s", vllm.__version__, missing)
+        return None
+    return places
 
 
 def _reclaiming(allocate_slots: Callable[..., Any], make_room: Callable[..., bool]) -> Callable[..., Any]:
