@@ -48,10 +48,10 @@ def test_ring_is_bounded() -> None:
 def test_encoded_as_json() -> None:
     """The inside of an array."""
     log = EndingLog()
-    assert log.encoded() == b""
+    assert log.encoded(1 << 20) == b""
     log.add(A, Ending.RESUMED, 64, 48)
     log.add_reclaimed(B, 16)
-    text = b"[" + log.encoded() + b"]"
+    text = b"[" + log.encoded(1 << 20) + b"]"
     assert tuple(msgspec.json.decode(text, type=list[LeaseEnding])) == log.after(0)
 
 
