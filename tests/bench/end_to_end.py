@@ -151,7 +151,8 @@ def table(found: dict[str, list[dict[str, Any]]], speed: float) -> str:
     lines = [
         (
             "| system | seeds | mean JCT, s | p99 JCT, s | TTFT of continuations, s "
-            "| hit ratio of continuations | output tokens/s | preemptions | failed | makespan, s | engine late |"
+            "| hit ratio of continuations | output tokens/s | preemptions | failed "
+            "| makespan, s | engine late |"
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
