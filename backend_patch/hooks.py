@@ -323,7 +323,9 @@ class Hooks:
 
     @Guarded(None)
     def _states(self, query: SessionsQuery) -> list[SessionState] | None:
-        return self.retention.states(query.session, with_resident=query.with_resident, now=self.clock())
+        now = self.clock()
+        self.leases.expire(now)  # an idle engine takes no step that would
+        return self.retention.states(query.session, with_resident=query.with_resident, now=now)
 
     def headroom(self, after: int) -> RankHeadroom:
         """With the lease endings later than that."""

@@ -226,7 +226,10 @@ class Hook(msgspec.Struct, frozen=True, omit_defaults=True):
     is_optional: bool = False
 
 
-class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
+class Capabilities(msgspec.Struct, frozen=True):
+    """Said in full: a protocol number that is left out where it is the writer's own would be taken for the
+    reader's."""
+
     patch_version: str
     vllm_version: str
     protocol: int = PROTOCOL

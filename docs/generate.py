@@ -43,11 +43,14 @@ def proxy_settings() -> str:
 
 
 def policies() -> str:
-    rows = (
-        (f"`{name}`", kind.about, kind.engine_order, "yes" if name in live_policies() else "needs hints")
-        for name, kind in POLICIES.items()
-    )
+    rows = ((f"`{name}`", kind.about, kind.engine_order, _live(name)) for name, kind in POLICIES.items())
     return _table(("policy", "what", "vLLM's `--scheduling-policy`", "live"), rows)
+
+
+def _live(name: str) -> str:
+    if name in live_policies():
+        return "yes"
+    return "with the backend patch" if name in live_policies(has_patch=True) else "no"
 
 
 def gateway_settings() -> str:

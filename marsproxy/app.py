@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from marsproxy import errors
 from marsproxy.client import BodyTooLarge, BodyTooSlow, Client, ClientGone, Message, Receive, Scope, Send
 from marsproxy.config import Config
 from marsproxy.core.events import ToolHostsObserved, ToolObserved
+from marsproxy.core.headroom import BackendState
 from marsproxy.core.identity import named_session_id
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.sessions import SessionState
@@ -27,6 +28,7 @@ from marsproxy.dispatcher import Dispatcher
 from marsproxy.errors import Refusal
 from marsproxy.metrics import Metrics
 from marsproxy.outbound import tenant_of
+from marsproxy.patch import BackendPatch
 from marsproxy.relay import Relay, refuse
 from marsproxy.wire.normal import UNREADABLE
 from marsproxy.wire.session_ids import valid_id
@@ -117,7 +119,13 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespan: Any) -> FastAPI:
+def own_routes(
+    config: Config,
+    dispatcher: Dispatcher,
+    patches: Mapping[str, BackendPatch],
+    metrics: Metrics,
+    lifespan: Any,
+) -> FastAPI:
     """Health, metrics, sessions, and the ways to say that a session is over.
 
     Every route is a coroutine: FastAPI would run a plain function in a thread, beside the policy.
@@ -136,7 +144,8 @@ def own_routes(config: Config, dispatcher: Dispatcher, metrics: Metrics, lifespa
     @api.get("/readyz")
     async def readyz(response: Response) -> dict[str, Any]:
         """At least one backend answers; says for each what is known of it."""
-        backends = {name: _backend_view(policy, name) for name in policy.backends}
+        now = time.monotonic()
+        backends = {name: _backend_view(state, patches[name], now) for name, state in policy.backends.items()}
         is_ready = any(view["reachable"] for view in backends.values())
         response.status_code = 200 if is_ready else 503
         return {"status": "ready" if is_ready else "no backend answers", "backends": backends}
@@ -257,12 +266,23 @@ def _refusal(refusal: Refusal) -> Response:
     return Response(answer.body, answer.status, headers)
 
 
-def _backend_view(policy: SchedulingPolicy, name: str) -> dict[str, Any]:
-    backend = policy.backends[name]
+def _backend_view(backend: BackendState, patch: BackendPatch, now: float) -> dict[str, Any]:
+    finding, observed_at_s = patch.finding, backend.observed_at_s
+    capabilities = finding.capabilities
     return {
         "reachable": backend.is_reachable and backend.observed_at_s is not None,
         "kv_tokens_total": backend.kv_tokens_total,
         "counted_sessions": len(backend.counted),
+        "patch": {
+            "state": finding.state.value,
+            "why": finding.why or None,
+            "version": None if capabilities is None else capabilities.patch_version,
+            "vllm_version": None if capabilities is None else capabilities.vllm_version,
+        },
+        "headroom": {
+            "source": patch.source.value,
+            "age_s": None if observed_at_s is None else round(now - observed_at_s, 3),
+        },
     }
 
 

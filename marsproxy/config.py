@@ -9,6 +9,7 @@ its comment in ``--print-config``.
 coding-agent and interactive traces (stock queueing against the policy, several seeds).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -123,6 +124,10 @@ class Backend:
     VLLM_HTTP_TIMEOUT_KEEP_ALIVE): stop before it does."""
     telemetry_interval_s: Annotated[float, Range(0.05, 60)] = 1.0
     """Seconds between two readings of a backend's /metrics."""
+    headroom_interval_s: Annotated[float, Range(0.02, 60)] = 0.2
+    """Seconds between two readings of the headroom of a backend that has the backend patch, which takes the
+    place of its /metrics: a few milliseconds from shared memory, so that what a lease or a turn gave back is
+    seen a few engine steps later."""
     telemetry_timeout_s: Annotated[float, Range(0.01, 60)] = 5.0
     """Seconds that one reading may take; later it counts as missed. On a starved machine vLLM (0.32) has
     taken 1 to 6 s in the middle of long answers, and is well."""
@@ -224,12 +229,14 @@ class Config:
         check_live(self.policy, policy_kind(self.policy))
         if len(set(self.backends)) < len(self.backends):
             raise ConfigError("backends: the same one twice; allowed: each once")
-        stale_s, interval_s = self.admission.telemetry_stale_s, self.backend.telemetry_interval_s
-        if stale_s <= interval_s:
-            raise ConfigError(
-                f"admission.telemetry_stale_s: {stale_s} is not allowed; "
-                f"allowed: more than backend.telemetry_interval_s ({interval_s})"
-            )
+        stale_s = self.admission.telemetry_stale_s
+        for name in ("telemetry_interval_s", "headroom_interval_s"):
+            interval_s = getattr(self.backend, name)
+            if stale_s <= interval_s:
+                raise ConfigError(
+                    f"admission.telemetry_stale_s: {stale_s} is not allowed; "
+                    f"allowed: more than backend.{name} ({interval_s})"
+                )
 
     @property
     def policy_settings(self) -> PolicySettings:
@@ -237,18 +244,38 @@ class Config:
         return PolicySettings(self.admission, self.sessions)
 
 
-def live_policies() -> dict[str, PolicyKind]:
-    """Those that are themselves in front of any engine."""
-    return {name: kind for name, kind in sorted(POLICIES.items()) if not kind.needs_hints}
+def live_policies(*, has_patch: bool = False) -> dict[str, PolicyKind]:
+    """Those that are themselves in front of a stock vLLM, or of one that has the backend patch."""
+    return {
+        name: kind
+        for name, kind in sorted(POLICIES.items())
+        if not kind.needs_reprioritise and (has_patch or not kind.needs_hints)
+    }
 
 
 def check_live(name: str, kind: PolicyKind) -> None:
-    """Raise ``ConfigError`` for a policy that is nothing without an engine that does as it says."""
-    if kind.needs_hints:
+    """Raise ``ConfigError`` for a policy that is nothing without an engine that only the simulator has."""
+    if kind.needs_reprioritise:
         raise ConfigError(
-            f"policy: {name!r} needs an engine that takes hints (keep, release and swap the KV blocks of a "
-            "session, change a priority in flight), and no backend of this proxy does; "
-            f"allowed: {', '.join(live_policies())} (all of them under: loadgen simulate --policy {name})"
+            f"policy: {name!r} needs an engine that changes the priority of a turn in flight, which no vLLM "
+            f"does; allowed: {', '.join(live_policies(has_patch=True))} "
+            f"(all of them under: loadgen simulate --policy {name})"
+        )
+
+
+def check_hints(policy: str, without_patch: Mapping[str, str]) -> None:
+    """Raise ``ConfigError`` for a policy that is nothing without engines that do as it says.
+
+    Args:
+        without_patch: backends that take no hints, and why.
+    """
+    if without_patch and policy_kind(policy).needs_hints:
+        named = ", ".join(f"{backend} ({why})" for backend, why in without_patch.items())
+        raise ConfigError(
+            f"policy: {policy!r} needs backends that take hints (to keep, release and swap the KV blocks of "
+            f"a session), so each must run with the backend patch; without it: {named}; "
+            f"allowed without it: {', '.join(live_policies())} "
+            f"(all of them under: loadgen simulate --policy {policy})"
         )
 
 

@@ -33,10 +33,11 @@ from marsproxy.core.events import (
     TurnFirstToken,
     TurnProgressed,
 )
-from marsproxy.core.evidence import Resolution
+from marsproxy.core.evidence import Resolution, TurnKind
 from marsproxy.core.identity import SessionIndex
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.eventlog import EventLog
+from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from marsproxy.wire.requests import ParsedRequest
@@ -90,6 +91,7 @@ class Dispatcher:
         index: SessionIndex,
         metrics: Metrics,
         event_log: EventLog | None,
+        hints: Hints,
         *,
         clock: Callable[[], float],
         set_timer: Callable[[float, Callable[[], None]], None],
@@ -98,6 +100,7 @@ class Dispatcher:
         self.index = index
         self._metrics = metrics
         self._event_log = event_log
+        self._hints = hints
         self._clock = clock
         self._set_timer = set_timer
         self._turns: dict[str, Turn] = {}
@@ -185,6 +188,8 @@ class Dispatcher:
                 turn.forward, turn.forwarded_s = command, now
                 log.debug("%s goes to %s: %s", turn, command.backend, command.decision)
                 self._metrics.decided(command.decision)
+                is_side = turn.resolution.kind is TurnKind.SIDE
+                self._hints.forwarded(turn.resolution.session_id, command.backend, is_side=is_side)
                 self._let_go(turn, now)
                 if not turn.verdict.done():
                     turn.verdict.set_result(command)
@@ -202,10 +207,13 @@ class Dispatcher:
                     turn.verdict.set_exception(Refused(command.reason, command.retry_after_s))
             case ForgetSession():
                 self.index.forget(command.session_id)
+                self._hints.forget(command.session_id)
             case SetTimer():
                 self._set_timer(command.at_s, self._timer_fired)
-            case HintKv() | Reprioritise():
-                pass  # no backend says yet that it takes them
+            case HintKv():
+                self._hints.hint(command)
+            case Reprioritise():
+                pass  # no vLLM has a call for it, patched or not
             case _:
                 assert_never(command)
 

@@ -1,16 +1,16 @@
-"""Reads each backend's ``/metrics`` and tells the policy. Unknown is ``None``; a missed reading is said.
+"""Reads a backend's ``/metrics``. Unknown is ``None``; a missed reading is said.
 
 Degrades: a server without vLLM's metrics gives readings without numbers, and the policy then goes by its
 fixed cap. vLLM's gauges stand still while it is idle (0.32), so their age is not to be read off them.
 """
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from marsproxy.core.events import BackendObserved, BackendUnreachable, Event
+from marsproxy.backend_address import BackendAddress
+from marsproxy.core.events import BackendObserved, BackendUnreachable
 
 WANTED = (
     "vllm:cache_config_info",
@@ -87,34 +87,20 @@ def _pool_tokens(samples: list[Sample]) -> int | None:
     return total or None
 
 
-class TelemetryPoller:
-    """Reads one backend at an interval, for as long as it runs."""
+class MetricsPage:
+    """The ``/metrics`` of one backend."""
 
     def __init__(
-        self,
-        backend: str,
-        client: httpx.AsyncClient,
-        tell: Callable[[Event], None],
-        *,
-        url: str,
-        interval_s: float,
-        kv_tokens: int | None,
+        self, backend: str, client: httpx.AsyncClient, address: BackendAddress, *, kv_tokens: int | None
     ) -> None:
         self._backend = backend
         self._client = client
-        self._tell = tell
-        self._url = f"{url.rstrip('/')}/metrics"
-        self._interval_s = interval_s
+        self._address = address
         self._kv_tokens = kv_tokens
-
-    async def run(self) -> None:
-        while True:
-            self._tell(await self.read())
-            await asyncio.sleep(self._interval_s)
 
     async def read(self) -> BackendObserved | BackendUnreachable:
         try:
-            answer = await self._client.get(self._url)
+            answer = await self._client.get(f"{self._address.base}/metrics", headers=self._address.headers)
             if answer.status_code == httpx.codes.NOT_FOUND:
                 # Alive, but not a server that publishes metrics.
                 return BackendObserved(self._backend, kv_tokens_total=self._kv_tokens)

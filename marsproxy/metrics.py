@@ -22,6 +22,7 @@ from marsproxy.core.commands import Reason
 from marsproxy.core.events import BackendObserved, Ending, Event, ToolObserved
 from marsproxy.core.evidence import Level, TurnKind
 from marsproxy.errors import public_name
+from marsproxy.patch_metrics import PatchFamilies, PatchMetrics
 from marsproxy.tool_metrics import ToolMetrics
 
 TURN_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
@@ -215,6 +216,7 @@ class _BackendFamilies:
             label,
             registry=registry,
         )
+        self.patch = PatchFamilies(registry)
 
 
 class BackendMetrics:
@@ -236,6 +238,7 @@ class BackendMetrics:
             families.prefix_tokens.labels(name, what) for what in ("queried", "hit")
         )
         self._preemptions = families.preemptions.labels(name)
+        self.patch = PatchMetrics(name, families.patch)
         self.set_reading(BackendObserved(name))
         self.set_kv_tokens(None, None, None)
         self.set_telemetry(None, is_fresh=False)

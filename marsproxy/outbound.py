@@ -1,9 +1,15 @@
-"""Headers on their way through the proxy: what is left out, what is added, nothing else changed."""
+"""What goes along with a request on its way through the proxy: which headers are left out, what is added.
+
+Nothing else is changed. What goes into the body is only named here; ``wire.splice`` puts it there.
+"""
 
 import hashlib
 from collections.abc import Iterable
 
+from backend_patch.protocol import TurnClass, XArg
 from marsproxy.core.commands import ForwardTurn
+from marsproxy.core.evidence import Resolution, TurnKind
+from marsproxy.hints import MODES, milliseconds
 from marsproxy.upstream import HOP_BY_HOP, RawHeaders
 
 NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
@@ -36,6 +42,25 @@ def tag_turn(headers: RawHeaders, forward: ForwardTurn, session_id: str, *, sets
         headers.append((b"x-vllm-priority", str(forward.priority).encode()))
     if b"x-session-id" not in present:
         headers.append((b"x-session-id", session_id.encode()))
+
+
+SIDE_BRANCH = "side"
+"""Side calls of a session share no history with its own turns: what is leased of one is not the other's."""
+
+
+def turn_xargs(forward: ForwardTurn, resolution: Resolution) -> dict[str, str | int | float]:
+    """For a backend with the patch: whose turn it is, whom it may push aside, what to keep of it."""
+    may_break = forward.may_break_leases
+    xargs: dict[str, str | int | float] = {
+        XArg.SESSION: resolution.session_id,
+        XArg.TURN_CLASS: TurnClass.CONTINUATION if may_break else TurnClass.NEW,
+    }
+    if resolution.kind is TurnKind.SIDE:
+        xargs[XArg.BRANCH] = SIDE_BRANCH
+    if forward.lease is not None:
+        xargs[XArg.TTL_MS] = milliseconds(forward.lease.ttl_s)
+        xargs[XArg.MODE] = MODES[forward.lease.yields_to]
+    return xargs
 
 
 def refuse_compression(headers: RawHeaders) -> RawHeaders:

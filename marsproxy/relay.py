@@ -19,6 +19,7 @@ from marsproxy.core.evidence import Schema
 from marsproxy.dispatcher import Dispatcher, Refused, Turn
 from marsproxy.http_limits import LINGER_S
 from marsproxy.metrics import Metrics
+from marsproxy.patch import BackendPatch
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import (
     RawHeaders,
@@ -31,7 +32,7 @@ from marsproxy.upstream import (
 from marsproxy.wire.answers import AnswerRead, AnswerReader
 from marsproxy.wire.forms import NormalForms
 from marsproxy.wire.requests import read_request, split_session_url, tracked_schema
-from marsproxy.wire.splice import UsageStripper, ask_usage
+from marsproxy.wire.splice import UsageStripper, add_xargs, ask_usage
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Relay:
         self,
         config: Config,
         upstreams: Mapping[str, Upstream],
+        patches: Mapping[str, BackendPatch],
         dispatcher: Dispatcher,
         normal_forms: NormalForms,
         metrics: Metrics,
@@ -77,6 +79,7 @@ class Relay:
     ) -> None:
         self._config = config
         self._upstreams = upstreams
+        self._patches = patches
         self._dispatcher = dispatcher
         self._normal_forms = normal_forms
         self._metrics = metrics
@@ -183,6 +186,8 @@ class Relay:
         asking = ask_usage(body, turn.request)
         if asking is not None:
             body, headers = asking, outbound.refuse_compression(headers)
+        if self._patches[forward.backend].is_working:
+            body = add_xargs(body, turn.request, outbound.turn_xargs(forward, turn.resolution)) or body
         answer = await self._upstreams[forward.backend].send(client.method, target, headers, body)
         try:
             await self._pass_back(client, turn, answer, outcome, strips_usage=asking is not None)

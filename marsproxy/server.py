@@ -19,16 +19,21 @@ from prometheus_client import CollectorRegistry
 
 from marsproxy import errors
 from marsproxy.app import App, own_routes
+from marsproxy.backend_address import BackendAddress
+from marsproxy.backend_watch import BackendWatch, Cadence
 from marsproxy.children import Child
-from marsproxy.config import EMBEDDED, Config
+from marsproxy.config import EMBEDDED, Config, check_hints
 from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policies import EngineOrder, policy_kind
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.eventlog import EventLog, new_header
-from marsproxy.headroom import TelemetryPoller
+from marsproxy.headroom import MetricsPage
+from marsproxy.hints import Hints, HintSender
 from marsproxy.http_limits import limited_protocol
 from marsproxy.loop_lag import watch_loop_lag
 from marsproxy.metrics import Metrics
+from marsproxy.patch import BackendPatch, PatchState
+from marsproxy.patch_client import PatchClient
 from marsproxy.relay import Relay
 from marsproxy.tasks import TaskOwner
 from marsproxy.tool_hosts import ToolHostsPoller
@@ -105,7 +110,12 @@ class Server(uvicorn.Server):
         self.url = "http://{}:{}".format(*self._socket.getsockname()[:2])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Raises:
+            ConfigError: the policy needs more of a backend than it has.
+        """
         with self._socket:
+            await self.proxy.check_backends()
             await super().serve([self._socket])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -130,6 +140,10 @@ class Proxy:
         self.upstreams = {
             name: _upstream(name, url, config, self.metrics.backend(url)) for name, url in self._urls.items()
         }
+        self.patches = {
+            name: BackendPatch(name, self.metrics.backend(url).patch) for name, url in self._urls.items()
+        }
+        self.hint_senders = [self._hint_sender(patch) for patch in self.patches.values()]
         self._event_log = _event_log(config, tuple(self._urls))
         if self._event_log is not None:
             self.metrics.watch_event_log(self._event_log)
@@ -139,21 +153,36 @@ class Proxy:
             SessionIndex(_identity_limits(config), salt=secrets.token_bytes(8)),
             self.metrics,
             self._event_log,
+            Hints(self.hint_senders),
             clock=time.monotonic,
             set_timer=self._timer.set,
         )
         normal_forms = NormalForms(seed=secrets.randbits(63))
-        relay = Relay(config, self.upstreams, self.dispatcher, normal_forms, self.metrics, self.tasks)
-        own = own_routes(config, self.dispatcher, self.metrics, self._lifespan)
+        relay = Relay(
+            config, self.upstreams, self.patches, self.dispatcher, normal_forms, self.metrics, self.tasks
+        )
+        own = own_routes(config, self.dispatcher, self.patches, self.metrics, self._lifespan)
         self.app = App(own, relay, body_timeout_s=config.listen.body_timeout_s)
+
+    async def check_backends(self) -> None:
+        """
+        Raises:
+            ConfigError: the policy needs the patch, and not every backend has it.
+        """
+        if not policy_kind(self._config.policy).needs_hints:
+            return
+        async with self._client() as client:
+            found = {name: await self._patch_client(name, client).ask() for name in self._urls}
+        lacking = {
+            name: f"{finding.state.value}: {finding.why}"
+            for name, finding in found.items()
+            if finding.state is not PatchState.WORKING
+        }
+        check_hints(self._config.policy, lacking)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        timeout_s = self._config.backend.telemetry_timeout_s
-        async with (
-            AsyncExitStack() as stack,
-            httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s, trust_env=False) as client,
-        ):
+        async with AsyncExitStack() as stack, self._client() as client:
             stack.callback(self._close_event_log)
             for upstream in self.upstreams.values():
                 await upstream.open()
@@ -161,8 +190,13 @@ class Proxy:
             stack.callback(self._timer.cancel)
             stack.push_async_callback(self.tasks.close)
             self.tasks.spawn("loop-lag", watch_loop_lag(self.metrics.loop_lagged))
-            for name, url in self._urls.items():
-                self.tasks.spawn(f"telemetry-{name}", self._poller(name, url, client).run())
+            for name in self._urls:
+                self.tasks.spawn(f"watch-{name}", self._watch(name, client).run())
+            for sender in self.hint_senders:
+                patch_client = self._patch_client(sender.backend, client)
+                self.tasks.spawn(
+                    f"hints-{sender.backend}", sender.run(patch_client, self._knows, self.dispatcher.tell)
+                )
             if self._config.gateway.url is not None:
                 self.tasks.spawn(
                     "tool-hosts", self._tool_hosts_poller(self._config.gateway.url, client).run()
@@ -179,16 +213,44 @@ class Proxy:
             interval_s=self._config.backend.telemetry_interval_s,
         )
 
-    def _poller(self, name: str, url: str, client: httpx.AsyncClient) -> TelemetryPoller:
+    def _client(self) -> httpx.AsyncClient:
+        """For all that is no request of an agent."""
+        timeout_s = self._config.backend.telemetry_timeout_s
+        return httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s, trust_env=False)
+
+    def _patch_client(self, name: str, client: httpx.AsyncClient) -> PatchClient:
+        return PatchClient(client, self._address(name))
+
+    def _address(self, name: str) -> BackendAddress:
+        key = self._config.backend.api_key
+        return BackendAddress.of(self._urls[name], None if key is None else key.reveal())
+
+    def _watch(self, name: str, client: httpx.AsyncClient) -> BackendWatch:
         backend = self._config.backend
-        return TelemetryPoller(
-            name,
-            client,
-            self.dispatcher.tell,
-            url=url,
-            interval_s=backend.telemetry_interval_s,
+        return BackendWatch(
+            self.patches[name],
+            self._patch_client(name, client),
+            MetricsPage(name, client, self._address(name), kv_tokens=backend.kv_tokens),
+            self.metrics.backend(name).patch,
+            Cadence(backend.telemetry_interval_s, backend.headroom_interval_s),
             kv_tokens=backend.kv_tokens,
+            clock=time.monotonic,
+            knows=self._knows,
+            tell=self.dispatcher.tell,
         )
+
+    def _hint_sender(self, patch: BackendPatch) -> HintSender:
+        sessions = self._config.sessions
+        return HintSender(
+            patch,
+            self.metrics.backend(patch.backend).patch,
+            max_sessions=sessions.max_sessions,
+            expiry_s=sessions.idle_expiry_s,
+            clock=time.monotonic,
+        )
+
+    def _knows(self, session_id: str) -> bool:
+        return self.dispatcher.policy.sessions.get(session_id) is not None
 
     def _close_event_log(self) -> None:
         if self._event_log is not None:

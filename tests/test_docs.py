@@ -17,6 +17,7 @@ from cyclopts import App
 import gateway.__main__
 import loadgen.__main__
 import marsproxy.__main__
+from backend_patch.protocol import XArg
 from backend_patch.script import Match, ScriptedAnswer, ScriptLine
 from docs.generate import CORE, PARTS, constants_of, generated, policy_modules
 from gateway.app import make_app
@@ -52,7 +53,7 @@ APPS: dict[str, App] = {
 OTHER_PROGRAMS = {"git", "cd", ".", "export", "vllm", "curl", "mini", "make"}
 OTHERS_OPTIONS = {"--scheduling-policy", "--enable-prompt-tokens-details"}
 """Flags of vLLM that the pages speak of."""
-NO_METRICS = {"mars_answer", "mars_output_tokens", "mars_session"}
+NO_METRICS = {"mars_answer", "mars_output_tokens", *XArg}
 """Fields of requests and records that begin like one."""
 HISTOGRAM_ENDINGS = ("_bucket", "_sum", "_count")
 

@@ -7,18 +7,17 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from backend_patch.emulator.failures import Failures
+from backend_patch.emulator.scripted import SCRIPT_VARIABLE
 from backend_patch.emulator.settings import BLOCK_TOKENS, EmulatorSettings
 from backend_patch.step_time import HOST_BYTES_PER_S
 
 EXECUTOR = "backend_patch.emulator.vllm_executor.EmulatedExecutor"
 SCHEDULER = "backend_patch.vllm_scheduler.make_scheduler"
 SCRIPTED_ANSWERS = "backend_patch.emulator.scripted.ScriptedAnswers"
-SCRIPT_VARIABLE = "MARS_EMULATOR_SCRIPT"
 ADDITIONAL_CONFIG = "--additional-config"
 
 
@@ -105,10 +104,9 @@ def command(
         *("--stream-interval", str(options.stream_interval)),
         *("--enable-prefix-caching", "--enable-prompt-tokens-details"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        *("--middleware", SCRIPTED_ANSWERS),
         *(ADDITIONAL_CONFIG, json.dumps(settings.as_additional_config() | additional)),
     ]
-    if find_spec("backend_patch.emulator.scripted"):
-        flags += ["--middleware", SCRIPTED_ANSWERS]
     if options.patch:
         flags += ["--scheduler-cls", SCHEDULER]
     if options.host_kv_tokens is not None:

@@ -30,8 +30,10 @@ class PolicyKind:
     make: Callable[[PolicySettings, Sequence[str]], SchedulingPolicy]
     engine_order: EngineOrder
     needs_hints: bool = False
-    """Is not itself without an engine that takes ``HintKv`` or ``Reprioritise``: a stock vLLM behind the
-    proxy is no comparison."""
+    """Is not itself without an engine that takes ``HintKv``: a stock vLLM behind the proxy is no comparison,
+    one with the backend patch is."""
+    needs_reprioritise: bool = False
+    """Is not itself without an engine that takes ``Reprioritise``: no vLLM does, only the simulated one."""
     parts: Parts | None = None
     """Of a policy that is MARS, whole or in part: which of its parts work."""
     has_patch: bool = False
@@ -89,6 +91,7 @@ POLICIES: Mapping[str, PolicyKind] = {
         Autellix,
         "priority",
         needs_hints=True,
+        needs_reprioritise=True,
     ),
     "infercept": PolicyKind(
         "preserve, discard or swap while a tool runs, by least waste (arXiv 2402.01869)",

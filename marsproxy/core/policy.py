@@ -452,9 +452,7 @@ class Policy:
         is_expected = not session.is_over and self._rests.expects_comeback(session)
         self._order(self._leases.try_let_go(session, is_expected=is_expected), commands)
 
-    def _lease_ended(
-        self, event: LeaseResumed | LeaseExpired, now: float, commands: list[Command]
-    ) -> None:
+    def _lease_ended(self, event: LeaseResumed | LeaseExpired, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
         if session is None:
             return

@@ -2,10 +2,9 @@
 
     PYTHONPATH=. .venv-vllm/bin/python tests/bench/emulated_steps.py
 
-For numbers of running requests and stream intervals: CPU time per step of the engine's process, of the
-executor in it and of the API server; then, with modelled times near zero, the wall time per step. Shorter
-modelled steps than that show the machine, not the model. Clients read raw sockets, so that they cost little,
-but they and everything else share the cores.
+For speeds, stream intervals and numbers of running requests, per step: modelled time and time passed, which
+part where the machine does not keep up; CPU time of the engine's process, of the executor in it and of the
+API server. Clients read raw sockets, so that they cost little, but they and everything else share the cores.
 """
 
 import argparse
@@ -20,12 +19,10 @@ from pathlib import Path
 from backend_patch.emulator.device import DeviceReport
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
-from tests.vllm.tiny_model import write_tiny_model
+from backend_patch.emulator.tiny_model import write_model
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 MODEL = "emulated"
-UNMODELLED = 10_000.0
-"""Speed at which the model's times no longer matter."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--running", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--stream-interval", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--speed", type=float, nargs="+", default=[1.0, 5.0])
     parser.add_argument("--tokens", type=int, default=300)
     parser.add_argument("--patch", action="store_true")
     args = parser.parse_args()
-    print("speed interval running   step  engine executor   api (ms)  late  behind_s")
+    heads = "".join(f"{head:>10}" for head in ("model_ms", "wall_ms", "engine_ms", "exec_ms", "api_ms"))
+    print(f" speed interval running{heads}    late  behind_s")  # noqa: T201
     with tempfile.TemporaryDirectory() as folder:
-        write_tiny_model(Path(folder))
+        write_model(Path(folder))
         for interval in args.stream_interval:
-            for speed in (1.0, UNMODELLED):
+            for speed in args.speed:
                 options = LaunchOptions(
                     port=0,
                     served_model_name=MODEL,
@@ -65,19 +64,18 @@ def _row(server: EmulatedServer, speed: float, interval: int, running: int, toke
     before = _spent(server)
     asyncio.run(_crowd(server.url, running, tokens))
     after = _spent(server)
-    steps = after.report.steps - before.report.steps
-
-    def per_step(later: float, earlier: float) -> float:
-        return 1000 * (later - earlier) / steps
-
     a, b = after.report, before.report
-    print(
-        f"{speed:5.0f} {interval:8d} {running:7d} "
-        f"{per_step(after.wall_s, before.wall_s):6.2f} {per_step(a.engine_cpu_s, b.engine_cpu_s):7.2f} "
-        f"{per_step(a.executor_cpu_s, b.executor_cpu_s):8.3f} {per_step(after.api_cpu_s, before.api_cpu_s):7.2f} "
-        f"{a.late_steps - b.late_steps:9d} {a.behind_s - b.behind_s:9.2f}",
-        flush=True,
+    steps = a.steps - b.steps
+    per_step_s = (
+        a.busy_s - b.busy_s,
+        after.wall_s - before.wall_s,
+        a.engine_cpu_s - b.engine_cpu_s,
+        a.executor_cpu_s - b.executor_cpu_s,
+        after.api_cpu_s - before.api_cpu_s,
     )
+    milliseconds = "".join(f"{1000 * each / steps:10.2f}" for each in per_step_s)
+    late = f"{(a.late_steps - b.late_steps) / steps:8.2f}{a.behind_s - b.behind_s:10.2f}"
+    print(f"{speed:6.1f}{interval:9d}{running:8d}{milliseconds}{late}", flush=True)  # noqa: T201
 
 
 def _spent(server: EmulatedServer) -> Spent:

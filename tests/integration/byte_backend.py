@@ -1,7 +1,7 @@
 """A backend that sends exactly the bytes it is told to and keeps every byte it gets.
 
 Raw asyncio streams, so that no HTTP library decides about a header's spelling, a chunk's size or when a
-connection ends. A route that has no reply is answered 404, as the proxy's reading of ``/metrics`` is.
+connection ends. A route that has no reply is answered 404, as what the proxy itself asks for is.
 """
 
 import asyncio
@@ -41,6 +41,9 @@ Reply = Sequence[Step]
 Answering = Callable[[Message], Reply]
 """Where the reply depends on the request."""
 
+PROXYS_OWN = (b"/metrics", b"/v1/mars/capabilities")
+"""Targets that the proxy asks for by itself."""
+
 NOT_HERE: Reply = (b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",)
 
 
@@ -71,7 +74,7 @@ class ByteBackend:
 
     def __init__(self) -> None:
         self.requests: list[Message] = []
-        """In order of arrival, but for the proxy's own ``/metrics``."""
+        """In order of arrival, but for the proxy's own."""
         self._open: set[asyncio.StreamWriter] = set()
         self._replies: dict[tuple[bytes, bytes], Answering] = {}
         self._server: asyncio.Server | None = None
@@ -113,7 +116,7 @@ class ByteBackend:
         self._open.add(writer)
         try:
             async for request in _requests(reader):
-                if request.target != b"/metrics":
+                if request.target not in PROXYS_OWN:
                     self.requests.append(request)
                 if not await self._play(writer, self._reply_to(request)):
                     break

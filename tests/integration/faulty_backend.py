@@ -1,7 +1,7 @@
 """A backend that misbehaves on purpose: raw sockets, so that it can send what no HTTP library would.
 
 A ``Behaviour`` is called once for each request, after its head (and its body, unless told otherwise) was
-read; what it writes goes out as it is. ``/metrics`` is answered 404 without asking it.
+read; what it writes goes out as it is. What the proxy itself asks for is answered 404 without asking it.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Any
 
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+PROXYS_OWN = (b"GET /metrics ", b"GET /v1/mars/capabilities ")
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -48,7 +49,7 @@ class FaultyBackend:
     reads_body: bool = True
     url: str = ""
     requests: list[bytes] = field(default_factory=list)
-    """Heads, without those for ``/metrics``."""
+    """Heads, without those of the proxy's own."""
     connections: int = 0
     """Accepted for requests, ever."""
     lost: int = 0
@@ -71,7 +72,7 @@ class FaultyBackend:
         try:
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
-                if head.startswith(b"GET /metrics "):
+                if head.startswith(PROXYS_OWN):
                     writer.write(NOT_FOUND)
                     continue
                 number_on_connection += 1

@@ -38,7 +38,7 @@ class RunningProxy:
             "turns": proxy.dispatcher.open_turns,
             "policy turns": policy.open_turns,
             "held turns": len(policy.held),
-            "tasks": len(proxy.tasks) - len(proxy.upstreams) - 1,  # telemetry and the loop's lag
+            "tasks": len(proxy.tasks) - 2 * len(proxy.upstreams) - 1,  # watch, hints, loop lag
             "answers under way": sum(upstream.open_answers for upstream in proxy.upstreams.values()),
             "server tasks": len(self.server.server_state.tasks),
         }

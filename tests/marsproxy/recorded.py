@@ -15,6 +15,7 @@ from marsproxy.core.policies import policy_kind
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
 from marsproxy.dispatcher import Dispatcher, Refused, Turn
 from marsproxy.eventlog import EventLog, new_header
+from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from tests.marsproxy.test_dispatcher import request_of
@@ -51,6 +52,7 @@ class Traffic:
             SessionIndex(IdentityLimits(), salt=b"salt"),
             Metrics(CollectorRegistry()),
             log,
+            Hints(),
             clock=lambda: self.now,
             set_timer=self._set_timer,
         )

@@ -43,10 +43,14 @@ async def test_gauges_show_the_policys_state() -> None:
     assert "mars_fallback_cap_active 1.0" in page
     assert f'mars_telemetry_fresh{{backend="{backend.url}"}} 1.0' in page
     assert f'mars_kv_tokens{{backend="{backend.url}",what="pool"}} NaN' in page
-    assert ready["backends"][backend.url] == {
+    shown = ready["backends"][backend.url]
+    assert shown["headroom"].pop("age_s") >= 0
+    assert shown == {
         "reachable": True,
         "kv_tokens_total": None,
         "counted_sessions": 0,
+        "patch": {"state": "stock", "why": "status 404", "version": None, "vllm_version": None},
+        "headroom": {"source": "metrics"},
     }
 
 

@@ -15,6 +15,7 @@ from marsproxy.config import (
     Listen,
     Range,
     Secret,
+    check_hints,
     check_live,
     settings,
 )
@@ -48,9 +49,14 @@ def test_every_bound_accepts_its_own_ends() -> None:
         ),
         (lambda: Config(policy="lottery"), "policy", "mars"),
         (
-            lambda: check_live("pins", PolicyKind("", Policy, "priority", needs_hints=True)),
-            "policy: 'pins'",
-            "mars",
+            lambda: check_live("queues", PolicyKind("", Policy, "priority", needs_reprioritise=True)),
+            "policy: 'queues'",
+            "continuum, ",
+        ),
+        (
+            lambda: check_hints("continuum", {"http://gpu:8000": "stock: status 404"}),
+            "policy: 'continuum'",
+            "without it: http://gpu:8000 (stock: status 404); allowed without it: concur, fcfs, mars,",
         ),
         (lambda: Gateway(url="ftp://x"), "gateway.url", "http://HOST[:PORT]"),
         (lambda: Identity(extra_session_headers=("a b",)), "identity.extra_session_headers", "letters"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from marsproxy.core.commands import Reason
+from marsproxy.core.commands import HintKv, Reason
 from marsproxy.core.events import BackendObserved, Ending
 from marsproxy.core.evidence import AnswerEvidence, Schema
 from marsproxy.core.identity import IdentityLimits, SessionIndex
@@ -18,6 +18,7 @@ from marsproxy.core.policy import Policy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
 from marsproxy.dispatcher import Dispatcher, Refused
 from marsproxy.eventlog import EventLog, new_header
+from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from marsproxy.wire.forms import NormalForms
@@ -32,6 +33,7 @@ class Rig:
     """A dispatcher whose clock and timer are in the test's hands."""
 
     event_log: EventLog | None = None
+    hints: Hints = field(default_factory=Hints)
     admission: dict[str, Any] = field(default_factory=dict)
     now: float = 100.0
     timer: tuple[float, Callable[[], None]] | None = None
@@ -44,6 +46,7 @@ class Rig:
             SessionIndex(IdentityLimits(), salt=b"salt"),
             self.metrics,
             self.event_log,
+            self.hints,
             clock=lambda: self.now,
             set_timer=self._set_timer,
         )
@@ -153,6 +156,38 @@ async def test_a_session_that_is_over_is_forgotten_everywhere() -> None:
     again = rig.dispatcher.arrive(request_of("a"))
     assert again.resolution.turn == 1
     rig.dispatcher.end(again, Ending.ABORTED, None)
+
+
+class Heard(Hints):
+    """In place of the senders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[tuple[str, ...]] = []
+
+    def hint(self, hint: HintKv) -> None:
+        self.said.append((hint.action.value, hint.session_id, hint.backend))
+
+    def forwarded(self, session_id: str, backend: str, *, is_side: bool) -> None:
+        self.said.append(("side" if is_side else "turn", session_id, backend))
+
+    def forget(self, session_id: str) -> None:
+        self.said.append(("forget", session_id))
+
+
+async def test_advice_is_handed_over_with_the_decision() -> None:
+    """Before anybody else can run; the order is that of the policy."""
+    heard = Heard()
+    rig = Rig(hints=heard)
+    rig.dispatcher.tell(BackendObserved("gpu", kv_tokens_total=64_000, takes_hints=True))
+    turn = rig.dispatcher.arrive(request_of("a"))
+    session = turn.resolution.session_id
+    assert heard.said == [("turn", session, "gpu")]
+    answer = AnswerRead(AnswerEvidence(None), prompt_tokens=70, completion_tokens=30)
+    rig.dispatcher.end(turn, Ending.FINISHED, answer)
+    rig.dispatcher.end_session(session)
+    assert heard.said[-1] == ("forget", session)
+    assert {word for word, *_ in heard.said} & {"release", "demote"}
 
 
 async def test_the_event_log_has_counts_but_no_text(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """Readings of a backend's metrics page; unknown is None, and nothing ends the reading."""
 
-import asyncio
-
 import httpx
 import pytest
 
-from marsproxy.core.events import BackendObserved, BackendUnreachable, Event
-from marsproxy.headroom import TelemetryPoller, read_metrics
+from marsproxy.backend_address import BackendAddress
+from marsproxy.core.events import BackendObserved, BackendUnreachable
+from marsproxy.headroom import MetricsPage, read_metrics
 
 PAGE = """# TYPE vllm:cache_config_info gauge
 vllm:cache_config_info{block_size="16",num_gpu_blocks="1000"} 1.0
@@ -57,7 +56,7 @@ def test_a_configured_pool_goes_before_what_is_read() -> None:
     assert read_metrics("gpu", PAGE, kv_tokens=5).kv_tokens_total == 5
 
 
-def poller_of(answers: list[httpx.Response | Exception], told: list[Event] | None = None) -> TelemetryPoller:
+def page_of(answers: list[httpx.Response | Exception]) -> MetricsPage:
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.url.path == "/metrics"
         following = answers.pop(0)
@@ -66,8 +65,7 @@ def poller_of(answers: list[httpx.Response | Exception], told: list[Event] | Non
         return following
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-    tell = [].append if told is None else told.append
-    return TelemetryPoller("gpu", client, tell, url="http://gpu/", interval_s=0.001, kv_tokens=9)
+    return MetricsPage("gpu", client, BackendAddress.of("http://gpu/"), kv_tokens=9)
 
 
 UNREADABLE = [
@@ -84,24 +82,9 @@ UNREADABLE = [
 @pytest.mark.parametrize("answer", UNREADABLE, ids=str)
 async def test_what_cannot_be_read_is_said(answer: httpx.Response | Exception) -> None:
     """It never raises."""
-    assert await poller_of([answer]).read() == BackendUnreachable("gpu")
+    assert await page_of([answer]).read() == BackendUnreachable("gpu")
 
 
 async def test_a_server_without_metrics_is_alive() -> None:
     """It only says nothing."""
-    assert await poller_of([httpx.Response(404)]).read() == BackendObserved("gpu", kv_tokens_total=9)
-
-
-async def test_reading_goes_on_whatever_comes() -> None:
-    """Until it is cancelled."""
-    told: list[Event] = []
-    answers = [*UNREADABLE, *(httpx.Response(200, text=PAGE) for _ in range(10_000))]
-    running = asyncio.get_running_loop().create_task(poller_of(answers, told).run())
-    async with asyncio.timeout(5):
-        while len(told) < len(UNREADABLE) + 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-    running.cancel()
-    await asyncio.wait((running,))
-    assert running.cancelled()
-    assert told[: len(UNREADABLE)] == [BackendUnreachable("gpu")] * len(UNREADABLE)
-    assert isinstance(told[-1], BackendObserved)
+    assert await page_of([httpx.Response(404)]).read() == BackendObserved("gpu", kv_tokens_total=9)

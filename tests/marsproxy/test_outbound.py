@@ -3,7 +3,8 @@
 import pytest
 
 from marsproxy import outbound
-from marsproxy.core.commands import ForwardTurn
+from marsproxy.core.commands import ForwardTurn, KvLease, YieldsTo
+from marsproxy.core.evidence import Level, Resolution, TurnKind
 
 FORWARD = ForwardTurn("t1", "gpu", 7, "new")
 
@@ -42,6 +43,35 @@ def test_a_clients_own_priority_stays(headers: list[tuple[bytes, bytes]], sets_p
     tagged = list(headers)
     outbound.tag_turn(tagged, FORWARD, "s1", sets_priority=sets_priority)
     assert tagged == [*headers, (b"x-session-id", b"s1")]
+
+
+def resolved(kind: TurnKind) -> Resolution:
+    return Resolution("s1", kind, Level.HEADER, 2, 1)
+
+
+def test_a_patch_is_told_whose_turn_it_is() -> None:
+    """And whom it may push aside; nothing is kept unless it was asked for."""
+    new = ForwardTurn("t1", "gpu", 7, "new", may_break_leases=False)
+    said = outbound.turn_xargs(new, resolved(TurnKind.FIRST))
+    assert said == {"mars_session": "s1", "mars_class": "new"}
+    said = outbound.turn_xargs(FORWARD, resolved(TurnKind.CONTINUATION))
+    assert said == {"mars_session": "s1", "mars_class": "continuation"}
+
+
+@pytest.mark.parametrize(
+    ("yields_to", "mode"),
+    [(YieldsTo.ANYBODY, "open"), (YieldsTo.RETURNING, "soft"), (YieldsTo.NOBODY, "hard")],
+)
+def test_a_lease_goes_along(yields_to: YieldsTo, mode: str) -> None:
+    """In whole milliseconds."""
+    forward = ForwardTurn("t1", "gpu", 7, "continuation", lease=KvLease(2.0004, yields_to))
+    said = outbound.turn_xargs(forward, resolved(TurnKind.CONTINUATION))
+    assert (said["mars_ttl_ms"], said["mars_mode"]) == (2000, mode)
+
+
+def test_a_side_call_is_a_branch() -> None:
+    """It must not resume what is kept for the session's own next turn."""
+    assert outbound.turn_xargs(FORWARD, resolved(TurnKind.SIDE))["mars_branch"] == "side"
 
 
 def test_compression_is_refused_once() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from backend_patch.protocol import Capabilities
 from marsproxy.client import Client
 from marsproxy.config import Backend, Config, Hold
 from marsproxy.core.commands import Command
@@ -17,7 +18,9 @@ from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policy import Policy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
 from marsproxy.dispatcher import Dispatcher
+from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
+from marsproxy.patch import BackendPatch, Finding, PatchState
 from marsproxy.relay import Relay
 from marsproxy.tasks import TaskOwner
 from marsproxy.upstream import UpstreamBroke, UpstreamTimeout, UpstreamUnreachable
@@ -83,6 +86,7 @@ class Rig:
     dispatcher: Dispatcher
     tasks: TaskOwner
     timers: list[Callable[[], None]]
+    patch: BackendPatch
 
     async def handle(self, connection: FakeConnection) -> None:
         async with asyncio.timeout(5):
@@ -124,12 +128,14 @@ def rig_of(
         SessionIndex(IdentityLimits(), salt=b"salt"),
         metrics,
         None,
+        Hints(),
         clock=clock or asyncio.get_running_loop().time,
         set_timer=lambda _, callback: timers.append(callback),
     )
     upstreams: Any = {BACKEND: upstream}
-    relay = Relay(config, upstreams, dispatcher, NormalForms(seed=1), metrics, tasks)
-    return Rig(upstream, relay, dispatcher, tasks, timers)
+    patches = {BACKEND: BackendPatch(BACKEND, metrics.backend(BACKEND).patch)}
+    relay = Relay(config, upstreams, patches, dispatcher, NormalForms(seed=1), metrics, tasks)
+    return Rig(upstream, relay, dispatcher, tasks, timers, patches[BACKEND])
 
 
 def asking(path: str = "/v1/chat/completions", **fields: Any) -> FakeConnection:
@@ -369,3 +375,48 @@ async def test_a_target_that_is_no_path() -> None:
     rig, connection = rig_of(), FakeConnection("OPTIONS", "*")
     await rig.handle(connection)
     assert (connection.status, rig.upstream.sent) == (400, [])
+
+
+async def body_sent(rig: Rig, **fields: Any) -> bytes:
+    connection = asking(**fields)
+    await rig.handle(connection)
+    assert connection.status == 200
+    body = rig.upstream.sent[-1][3]
+    assert isinstance(body, bytes)
+    return body
+
+
+PATCHED = Finding(PatchState.WORKING, capabilities=Capabilities("0.1", "0.32.0"))
+
+
+async def test_a_patched_backend_is_told_of_the_session_in_the_body() -> None:
+    """From the moment that the patch is found until it is gone; in front of what came."""
+    rig = rig_of()
+    stock = await body_sent(rig)
+    rig.patch.found(PATCHED)
+    patched = await body_sent(rig)
+    rig.patch.found(Finding(PatchState.PASSTHROUGH, "an error", PATCHED.capabilities))
+    assert await body_sent(rig) == stock
+    xargs = json.loads(patched)["vllm_xargs"]
+    assert set(xargs) >= {"mars_session", "mars_class"}
+    assert patched == stock.replace(
+        b"{", b'{"vllm_xargs":%b,' % json.dumps(xargs, separators=(",", ":")).encode(), 1
+    )
+
+
+async def test_both_additions_fit_into_one_body() -> None:
+    """Usage that was not asked for, and the session."""
+    rig = rig_of(FakeUpstream(STREAM))
+    rig.patch.found(PATCHED)
+    sent = json.loads(await body_sent(rig, stream=True, vllm_xargs={"mars_session": "theirs"}))
+    assert sent["stream_options"] == {"include_usage": True}
+    assert sent["vllm_xargs"]["mars_session"] == "theirs"
+    assert "mars_class" in sent["vllm_xargs"]
+
+
+@pytest.mark.parametrize("xargs", [3, [], "x"], ids=repr)
+async def test_xargs_that_are_no_object_are_left_alone(xargs: Any) -> None:
+    """Refusing them is the backend's business."""
+    rig = rig_of()
+    rig.patch.found(PATCHED)
+    assert json.loads(await body_sent(rig, vllm_xargs=xargs))["vllm_xargs"] == xargs

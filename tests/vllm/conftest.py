@@ -1,27 +1,23 @@
-"""One real vLLM for all tests of this folder, on a model of its own with random weights."""
+"""The servers that the tests of this folder share: each starts once, when the first test asks for it."""
 
-import os
-import signal
-import socket
-import subprocess
+import random
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
+from backend_patch.emulator.serve import EmulatedServer
 from backend_patch.emulator.tiny_model import write_tiny_model
 from marsproxy.config import Backend
 from marsproxy.server import Server
 from tests.integration.conftest import running_proxy
+from tests.vllm.emulated import emulated_vllm
+from tests.vllm.engine_client import EngineClient, engine_client
+from tests.vllm.scenes import assert_all_free_in_the_end
+from tests.vllm.vllm_server import vllm_server
 
 CONTEXT_TOKENS = 8192
-START_TIMEOUT_S = 300.0
-"""It takes 40 s alone on two cores; most of that is importing."""
-STOP_TIMEOUT_S = 30.0
-
 FLAGS = (
     *("--load-format", "dummy", "--served-model-name", "tiny", "--max-model-len", str(CONTEXT_TOKENS)),
     *("--enforce-eager", "--enable-prompt-tokens-details", "--scheduling-policy", "priority"),
@@ -29,28 +25,30 @@ FLAGS = (
     # So that the second request waits, and can be overtaken.
     *("--max-num-seqs", "1"),
 )
-ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-"""No hub, 1 GB of KV cache, no telemetry of vLLM's own."""
+AGING_S = 5.0
+"""Of the patched engine: a new session may break soft leases once it has waited for so long."""
+KV_SPACE = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+"""Gigabytes."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-seconds", type=float, default=60.0, help="how long the random sessions go on")
 
 
 @pytest.fixture(scope="session")
-def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("vllm")
-    write_tiny_model(folder, context_tokens=CONTEXT_TOKENS)
-    port = _free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), *FLAGS]
-    log = folder / "log"
-    with log.open("wb") as output:
-        # A session of its own, so that the engine's process goes with the server's.
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=os.environ | ENVIRONMENT, start_new_session=True
-        )
-        try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            _stop(process)
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without weights: random ones, or none where nothing is computed."""
+    folder = tmp_path_factory.mktemp("model")
+    write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    log_file = tmp_path_factory.mktemp("vllm") / "log"
+    with vllm_server([*command, *FLAGS], log_file, KV_SPACE) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -59,29 +57,65 @@ async def proxy(vllm_url: str) -> AsyncIterator[Server]:
         yield server
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+@pytest.fixture(scope="session")
+def stock(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+    """The control: the same engine on the same emulated accelerator, without the patch."""
+    with emulated_vllm(model, tmp_path_factory.mktemp("stock") / "log") as server:
+        yield server
 
 
-def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    pytest.fail("vLLM did not come up:\n" + log.read_text(errors="replace")[-5000:])
+@pytest.fixture(scope="session")
+def patched(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+    log = tmp_path_factory.mktemp("patched") / "log"
+    with emulated_vllm(model, log, patch=True, settings={"aging_s": AGING_S}) as server:
+        yield server
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+@pytest.fixture
+async def stock_engine(stock: EmulatedServer) -> AsyncIterator[EngineClient]:
+    async with engine_client(stock.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def engine(patched: EmulatedServer) -> AsyncIterator[EngineClient]:
+    """The patched one. Whatever a test did, all blocks are free once its sessions have ended."""
+    async with engine_client(patched.url) as client:
+        yield client
+        await assert_all_free_in_the_end(client)
+
+
+@pytest.fixture(scope="session")
+def rough(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedServer]:
+    """All that may get in each other's way at once: two API servers, priorities, a host tier, a pool that is
+    too small, and an error in the patch that waits to be asked for."""
+    options = {"kv_tokens": 40_000, "max_model_len": 32_768, "host_kv_tokens": 200_000}
+    with emulated_vllm(
+        model,
+        tmp_path_factory.mktemp("rough") / "log",
+        *("--scheduler-cls", "tests.vllm.faulty_scheduler.make_scheduler"),
+        patch=True,
+        api_server_count=2,
+        scheduling_policy="priority",
+        **options,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+async def rough_engine(rough: EmulatedServer) -> AsyncIterator[EngineClient]:
+    async with engine_client(rough.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def tiered_engine(rough_engine: EngineClient) -> AsyncIterator[EngineClient]:
+    """The one with a host tier."""
+    yield rough_engine
+    await assert_all_free_in_the_end(rough_engine)
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Other tokens than in any other test, and the same in every run."""
+    return random.Random(request.node.nodeid)

@@ -15,8 +15,8 @@ from backend_patch.emulator.device import DeviceReport
 from backend_patch.emulator.failures import Failures
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
+from backend_patch.emulator.tiny_model import write_tiny_model
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
-from tests.vllm.tiny_model import CONTEXT_TOKENS, write_tiny_model
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 
@@ -173,7 +173,7 @@ def test_pattern_is_followed(client: httpx.Client, pattern: str) -> None:
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look_up"}}])
 def test_required_tool_is_called(client: httpx.Client, choice: str | dict[str, Any]) -> None:
-    answer = chat(client, "Who?", tools=[TOOL], tool_choice=choice, max_tokens=300)
+    answer = chat(client, "Who?", tools=[TOOL], tool_choice=choice, vllm_xargs={"mars_output_tokens": 40})
     (call,) = answer["choices"][0]["message"]["tool_calls"]
     assert call["function"]["name"] == "look_up"
     assert set(json.loads(call["function"]["arguments"])) == {"name", "age", "tags"}
@@ -263,7 +263,7 @@ def test_crash_ends_answers_and_process(model_dir: Path) -> None:
         assert server.process is not None
         answer = httpx.post(
             f"{server.url}/v1/completions",
-            json={"model": "tiny", "prompt": "Go", "max_tokens": CONTEXT_TOKENS // 2, "ignore_eos": True},
+            json={"model": "tiny", "prompt": "Go", "max_tokens": 5000, "ignore_eos": True},
             timeout=TIMEOUT_S,
         )
         assert answer.status_code == 500
