@@ -19,7 +19,7 @@ from pathlib import Path
 from backend_patch.emulator.device import DeviceReport
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
-from backend_patch.emulator.tiny_model import write_model
+from backend_patch.emulator.tiny_model import write_tiny_model
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 MODEL = "emulated"
@@ -43,7 +43,7 @@ def main() -> None:
     heads = "".join(f"{head:>10}" for head in ("model_ms", "wall_ms", "engine_ms", "exec_ms", "api_ms"))
     print(f" speed interval running{heads}    late  behind_s")  # noqa: T201
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder))
+        write_tiny_model(Path(folder))
         for interval in args.stream_interval:
             for speed in args.speed:
                 options = LaunchOptions(
