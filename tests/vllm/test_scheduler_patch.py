@@ -547,7 +547,7 @@ def test_async_scheduling_stays_async(make: Make) -> None:
     assert isinstance(make(is_async=True).scheduler, AsyncScheduler)
     capabilities = json.loads(make(is_async=True).scheduler.mars_rpc("capabilities"))
     assert capabilities["async_scheduling"]
-    assert "passthrough" not in capabilities
+    assert capabilities["passthrough"] is None
 
 
 # -- anything, in any order ------------------------------------------------------------------------
