@@ -244,6 +244,7 @@ class Hooks:
 
     # -- the waiting queue -----------------------------------------------------------------------
 
+    @Guarded(otherwise=0.0)
     def queued_at_s(self, request: Any) -> float:
         turn = self.turns.get(request.request_id)
         return turn.queued_at_s if turn is not None else 0.0
@@ -323,13 +324,18 @@ class Hooks:
 
     @Guarded(None)
     def _states(self, query: SessionsQuery) -> list[SessionState] | None:
-        now = self.clock()
-        self.leases.expire(now)  # an idle engine takes no step that would
-        return self.retention.states(query.session, with_resident=query.with_resident, now=now)
+        self._expire()
+        return self.retention.states(query.session, with_resident=query.with_resident, now=self.clock())
 
     def headroom(self, after: int) -> RankHeadroom:
         """With the lease endings later than that."""
+        self._expire()
         return self._report.headroom(self._scheduler, self.clock(), after)
+
+    @Guarded(None)
+    def _expire(self) -> None:
+        """An idle engine takes no step that would."""
+        self.leases.expire(self.clock())
 
     def publish(self) -> None:
         self._publish_guarded(self.clock())
@@ -357,6 +363,19 @@ class Hooks:
     def close(self) -> None:
         ignore_errors(self.leases.release_all)
         ignore_errors(self._publisher.close)
+
+
+class NoHooks:
+    """In the place of ``Hooks`` where they could not be made: vLLM is alone from the start."""
+
+    passthrough = "not put in"
+    queue = None
+
+    def _nothing(self, *_: object) -> None: ...
+
+    request_added = request_ended = request_preempted = _nothing
+    blocks_freeing = blocks_freed = cache_resetting = _nothing
+    step_beginning = step_scheduled = step_ended = may_run_short = close = _nothing
 
 
 def _short_chunk(config: Any) -> int:

@@ -310,8 +310,8 @@ class Scheduler:
         return True
 
     def _yielding_to_running(self, request: EngineRequest) -> Collection[YieldsTo]:
-        """The leases that give way to this request, which runs. Those that yield to nobody are given way to by
-        preemption, but where the patch decides."""
+        """The leases that give way to this request, which runs. Rather than break one that yields to nobody
+        it preempts, but not in the patched engine."""
         if self.running == [request] or self._patched is not None:
             return YIELDING_TO_ALL
         is_returning = request.may_break_leases or request.generated_tokens

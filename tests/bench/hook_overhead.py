@@ -112,7 +112,8 @@ def report(name: str, stock: Side, patched: Side) -> None:
     sys.stdout.write(
         f"{name:8} stock {medians[0]:6.0f} us, patched {medians[1]:6.0f} us; "
         f"added {added * 1e6:5.1f} us in the median step, {means[1] - means[0]:6.1f} us on average: "
-        f"{added / STEP_S:.2%} and {(means[1] - means[0]) / STEP_S / 1e6:.2%} of a step of {STEP_S * 1e3:g} ms\n"
+        f"{added / STEP_S:.2%} and {(means[1] - means[0]) / STEP_S / 1e6:.2%} "
+        f"of a step of {STEP_S * 1e3:g} ms\n"
     )
     state = patched.bench.scheduler.mars.headroom(0)
     sys.stdout.write(
