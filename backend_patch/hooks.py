@@ -147,38 +147,41 @@ class Hooks:
 
     # -- a step ----------------------------------------------------------------------------------
 
-    @Guarded(None)
-    def step_beginning(self) -> None:
+    @Guarded(otherwise=False)
+    def step_beginning(self) -> bool:
+        """Whether somebody might find no blocks in this step while leases hold some. That is asked once, and
+        else would be for every request that runs."""
         now = self.clock()
         self.leases.expire(now)
         if self.queue is not None:
             self.queue.refresh(now - self.settings.aging_s, self._changed_turns())
-        if self.settings.order and self._prefilling:
+        if self._prefilling and self.settings.order:
             self._sort_running()
         if self.settings.interleave:
             waits = self.turns.waiting_continuations > 0
             chunk = self._short_chunk if waits else self._configured_chunk
             self._scheduler.scheduler_config.long_prefill_token_threshold = chunk
+        return len(self.leases) > 0 and self._may_run_short()
 
-    @Guarded(otherwise=False)
-    def may_run_short(self) -> bool:
-        """Whether somebody might find no blocks in the step that begins while leases hold some. It is
-        asked once, and else for every request that runs."""
-        if not len(self.leases):
-            return False
+    def _may_run_short(self) -> bool:
         running, waiting = self._scheduler.get_request_counts()
-        most = self._step_blocks + running * self._blocks_each
-        return waiting > 0 or self.cache.free_blocks < most
+        if waiting > self.turns.waiting:
+            return True  # preempted ones, of which nothing is known here
+        most = self._step_blocks + (running + waiting) * self._blocks_each
+        if waiting:
+            most += self.cache.groups * self.turns.waiting_prompt_tokens // self.cache.block_tokens
+        return self.cache.free_blocks < most
 
     @Guarded(None)
     def step_scheduled(self, output: Any) -> None:
-        now = self.clock()
         scheduled: dict[str, int] = output.num_scheduled_tokens
-        started = [each.req_id for each in output.scheduled_new_reqs]
-        for each in output.scheduled_new_reqs:
+        new, resumed = output.scheduled_new_reqs, output.scheduled_cached_reqs.resumed_req_ids
+        for each in new:
             self._turn_started(each.req_id, each.num_computed_tokens)
-        started += output.scheduled_cached_reqs.resumed_req_ids
-        prefill_tokens = self._count_prefills(started, scheduled)
+        prefill_tokens = 0
+        if new or resumed or self._prefilling:
+            prefill_tokens = self._count_prefills([*(each.req_id for each in new), *resumed], scheduled)
+        now = self.clock()
         if scheduled:
             decodes = output.total_num_scheduled_tokens - prefill_tokens
             self.meters.scheduled(prefill_tokens, decodes, now)
@@ -375,7 +378,7 @@ class NoHooks:
 
     request_added = request_ended = request_preempted = _nothing
     blocks_freeing = blocks_freed = cache_resetting = _nothing
-    step_beginning = step_scheduled = step_ended = may_run_short = close = _nothing
+    step_beginning = step_scheduled = step_ended = close = _nothing
 
 
 def _short_chunk(config: Any) -> int:

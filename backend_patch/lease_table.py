@@ -63,7 +63,10 @@ class LeaseTable:
         this looks at all leases but hardly at their blocks."""
         seen: set[int] = set()
         for lease in self._leases.values():
-            for block in reversed(lease.blocks[: bisect_left(lease.blocks, True, key=self._is_leased_only)]):
+            blocks = lease.blocks
+            if self._is_leased_only(blocks[0]):
+                continue
+            for block in reversed(blocks[: bisect_left(blocks, True, key=self._is_leased_only)]):
                 if block.block_id in seen:
                     break
                 seen.add(block.block_id)

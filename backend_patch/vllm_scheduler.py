@@ -89,10 +89,10 @@ class MarsMixin(Stock):  # type: ignore[misc]
         super().add_request(request)
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        self.mars.step_beginning()
+        may_run_short = bool(self.mars.step_beginning())
         if self.mars.passthrough is not None and self.mars.queue is not None:
             self._restore_queue()
-        self._choose_allocation(may_run_short=bool(self.mars.may_run_short()))
+        self._choose_allocation(may_run_short=may_run_short)
         output = super().schedule(*args, **kwargs)
         self.mars.step_scheduled(output)
         return output

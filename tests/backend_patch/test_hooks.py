@@ -189,15 +189,20 @@ def test_waiting_keys() -> None:
 
 
 def test_memory_is_watched_only_when_it_may_run_short() -> None:
-    """Without leases never; with them when somebody waits or little is free."""
+    """Without leases never; with them when what waits or runs might not fit."""
     engine = Engine(blocks=60)
-    assert not engine.hooks.may_run_short()
+    assert not engine.hooks.step_beginning()
     engine.turn("a1", "a", mars_ttl_ms=60_000)
-    assert not engine.hooks.may_run_short()
-    request = engine.add("r", 40)
-    assert engine.hooks.may_run_short()
-    engine.start(request)
-    assert engine.hooks.may_run_short()
+    small = engine.add("small", 10)
+    assert not engine.hooks.step_beginning()
+    large = engine.add("large", 30)
+    assert engine.hooks.step_beginning()
+    engine.end(large, "FINISHED_ABORTED")
+    assert not engine.hooks.step_beginning()
+    engine.start(small)
+    small.status_name = "PREEMPTED"
+    engine.scheduler.running.remove(small)
+    assert engine.hooks.step_beginning()
 
 
 def test_making_room() -> None:
