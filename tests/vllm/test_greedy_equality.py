@@ -139,5 +139,6 @@ def test_the_answers_depend_on_everything_before(stock_run: Run) -> None:
 
 def test_no_two_tokens_are_as_close_as_batches_can_matter(stock_run: Run, patched_run: Run) -> None:
     """Where this fails, above was luck: take another seed."""
+    assert len(stock_run.best) == SESSIONS * TURNS * OUTPUT_TOKENS
     changed = max(abs(a - b) for a, b in zip(stock_run.best, patched_run.best, strict=True))
     assert stock_run.closest > SAFETY * changed
