@@ -1,7 +1,7 @@
 """The engine's model with the patch against vLLM's scheduler with the patch, step by step.
 
-Both get the same sessions with leases of every kind, some of which expire, are broken or are resumed. In every
-step both must schedule the same requests with the same number of tokens and have the same blocks left.
+Both get the same sessions with leases of every kind, some of which expire, are broken or are resumed. In
+every step both must schedule the same requests with the same number of tokens and have the same blocks left.
 """
 
 import random
