@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from backend_patch.protocol import Ending, RankHeadroom
+from backend_patch.snapshot import MAX_BYTES
 
 if TYPE_CHECKING:
     from backend_patch.hooks import Hooks
@@ -32,9 +33,9 @@ class StateReport:
         self._shared_counted_s = float("-inf")
 
     def encoded(self, scheduler: Any, now: float) -> bytes:
-        """With all endings that are kept."""
-        endings = self._hooks.leases.endings.encoded()
+        """With the endings that are kept, as far back as fits a snapshot."""
         state = self._encoder.encode(self._state(scheduler, now))
+        endings = self._hooks.leases.endings.encoded(MAX_BYTES - len(state) - len(b',"endings":[]'))
         return state[:-1] + b',"endings":[' + endings + b"]}" if endings else state
 
     def headroom(self, scheduler: Any, now: float, after: int) -> RankHeadroom:

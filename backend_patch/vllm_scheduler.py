@@ -78,6 +78,7 @@ class MarsMixin(Stock):  # type: ignore[misc]
         self.mars = hooks
         if settings.order:
             self.waiting = hooks.queue = queue
+        self._instance_id = self.vllm_config.instance_id  # vLLM gives it another one when all is set up.
         self._allocations = (allocate_slots, _reclaiming(allocate_slots, hooks.make_room))
         _install_rpc()
 
@@ -152,6 +153,7 @@ class MarsMixin(Stock):  # type: ignore[misc]
             has_host_tier=self._hooks.cache.has_host_tier,
             passthrough=self.mars.passthrough,
             hooks=self.places,
+            instance_id=self._instance_id,
         )
 
 

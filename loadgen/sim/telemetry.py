@@ -71,6 +71,8 @@ class Telemetry:
         for server in self._servers:
             for progress in server.progress(now):
                 self._tell(progress, now)
+            for event in server.take_events():
+                self._tell(event, now)
         self._read(now)
         self._lonely = self._lonely + 1 if self._is_lonely else 0
         self._is_ticking = not self._is_quiet and self._lonely < LONELY_READINGS

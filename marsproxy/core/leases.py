@@ -14,7 +14,7 @@ decide who is counted.
 from collections.abc import Mapping
 
 from marsproxy.core.commands import HintKv, KvAction, KvLease, YieldsTo
-from marsproxy.core.events import HintAnswered, LeaseExpired, LeaseResumed
+from marsproxy.core.events import LeaseExpired, LeaseResumed
 from marsproxy.core.headroom import BackendState
 from marsproxy.core.lease_worth import LeaseWorth
 from marsproxy.core.sessions import SessionState
@@ -68,10 +68,6 @@ class Leases:
             return self.try_keep(session, left_s)
         self._worth.unused(session.id, session.family, event.tokens)
         return None
-
-    def answered(self, session: SessionState, event: HintAnswered) -> None:
-        """Nothing was kept: it had gone, or there is no room for leases. Either way the engine did without,
-        which costs nobody anything; only how much of a lease is hit says what it is worth."""
 
     def forget(self, session: SessionState) -> None:
         self._worth.forget(session.id)

@@ -1,6 +1,7 @@
 """Endings of leases: numbered, bounded, encoded once."""
 
 import msgspec
+import pytest
 
 from backend_patch.ending_log import CAPACITY, EndingLog
 from backend_patch.protocol import Ending, LeaseEnding
@@ -47,8 +48,27 @@ def test_ring_is_bounded() -> None:
 def test_encoded_as_json() -> None:
     """The inside of an array."""
     log = EndingLog()
-    assert log.encoded() == b""
+    assert log.encoded(1 << 20) == b""
     log.add(A, Ending.RESUMED, 64, 48)
     log.add_reclaimed(B, 16)
-    text = b"[" + log.encoded() + b"]"
+    text = b"[" + log.encoded(1 << 20) + b"]"
     assert tuple(msgspec.json.decode(text, type=list[LeaseEnding])) == log.after(0)
+
+
+def sent(log: EndingLog, max_bytes: int) -> list[int]:
+    endings = msgspec.json.decode(b"[" + log.encoded(max_bytes) + b"]", type=list[LeaseEnding])
+    return [ending.seq for ending in endings]
+
+
+@pytest.mark.parametrize("name", ["s", "s" * 256, "é" * 256, "\x01" * 256])
+@pytest.mark.parametrize("max_bytes", [0, 1, 100, 5000, 60_000])
+def test_the_latest_that_fit_are_sent(name: str, max_bytes: int) -> None:
+    """Names are the client's: long ones may not make what is sent longer than its place."""
+    log = EndingLog()
+    for _ in range(CAPACITY):
+        log.add((name, name), Ending.RESUMED, 16, 8)
+    length = len(log.encoded(max_bytes))
+    numbers = sent(log, max_bytes)
+    assert length <= max_bytes
+    assert numbers == list(range(CAPACITY + 1 - len(numbers), CAPACITY + 1))
+    assert len(numbers) == CAPACITY or length + len(log.encoded(1 << 20)) // CAPACITY + 3 > max_bytes

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from marsproxy.__main__ import main
@@ -43,6 +44,21 @@ def test_a_log_of_the_dispatcher_replays_to_the_same_commands(log: Path) -> None
         sum(not isinstance(line.entry, COMMANDS) for line in entries),
         sum(isinstance(line.entry, COMMANDS) for line in entries),
     )
+
+
+def test_a_log_from_before_leases_went_with_turns_still_replays(log: Path, tmp_path: Path) -> None:
+    """Members that came later have a default that means what was meant before."""
+    [file] = log_files(log)
+    lines = [msgspec.json.decode(line) for line in file.read_bytes().splitlines()]
+    for line in lines:
+        if line["name"] == "LogHeader":
+            del line["fields"]["settings"]["admission"]["static_cap_sessions"]
+        if line["name"] == "ForwardTurn":
+            assert line["fields"].pop("lease") is None
+    (tmp_path / file.name).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    older = entries_of(tmp_path)
+    assert older == entries_of(log)
+    assert replayed(older).different == 0
 
 
 def mutate(entries: list[LogEntry], change: Callable[[ForwardTurn], list[Command]]) -> list[LogEntry]:

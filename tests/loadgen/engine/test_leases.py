@@ -5,24 +5,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.engine.chains import ChainStore
-from loadgen.engine.leases import How
+from loadgen.engine.leases import Ending, How
 from loadgen.engine.requests import EngineRequest, Phase
 from loadgen.engine.scheduler import Scheduler, SchedulerLimits
-from marsproxy.core.commands import YieldsTo
+from marsproxy.core.commands import KvLease, YieldsTo
 
 BLOCK = 4
+MAX_TTL_S = 300.0
 LIMITS = SchedulerLimits(kv_blocks=10, block_tokens=BLOCK, max_batched_tokens=64)
 
 
 class Engine:
     """A scheduler over chains that finishes requests one after the other."""
 
-    def __init__(self, limits: SchedulerLimits = LIMITS, host_blocks: int = 0) -> None:
-        self.store = ChainStore(limits.kv_blocks, limits.block_tokens, host_blocks=host_blocks)
+    def __init__(
+        self, limits: SchedulerLimits = LIMITS, host_blocks: int = 0, max_leased_share: float = 1.0
+    ) -> None:
+        self.store = ChainStore(
+            limits.kv_blocks,
+            limits.block_tokens,
+            host_blocks=host_blocks,
+            max_leased_share=max_leased_share,
+            max_ttl_s=MAX_TTL_S,
+        )
         self.scheduler = Scheduler(limits, self.store)
 
-    def add(self, chain: str, prompt: int, output: int = 1, *, new: bool = False) -> EngineRequest:
-        request = EngineRequest(f"{chain}/{prompt}", prompt, output, chain=chain, may_break_leases=not new)
+    def add(
+        self, chain: str, prompt: int, output: int = 1, *, new: bool = False, lease: KvLease | None = None
+    ) -> EngineRequest:
+        request = EngineRequest(
+            f"{chain}/{prompt}", prompt, output, chain=chain, may_break_leases=not new, lease=lease
+        )
         self.scheduler.add(request)
         return request
 
@@ -35,10 +48,12 @@ class Engine:
         endings = self.store.take_endings()
         return [(each.chain, each.blocks * BLOCK) for each in endings if each.how is How.RECLAIMED]
 
-    def finished(self, chain: str, prompt: int, output: int = 1) -> EngineRequest:
-        request = self.add(chain, prompt, output)
+    def finished(
+        self, chain: str, prompt: int, output: int = 1, *, lease: KvLease | None = None, now: float = 0.0
+    ) -> EngineRequest:
+        request = self.add(chain, prompt, output, lease=lease)
         while not request.is_over:
-            self.step()
+            self.step(now)
         return request
 
     def kept(
@@ -104,7 +119,7 @@ def test_keeping_again_replaces_the_deadline() -> None:
     engine.kept("a", 3, ttl_s=5.0)
     engine.store.keep("a", None, YieldsTo.NOBODY, 1.0)
     engine.store.expire(100.0)
-    assert (engine.store.leased_tokens, engine.store.next_expiry_s) == (12, None)
+    assert (engine.store.leased_tokens, engine.store.next_expiry_s) == (12, 301.0)
 
 
 def test_keep_said_during_the_request_begins_when_it_finishes() -> None:
@@ -124,6 +139,155 @@ def test_keep_said_during_the_request_dies_with_an_abort() -> None:
     engine.store.keep("a", None, YieldsTo.RETURNING, 0.0)
     engine.scheduler.abort(request)
     assert engine.store.leased_tokens == 0
+
+
+# -- asked for with the request ------------------------------------------------------------------
+
+
+def asks(ttl_s: float = 5.0, yields_to: YieldsTo = YieldsTo.RETURNING) -> KvLease:
+    return KvLease(ttl_s, yields_to)
+
+
+def test_a_lease_asked_for_with_the_request_begins_at_its_end() -> None:
+    engine = Engine()
+    engine.add("a", 8, 6, lease=asks())
+    engine.step(1.0)
+    assert engine.store.leased_tokens == 0
+    while engine.scheduler.has_work:
+        engine.step(3.0)
+    assert (engine.store.leased_tokens, engine.store.next_expiry_s) == (12, 8.0)
+
+
+def test_it_dies_with_an_abort() -> None:
+    engine = Engine()
+    request = engine.add("a", 8, 6, lease=asks())
+    engine.step()
+    engine.scheduler.abort(request)
+    assert engine.store.leased_tokens == 0
+
+
+def test_a_hint_in_between_takes_its_place() -> None:
+    engine = Engine()
+    engine.add("a", 8, 6, lease=asks())
+    engine.step()
+    engine.store.keep("a", 50.0, YieldsTo.NOBODY, 0.0)
+    while engine.scheduler.has_work:
+        engine.step(3.0)
+    assert engine.store.next_expiry_s == 53.0
+
+
+def test_a_hint_at_its_end_ends_it() -> None:
+    engine = Engine()
+    engine.finished("a", 12, lease=asks())
+    engine.store.demote("a")
+    assert engine.store.leased_tokens == 0
+    engine.finished("b", 12)
+    assert engine.store.take_endings() == [], "who ends it himself need not be told"
+
+
+def test_what_lies_beyond_the_budget_is_not_kept() -> None:
+    engine = Engine(max_leased_share=0.5)
+    engine.finished("a", 12, lease=asks())
+    engine.finished("b", 12, lease=asks())
+    assert engine.store.leased_tokens == 20
+    assert engine.store.resident_tokens("b") == 12
+    assert engine.store.keep("b", 5.0, YieldsTo.RETURNING, 0.0) == 8, "its own blocks are no new ones"
+    engine.finished("c", 8, lease=asks())
+    assert engine.store.leased_tokens == 20
+
+
+def test_blocks_that_a_lease_holds_already_cost_no_budget() -> None:
+    engine = Engine(max_leased_share=0.5)
+    for name in ("a", "b"):
+        request = shared(name, 16)
+        request.lease = asks()
+        engine.scheduler.add(request)
+        engine.step()
+    # Two blocks of the prompt, two of a's own, and one is left for b's.
+    assert engine.store.leased_tokens == 20
+
+
+# -- how they end --------------------------------------------------------------------------------
+
+
+def test_the_next_request_says_how_much_of_its_lease_it_found() -> None:
+    engine = Engine()
+    engine.finished("a", 12, 2, lease=asks())
+    engine.finished("a", 24)
+    assert engine.store.take_endings() == [Ending("a", How.RESUMED, 3, 3)]
+    assert engine.store.take_endings() == []
+
+
+def test_a_shorter_history_finds_less() -> None:
+    engine = Engine()
+    engine.finished("a", 20, lease=asks())
+    engine.finished("a", 9)
+    assert engine.store.take_endings() == [Ending("a", How.RESUMED, 5, 2)]
+
+
+def test_a_lease_that_expires_says_so() -> None:
+    engine = Engine()
+    engine.finished("a", 12, lease=asks())
+    engine.step(5.0)
+    assert engine.store.take_endings() == [Ending("a", How.EXPIRED, 3)]
+
+
+def test_what_was_taken_of_a_lease_is_told_before_its_end() -> None:
+    engine = Engine()
+    engine.finished("a", 20, lease=asks())
+    engine.add("runs", 8, 4)
+    engine.step()
+    engine.add("b", 20, 1)
+    engine.step()
+    engine.step()
+    engine.finished("a", 24)
+    assert engine.store.take_endings() == [Ending("a", How.RECLAIMED, 3), Ending("a", How.RESUMED, 2, 2)]
+
+
+# -- claims --------------------------------------------------------------------------------------
+
+
+def full_engine() -> Engine:
+    """``runs`` has seven blocks and no end, ``a`` has leased two, and one is free."""
+    engine = Engine(SchedulerLimits(10, BLOCK, 64, max_running=2))
+    engine.finished("a", 8, lease=asks())
+    engine.add("runs", 28, 12)
+    engine.step()
+    return engine
+
+
+def test_the_time_of_a_lease_stands_still_while_its_next_request_waits() -> None:
+    engine = full_engine()
+    engine.add("first", 20, new=True)  # does not fit, and nobody goes past it
+    request = engine.add("a", 12, 1)
+    engine.step(20.0)
+    assert (engine.store.leased_tokens, engine.store.next_expiry_s) == (8, None)
+    engine.scheduler.abort(request)
+    assert engine.store.next_expiry_s == 5.0
+    engine.step(21.0)
+    assert engine.store.take_endings() == [Ending("a", How.EXPIRED, 2)]
+
+
+def test_a_lease_of_one_whose_request_waits_is_claimed_from_the_start() -> None:
+    engine = full_engine()
+    engine.add("first", 20, new=True)
+    engine.add("a", 12, 1)
+    assert engine.store.keep("a", 1.0, YieldsTo.RETURNING, 0.0) == 8
+    engine.step(20.0)
+    assert engine.store.leased_tokens == 8
+
+
+def test_claimed_ones_give_way_after_those_whose_session_is_not_here() -> None:
+    engine = Engine(SchedulerLimits(12, BLOCK, 64, policy="priority"))
+    engine.kept("claimed", 3)
+    engine.kept("away", 3)
+    engine.add("runs", 16, 8)
+    engine.step()
+    waits = engine.add("claimed", 40, 1)
+    waits.priority = 1
+    engine.add("takes", 12, 1)
+    engine.step()
+    assert engine.reclaimed() == [("away", 8)]
 
 
 def test_release_makes_them_idle_as_if_just_freed() -> None:
@@ -179,6 +343,16 @@ def test_when_nothing_runs_any_lease_gives_way(yields_to: YieldsTo) -> None:
     engine.add("new", 32, 1, new=True)
     assert engine.step() == {"new/32": 32}
     assert engine.reclaimed() == [("kept", 24)]
+
+
+def test_those_that_yield_to_anybody_go_first_and_those_that_yield_to_nobody_last() -> None:
+    engine = Engine(SchedulerLimits(12, BLOCK, 64))
+    engine.kept("hard", 3, YieldsTo.NOBODY)
+    engine.kept("soft", 3, YieldsTo.RETURNING)
+    engine.kept("open", 3, YieldsTo.ANYBODY)
+    engine.add("all", 44, 1)
+    engine.step()
+    assert engine.reclaimed() == [("open", 12), ("soft", 12), ("hard", 8)]
 
 
 def test_the_own_lease_never_stands_in_the_way() -> None:

@@ -1,5 +1,6 @@
 """``loadgen simulate``, as it is typed."""
 
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,18 @@ def test_an_event_log_is_written_if_asked_for(work: str, tmp_path: Path) -> None
     assert sum(type(line.entry).__name__ == "TurnEnded" for line in lines) == 4
 
 
+def test_a_cap_on_sessions_is_an_option(work: str, tmp_path: Path) -> None:
+    arguments = ["simulate", "-w", work, "-p", "static_cap", "--static-cap", "1", "--kv-tokens", "16000"]
+    out = tmp_path / "out"
+    assert run_command([*arguments, "--out", str(out)]) == 0
+    a, b = sorted(read_run(out).sessions, key=lambda session: session.session)
+    assert a.end_s is not None
+    assert b.end_s is not None
+    first_of_a = min(turn.first_token_s or inf for turn in read_run(out).turns if turn.session == "a")
+    first_answer_of_b = min(turn.last_token_s or inf for turn in read_run(out).turns if turn.session == "b")
+    assert first_of_a > first_answer_of_b, "b came first, and rests after its first answer"
+
+
 @pytest.mark.slow
 def test_sessions_that_fail_are_an_exit_code(tmp_path: Path) -> None:
     """One more at a time than the session table has rows."""
@@ -78,6 +91,8 @@ def test_sessions_that_fail_are_an_exit_code(tmp_path: Path) -> None:
         (["--tool-cores", "-1"], "cores of a tool host are -1.0; allowed: more than 0"),
         (["-p", "fcfs", "--sizes", "true"], "--sizes and --size-factor are for mars"),
         (["--sizes", "no-history", "--event-log", "{log}"], "--event-log excludes --sizes"),
+        (["--static-cap", "4"], "--static-cap is for --policy static_cap, not for mars"),
+        (["-p", "static_cap", "--static-cap", "0"], "--static-cap: admission.static_cap_sessions: 0 is not"),
         (["--rate", "1", "--concurrency", "1"], "--rate and --concurrency exclude each other"),
     ],
 )

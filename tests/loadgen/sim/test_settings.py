@@ -24,6 +24,15 @@ def test_backends_are_numbered() -> None:
     ]
 
 
+def test_the_patch_orders_for_the_policy_that_it_is_written_for() -> None:
+    def is_patched(policy: str, *, takes_hints: bool = True) -> bool:
+        return SimulationSettings(policy, ClosedLoop(1), takes_hints=takes_hints).is_patched
+
+    assert [is_patched(name) for name in ("mars", "mars_retention")] == [True, True]
+    assert [is_patched(name) for name in ("fcfs", "mars_admission", "continuum")] == [False, False, False]
+    assert not is_patched("mars", takes_hints=False)
+
+
 def test_an_unknown_policy_names_the_known_ones() -> None:
     with pytest.raises(LoadgenError, match=r"--policy: 'fastest' is not known; allowed: .*mars"):
         _ = SimulationSettings("fastest", ClosedLoop(1)).kind

@@ -1,11 +1,14 @@
 """What engines are advised, what they answer, and what comes of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from loadgen.workload import Turn
 from marsproxy.core.commands import (
     HintKv,
     KvAction,
+    KvLease,
     Reprioritise,
     SetTimer,
     YieldsTo,
@@ -14,6 +17,8 @@ from marsproxy.core.events import (
     BackendObserved,
     HintAnswered,
     KvReclaimed,
+    LeaseExpired,
+    LeaseResumed,
     TimerFired,
     TurnArrived,
     TurnEnded,
@@ -76,6 +81,34 @@ def test_leases_that_others_took_are_told() -> None:
     [(now, event)] = played.heard(KvReclaimed)
     assert (now, event.session_id, event.backend) == (6.0, "a", "engine-0")
     assert event.tokens == KEPT_TOKENS
+
+
+def asking(lease: KvLease | None):
+    """Every turn asks for this."""
+
+    def answer(event, now):
+        return [replace(go(event), lease=lease)] if isinstance(event, TurnArrived) else None
+
+    return Scripted(answer)
+
+
+def test_a_lease_that_came_with_a_turn_lasts_until_the_next_one_is_scheduled() -> None:
+    played = play([PAUSED], asking(KvLease(100.0, YieldsTo.RETURNING)))
+    resumed = LeaseResumed("a", "engine-0", leased_tokens=KEPT_TOKENS, hit_tokens=KEPT_TOKENS)
+    assert played.heard(LeaseResumed) == [(22.0, resumed)]
+    assert played.turns["a", 2].cached_tokens == KEPT_TOKENS
+
+
+def test_one_that_runs_out_is_told_with_the_next_step_or_reading() -> None:
+    sessions = [PAUSED, session("b", Turn(10, 10), at_s=5.0)]
+    played = play(sessions, asking(KvLease(6.5, YieldsTo.RETURNING)))
+    [(now, event)] = [each for each in played.heard(LeaseExpired) if each[1].session_id == "a"]
+    assert (now, event.tokens) == (9.0, KEPT_TOKENS)
+
+
+def test_a_stock_engine_passes_it_over() -> None:
+    played = squeezed(asking(KvLease(100.0, YieldsTo.NOBODY)), takes_hints=False)
+    assert (played.heard(LeaseResumed), played.turns["a", 2].cached_tokens) == ([], 0)
 
 
 def test_a_hint_about_nothing_is_answered_with_nothing_kept() -> None:

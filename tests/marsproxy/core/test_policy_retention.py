@@ -1,4 +1,4 @@
-"""What the engine is asked to do with a session's blocks between two turns: leases with the turns, and hints."""
+"""What the engine is asked to do with a session's blocks between two turns: leases, and hints to end them."""
 
 from dataclasses import replace
 from typing import Any
