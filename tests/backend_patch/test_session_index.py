@@ -73,7 +73,7 @@ def test_a_turn_may_outlive_its_record() -> None:
     sessions.ended(first, 2.0)
     sessions.forget(first)
     assert [record.key[0] for record in sessions] == ["b"]
-    assert not sessions._counts
+    assert not len(sessions._holders)
 
 
 def test_hashes_are_bounded() -> None:
@@ -130,4 +130,4 @@ def test_counts_are_those_of_the_last_turns(paths: list[list[str]]) -> None:
         assert sessions.shared_hashes(record, [record]) == longest
     for record in sessions:
         sessions.forget(record)
-    assert (sessions._counts, sessions._hash_count, len(sessions._with_hashes)) == ({}, 0, 0)
+    assert (len(sessions._holders), sessions._hash_count, len(sessions._with_hashes)) == (0, 0, 0)
