@@ -20,8 +20,8 @@ class CacheView:
         self.pool: Any = manager.block_pool
         self.groups = max(1, len(manager.kv_cache_config.kv_cache_groups))
         self._manager = manager
-        self._blocks_have_pools = hasattr(self.pool.null_block, "pool")
-        self._queue_can_prepend = hasattr(self.pool.free_block_queue, "prepend_n")
+        self._blocks_have_pools = hasattr(getattr(self.pool, "null_block", None), "pool")
+        self._queue_can_prepend = hasattr(getattr(self.pool, "free_block_queue", None), "prepend_n")
 
     @property
     def total_blocks(self) -> int:

@@ -121,7 +121,7 @@ PLACES: tuple[Place, ...] = (
     # Read, replaced or sorted.
     *places(SCHEDULER, "Scheduler.waiting", "Scheduler.running", "Scheduler.requests"),
     *places(SCHEDULER, "Scheduler.scheduler_config", "Scheduler.vllm_config", "Scheduler.kv_cache_manager"),
-    *places(SCHEDULER, "Scheduler.block_size", "Scheduler.policy"),
+    *places(SCHEDULER, "Scheduler.block_size", "Scheduler.policy", "Scheduler.num_lookahead_tokens"),
     Place(SCHEDULER, "Scheduler.get_request_counts", ()),
     *places(OUTPUT, "SchedulerOutput.scheduled_new_reqs", "SchedulerOutput.scheduled_cached_reqs"),
     *places(OUTPUT, "SchedulerOutput.num_scheduled_tokens", "SchedulerOutput.total_num_scheduled_tokens"),

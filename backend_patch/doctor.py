@@ -63,10 +63,14 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
+    code: int = build_app()(arguments, result_action="return_value")
+    return code
+
+
+def build_app() -> App:
     app = App(name="python -m backend_patch.doctor", version_flags=())
     app.default(doctor)
-    code: int = app(arguments, result_action="return_value")
-    return code
+    return app
 
 
 def doctor(

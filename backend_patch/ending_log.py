@@ -11,7 +11,8 @@ import msgspec
 from backend_patch.protocol import Ending, LeaseEnding
 
 CAPACITY = 256
-"""Endings kept: a reader at 5 Hz misses none below 1,280 a second, and all fit a snapshot."""
+"""Endings kept: a reader at 5 Hz misses none below 1,280 a second. With session names of up to 150 characters
+all fit a snapshot; of longer ones the latest do."""
 
 SessionKey = tuple[str, str]
 """Session and branch."""
@@ -45,10 +46,16 @@ class EndingLog:
         self.settle()
         return tuple(ending for ending, _text in self._ring if ending.seq > seq)
 
-    def encoded(self) -> bytes:
-        """The whole ring as the inside of a JSON array."""
+    def encoded(self, max_bytes: int) -> bytes:
+        """The ring as the inside of a JSON array; without its oldest ones where it would be longer."""
         self.settle()
-        return b",".join([text for _ending, text in self._ring])
+        texts = [text for _ending, text in self._ring]
+        excess = sum(map(len, texts)) + len(texts) - 1 - max_bytes
+        oldest = 0
+        while excess > 0 and oldest < len(texts):
+            excess -= len(texts[oldest]) + 1
+            oldest += 1
+        return b",".join(texts[oldest:])
 
     def _flush(self, key: SessionKey) -> None:
         tokens = self._taken.pop(key, 0)

@@ -61,7 +61,7 @@ class EngineRanks:
         self._core = client.engine_core
         self._config = client.vllm_config
         self._rpc_timeout_s = rpc_timeout_s
-        self._readers: dict[int, SnapshotReader] = {}
+        self._readers: list[SnapshotReader] = []
         is_stock = self._config.scheduler_config.scheduler_cls is None
         self._unpatched = STOCK if is_stock else None
 
@@ -70,7 +70,7 @@ class EngineRanks:
         ``after`` does not name. Without ranks where the engine is not patched."""
         if self._unpatched:
             return Headroom(ranks=())
-        raw: Sequence[bytes | str] = self._snapshots()
+        raw: Sequence[bytes | str] = await self._snapshots()
         if not raw:
             query = HeadroomQuery(after=min(after.values(), default=0))
             raw = await self._call_all(Rpc.HEADROOM, query)
@@ -100,15 +100,26 @@ class EngineRanks:
             return unpatched_capabilities(self._unpatched)
         return msgspec.structs.replace(ranks[0], passthrough=first(rank.passthrough for rank in ranks))
 
-    def _snapshots(self) -> list[bytes]:
+    async def _snapshots(self) -> list[bytes]:
         """None at all unless there is one of every rank."""
         ranks = getattr(self._core, "engine_ranks_managed", None) or [0]
-        instance_id = self._config.instance_id
-        for rank in ranks:
-            if rank not in self._readers:
-                self._readers[rank] = SnapshotReader(instance_id, rank)
-        found = [self._readers[rank].try_read() for rank in ranks]
-        return [each for each in found if each is not None] if None not in found else []
+        if len(self._readers) != len(ranks):
+            await self._find_snapshots(ranks)
+        found = [data for reader in self._readers if (data := reader.try_read()) is not None]
+        return found if len(found) == len(ranks) else []
+
+    async def _find_snapshots(self, ranks: Sequence[int]) -> None:
+        """The engines are asked for the name, once: each API server's process makes a configuration of its
+        own, with another instance id, where there are several (vLLM 0.28 to 0.33)."""
+        told = [
+            msgspec.json.decode(each, type=Capabilities) for each in await self._call_all(Rpc.CAPABILITIES)
+        ]
+        for reader in self._readers:
+            reader.close()
+        self._readers = [
+            SnapshotReader(each.instance_id or self._config.instance_id, rank)
+            for rank, each in zip(ranks, told, strict=False)
+        ]
 
     async def _call_all(self, op: Rpc, body: object = None) -> list[str]:
         """One answer for each rank; none where the engine is not patched."""

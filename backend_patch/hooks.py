@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from backend_patch import prefills, room
 from backend_patch.cache_view import CacheView
 from backend_patch.guard import Guarded, ignore_errors
-from backend_patch.lease import TO_ALL, TO_CONTINUATION, TO_NEW, Rank
 from backend_patch.lease_table import LeaseTable
 from backend_patch.meters import Meters
-from backend_patch.order import WaitClass, WaitingKey, prefill_key, waiting_key
+from backend_patch.order import WaitClass, WaitingKey, waiting_key
+from backend_patch.prefills import Prefills
 from backend_patch.protocol import KvAnswer, KvRequest, KvStatus, RankHeadroom, SessionsQuery, SessionState
 from backend_patch.publishing import Interval, Publisher
 from backend_patch.request_meta import read_meta
 from backend_patch.retention import Retention
+from backend_patch.room import Room
 from backend_patch.settings import PatchSettings
 from backend_patch.state_report import StateReport
 from backend_patch.turns import Turn, Turns
@@ -36,19 +38,8 @@ class WaitingQueue(Protocol):
     def refresh(self, aged_before_s: float, changed: Any = None) -> None: ...
 
 
-class Scheduler(Protocol):
+class Scheduler(prefills.Scheduler, room.Scheduler, Protocol):
     """vLLM's, as far as it is used here."""
-
-    running: list[Any]
-    scheduler_config: Any
-    num_lookahead_tokens: int
-    """Of speculative decoding."""
-
-    @property
-    def requests(self) -> dict[str, Any]: ...
-
-    def get_request_counts(self) -> tuple[int, int]:
-        """Running, waiting."""
 
 
 class Hooks:
@@ -70,6 +61,7 @@ class Hooks:
         self.leases = LeaseTable(cache.pool, budget, cache.block_tokens, cache.groups)
         self.retention = Retention(settings, cache, self.leases, cache.total_blocks)
         self.turns = Turns()
+        self.room = Room(scheduler, cache, self.leases, self.turns)
         self.meters = Meters()
         self.queue: WaitingQueue | None = None
         """None where vLLM's own is in use."""
@@ -77,15 +69,9 @@ class Hooks:
         self._publisher = publisher
         self._interval = Interval()
         self._report = StateReport(self, rank)
-        self._prefilling: set[Any] = set()
-        """Requests that run and have not read all of their prompt."""
+        self._prefills = Prefills(scheduler, self.turns)
         self._configured_chunk: int = scheduler.scheduler_config.long_prefill_token_threshold
         self._short_chunk = _short_chunk(scheduler.scheduler_config)
-        config, tokens = scheduler.scheduler_config, cache.block_tokens
-        self._step_blocks = cache.groups * (config.max_num_batched_tokens // tokens + 1)
-        """That all tokens of a step can fill, and beside them one that each request begins."""
-        self._blocks_each = cache.groups * (2 + scheduler.num_lookahead_tokens // tokens)
-        self._refused: tuple[object, ...] = ()
 
     # -- requests come and go --------------------------------------------------------------------
 
@@ -108,7 +94,7 @@ class Hooks:
         turn = self.turns.get(request.request_id)
         if turn is None:
             return
-        self._prefilling.discard(request)
+        self._prefills.discard(request)
         record = turn.record
         if record is not None:
             if request.status.name in ENDED_WELL:
@@ -138,7 +124,7 @@ class Hooks:
 
     @Guarded(None)
     def request_preempted(self, request: Any) -> None:
-        self._prefilling.discard(request)
+        self._prefills.discard(request)
         self._report.preemptions_total += 1
 
     @Guarded(None)
@@ -147,38 +133,32 @@ class Hooks:
 
     # -- a step ----------------------------------------------------------------------------------
 
-    @Guarded(None)
-    def step_beginning(self) -> None:
+    @Guarded(otherwise=False)
+    def step_beginning(self) -> bool:
+        """Whether somebody might find no blocks in this step while leases hold some. That is asked once, and
+        else would be for every request that runs."""
         now = self.clock()
         self.leases.expire(now)
         if self.queue is not None:
             self.queue.refresh(now - self.settings.aging_s, self._changed_turns())
-        if self.settings.order and self._prefilling:
-            self._sort_running()
+        if self._prefills and self.settings.order:
+            self._prefills.sort_running()
         if self.settings.interleave:
             waits = self.turns.waiting_continuations > 0
             chunk = self._short_chunk if waits else self._configured_chunk
             self._scheduler.scheduler_config.long_prefill_token_threshold = chunk
-
-    @Guarded(otherwise=False)
-    def may_run_short(self) -> bool:
-        """Whether somebody might find no blocks in the step that begins while leases hold some. It is
-        asked once, and else for every request that runs."""
-        if not len(self.leases):
-            return False
-        running, waiting = self._scheduler.get_request_counts()
-        most = self._step_blocks + running * self._blocks_each
-        return waiting > 0 or self.cache.free_blocks < most
+        return self.room.may_run_short()
 
     @Guarded(None)
     def step_scheduled(self, output: Any) -> None:
-        now = self.clock()
         scheduled: dict[str, int] = output.num_scheduled_tokens
-        started = [each.req_id for each in output.scheduled_new_reqs]
-        for each in output.scheduled_new_reqs:
+        new, resumed = output.scheduled_new_reqs, output.scheduled_cached_reqs.resumed_req_ids
+        for each in new:
             self._turn_started(each.req_id, each.num_computed_tokens)
-        started += output.scheduled_cached_reqs.resumed_req_ids
-        prefill_tokens = self._count_prefills(started, scheduled)
+        prefill_tokens = 0
+        if new or resumed or self._prefills:
+            prefill_tokens = self._prefills.count([*(each.req_id for each in new), *resumed], scheduled)
+        now = self.clock()
         if scheduled:
             decodes = output.total_num_scheduled_tokens - prefill_tokens
             self.meters.scheduled(prefill_tokens, decodes, now)
@@ -212,38 +192,9 @@ class Hooks:
         if turn.record is not None:
             self.retention.scheduled(turn.record, turn.request.block_hashes, hit_tokens)
 
-    def _count_prefills(self, started: list[str], scheduled: dict[str, int]) -> int:
-        """Tokens of this step that are prefill; and who goes on with that in the next one."""
-        prefilling = self._prefilling
-        requests = self._scheduler.requests
-        prefilling.update([requests[request_id] for request_id in started if request_id in requests])
-        tokens = sum([scheduled.get(request.request_id, 0) for request in prefilling])
-        for request in [each for each in prefilling if not each.is_prefill_chunk]:
-            prefilling.discard(request)
-        return tokens
-
-    def _sort_running(self) -> None:
-        """Decodes first. Those who prefill are at the end already, unless one was let in behind them."""
-        running, prefilling = self._scheduler.running, self._prefilling
-        count = len(prefilling)
-        tail = running[-count:]
-        if prefilling.issuperset(tail):
-            if count > 1:
-                running[-count:] = sorted(tail, key=self._prefill_key)
-            return
-        late = sorted([each for each in running if each in prefilling], key=self._prefill_key)
-        running[:] = [each for each in running if each not in prefilling] + late
-
-    def _prefill_key(self, request: Any) -> tuple[int, int, int]:
-        turn = self.turns.get(request.request_id)
-        return prefill_key(
-            priority=request.priority,
-            is_continuation=turn is not None and turn.is_continuation,
-            remaining_tokens=request.num_tokens - request.num_computed_tokens,
-        )
-
     # -- the waiting queue -----------------------------------------------------------------------
 
+    @Guarded(otherwise=0.0)
     def queued_at_s(self, request: Any) -> float:
         turn = self.turns.get(request.request_id)
         return turn.queued_at_s if turn is not None else 0.0
@@ -256,8 +207,9 @@ class Hooks:
         turn = self.turns.get(request.request_id)
         record = turn.record if turn is not None else None
         arrival_s: float = request.arrival_time
+        has_aged = turn is not None and turn.queued_at_s < self._aged_before_s
         return waiting_key(
-            goes_first=request.status.name == "PREEMPTED" or self._has_aged(turn),
+            goes_first=request.status.name == "PREEMPTED" or has_aged,
             priority=request.priority,
             wait_class=self._wait_class(turn),
             session_arrival_s=record.session_arrival_s if record is not None else arrival_s,
@@ -271,40 +223,16 @@ class Hooks:
         is_warm = turn.key is not None and self.leases.get(turn.key) is not None
         return WaitClass.WARM if is_warm else WaitClass.COLD
 
-    def _has_aged(self, turn: Turn | None) -> bool:
-        return turn is not None and turn.queued_at_s < self.clock() - self.settings.aging_s
+    @property
+    def _aged_before_s(self) -> float:
+        return self.clock() - self.settings.aging_s
 
     # -- memory ----------------------------------------------------------------------------------
 
     @Guarded(otherwise=False)
     def make_room(self, request: Any, new_tokens: int, asked: dict[str, Any], attempt: int) -> bool:
         """vLLM found no blocks for this request: whether leases have given way, so that it may ask again."""
-        if not len(self.leases):
-            return False
-        running = self._scheduler.running
-        is_alone = not running or (len(running) == 1 and running[0] is request)
-        turn = self.turns.get(request.request_id)
-        ranks = TO_ALL if is_alone else self._yielding(request, turn)
-        own = turn.key if turn is not None and request.status.name != "RUNNING" else None
-        missing = max(self.cache.missing(request, new_tokens, asked), 1 << attempt >> 1)
-        question = (request.request_id, missing, ranks, len(running), self.leases.changes)
-        if question == self._refused:
-            return False
-        freed = 0
-        if is_alone or self.leases.may_suffice(missing, ranks, own):
-            wanted = self.cache.wanted(asked)
-            freed = self.leases.reclaim(missing, ranks, own=own, wanted=wanted, even_less=is_alone)
-        if not freed:
-            self._refused = question
-        return freed > 0
-
-    def _yielding(self, request: Any, turn: Turn | None) -> tuple[Rank, ...]:
-        """The leases that give way to this request while others run."""
-        status = request.status.name
-        if status == "RUNNING":
-            return TO_ALL
-        may_break = status == "PREEMPTED" or (turn is not None and turn.is_continuation)
-        return TO_CONTINUATION if may_break or self._has_aged(turn) else TO_NEW
+        return self.room.make(request, new_tokens, asked, attempt, self._aged_before_s)
 
     # -- what others ask -------------------------------------------------------------------------
 
@@ -323,13 +251,18 @@ class Hooks:
 
     @Guarded(None)
     def _states(self, query: SessionsQuery) -> list[SessionState] | None:
-        now = self.clock()
-        self.leases.expire(now)  # an idle engine takes no step that would
-        return self.retention.states(query.session, with_resident=query.with_resident, now=now)
+        self._expire()
+        return self.retention.states(query.session, with_resident=query.with_resident, now=self.clock())
 
     def headroom(self, after: int) -> RankHeadroom:
         """With the lease endings later than that."""
+        self._expire()
         return self._report.headroom(self._scheduler, self.clock(), after)
+
+    @Guarded(None)
+    def _expire(self) -> None:
+        """An idle engine takes no step that would."""
+        self.leases.expire(self.clock())
 
     def publish(self) -> None:
         self._publish_guarded(self.clock())
@@ -350,13 +283,26 @@ class Hooks:
         logger.error("MARS: %s failed; all leases are released, vLLM goes on alone", hook, exc_info=error)
         ignore_errors(self.leases.release_all)
         self._scheduler.scheduler_config.long_prefill_token_threshold = self._configured_chunk
-        self._prefilling.clear()
+        self._prefills.clear()
         self.turns.clear()
         ignore_errors(lambda: self._publish(self.clock()))
 
     def close(self) -> None:
         ignore_errors(self.leases.release_all)
         ignore_errors(self._publisher.close)
+
+
+class NoHooks:
+    """In the place of ``Hooks`` where they could not be made: vLLM is alone from the start."""
+
+    passthrough = "not put in"
+    queue = None
+
+    def _nothing(self, *_: object) -> None: ...
+
+    request_added = request_ended = request_preempted = _nothing
+    blocks_freeing = blocks_freed = cache_resetting = _nothing
+    step_beginning = step_scheduled = step_ended = close = _nothing
 
 
 def _short_chunk(config: Any) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from backend_patch.ending_log import EndingLog, SessionKey
-from backend_patch.held_blocks import HeldBlocks
+from backend_patch.holders import Holders
 from backend_patch.lease import Block, BlockPool, Lease, Rank
 from backend_patch.protocol import Ending, LeaseMode
 from backend_patch.reclaim_plan import Cut, plan_reclaim
@@ -39,7 +39,8 @@ class LeaseTable:
         self._ranks: dict[Rank, dict[SessionKey, Lease]] = {rank: {} for rank in Rank}
         """The earliest kept first."""
         self._rank_blocks = dict.fromkeys(Rank, 0)
-        self._held = HeldBlocks()
+        self._held: Holders[int] = Holders()
+        """By block, the leases that hold it."""
         self._deadlines: list[tuple[float, int, Lease]] = []
         self._numbers = 0
         self._claimed_changes: set[SessionKey] = set()
@@ -63,14 +64,17 @@ class LeaseTable:
         this looks at all leases but hardly at their blocks."""
         seen: set[int] = set()
         for lease in self._leases.values():
-            for block in reversed(lease.blocks[: bisect_left(lease.blocks, True, key=self._is_leased_only)]):
+            blocks = lease.blocks
+            if self._is_leased_only(blocks[0]):
+                continue
+            for block in reversed(blocks[: bisect_left(blocks, True, key=self._is_leased_only)]):
                 if block.block_id in seen:
                     break
                 seen.add(block.block_id)
         return len(seen)
 
     def _is_leased_only(self, block: Block) -> bool:
-        return block.ref_cnt == self._held.holders(block.block_id)
+        return block.ref_cnt == self._held.of(block.block_id)
 
     def take_claimed_changes(self) -> set[SessionKey] | None:
         """Sessions whose lease began or ended while a turn waited, since the last call; None for none."""

@@ -243,6 +243,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Into or out of host memory, where somebody said."""
     passthrough: str | None = None
     hooks: tuple[Hook, ...] = ()
+    instance_id: str | None = None
+    """By which the scheduler's file in shared memory is found."""
 
 
 class SessionState(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,8 +5,8 @@ Owns the interval. Who reads it, and how, is the publisher's.
 
 from typing import Protocol
 
-MIN_INTERVAL_S = 0.02
-"""Of a busy engine. Steps take about as long; readers come at 5 Hz."""
+MIN_INTERVAL_S = 0.05
+"""Of a busy engine: some steps. Readers come at 5 Hz."""
 
 
 class Publisher(Protocol):

@@ -9,7 +9,7 @@ a lease is cut no further than the last block that is won.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from backend_patch.held_blocks import HeldBlocks
+from backend_patch.holders import Holders
 from backend_patch.lease import Lease
 
 
@@ -28,13 +28,13 @@ class Plan:
     _shared: dict[int, list[tuple[Cut, int]]] = field(default_factory=dict)
     """By block that several leases hold: who of them was reached, and how far he must be cut."""
 
-    def add(self, lease: Lease, held: HeldBlocks, wanted: Collection[int]) -> None:
+    def add(self, lease: Lease, held: Holders[int], wanted: Collection[int]) -> None:
         """Go from the lease's tail as far as something is to be won and not all is found."""
         cut = Cut(lease)
         self.cuts.append(cut)
         for depth, block in enumerate(reversed(lease.blocks), 1):
             block_id = block.block_id
-            leases = held.holders(block_id)
+            leases = held.of(block_id)
             if self.missing <= 0 or block.ref_cnt > leases or block_id in wanted:
                 return
             if leases == 1:
@@ -52,7 +52,7 @@ class Plan:
                 each.blocks = max(each.blocks, far)
 
 
-def plan_reclaim(missing: int, willing: Iterable[Lease], held: HeldBlocks, wanted: Collection[int]) -> Plan:
+def plan_reclaim(missing: int, willing: Iterable[Lease], held: Holders[int], wanted: Collection[int]) -> Plan:
     """``willing`` in the order in which they give way; ``wanted`` are blocks that whoever asks will refer to
     himself, so that nothing is won by taking them."""
     plan = Plan(missing)

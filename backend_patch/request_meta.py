@@ -80,4 +80,9 @@ def _seconds(milliseconds: object) -> float:
 
 
 def _member(kind: type[E], value: object) -> E | None:
-    return kind(value) if isinstance(value, str) and value in set(kind) else None
+    if not isinstance(value, str):
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        return None

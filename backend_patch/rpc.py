@@ -44,8 +44,7 @@ def answer(engine: Answers, capabilities: Callable[[], Capabilities], op: str, b
             result: object = _apply(engine, text)
         case Rpc.SESSIONS:
             result = engine.states(msgspec.json.decode(text, type=SessionsQuery))
-            engine.publish()
-            engine.publish()
+            engine.publish()  # what time has ended
         case Rpc.HEADROOM:
             result = engine.headroom(msgspec.json.decode(text, type=HeadroomQuery).after)
         case Rpc.CAPABILITIES:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from backend_patch.ending_log import SessionKey
+from backend_patch.holders import Holders
 
 
 @dataclass(slots=True, eq=False)
@@ -51,8 +52,8 @@ class SessionIndex:
         """The same by session and branch."""
         self._with_hashes: OrderedDict[SessionKey, SessionRecord] = OrderedDict()
         self._hash_count = 0
-        self._counts: dict[Hashable, int] = {}
-        """By hash, how many records have it."""
+        self._holders: Holders[Hashable] = Holders()
+        """By hash, the records that have it."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -146,21 +147,14 @@ class SessionIndex:
         def is_exclusive(index: int) -> bool:
             wanted = record.hashes[index]
             known = sum(index < len(each.hashes) and each.hashes[index] == wanted for each in ours)
-            return self._counts.get(wanted, 0) <= known
+            return self._holders.of(wanted) <= known
 
         return bisect_left(range(len(record.hashes)), True, key=is_exclusive)
 
     def _set_hashes(self, record: SessionRecord, hashes: Sequence[Hashable]) -> None:
         common = common_prefix(record.hashes, hashes)
-        counts = self._counts
-        for each in record.hashes[common:]:
-            left = counts[each] - 1
-            if left:
-                counts[each] = left
-            else:
-                del counts[each]
-        for each in hashes[common:]:
-            counts[each] = counts.get(each, 0) + 1
+        self._holders.remove(record.hashes[common:])
+        self._holders.add(hashes[common:])
         self._hash_count += len(hashes) - len(record.hashes)
         record.hashes = hashes
         self._with_hashes.pop(record.key, None)

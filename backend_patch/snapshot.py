@@ -12,6 +12,7 @@ sleep, or died, in the middle. The checksum is for machines that reorder stores 
 no fence to offer. Counter 0 says that nothing was written, or that the writer has closed.
 """
 
+import fcntl
 import mmap
 import os
 import re
@@ -47,7 +48,8 @@ class SnapshotTooLarge(ValueError):
 
 
 class SnapshotWriter:
-    """The one writer of a rank's snapshot. Takes the place of a file that a crashed one left.
+    """The one writer of a rank's snapshot. Takes the place of a file that a crashed one left, and clears
+    away those that others left: engines are often ended by force, and a machine's memory is not for them.
 
     Raises:
         OSError: the file cannot be made, or one that is another user's is in its place.
@@ -55,8 +57,8 @@ class SnapshotWriter:
 
     def __init__(self, instance_id: str, rank: int, *, directory: Path | None = None) -> None:
         self._path = snapshot_path(instance_id, rank, directory)
-        self._path.unlink(missing_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        sweep(self._path.parent)
+        descriptor = create_locked(self._path)
         try:
             os.ftruncate(descriptor, FILE_BYTES)
             self._file_id = file_id(os.fstat(descriptor))
@@ -171,6 +173,40 @@ def shared_directory() -> Path:
     """Where files are memory; the place for temporary ones where the system has no such directory."""
     shared = Path("/dev/shm")
     return shared if shared.is_dir() else Path(tempfile.gettempdir())
+
+
+def create_locked(path: Path) -> int:
+    """A new file in the path's place, locked for as long as this process has it open or mapped: that is how
+    others see that its writer lives."""
+    while True:
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if names_file(path, file_id(os.fstat(descriptor))):
+            return descriptor
+        os.close(descriptor)  # Swept away before it was locked.
+
+
+def sweep(directory: Path) -> None:
+    """Remove our user's files whose writers are gone."""
+    for path in directory.glob("mars-*-*"):
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            if is_ours(os.fstat(descriptor)) and try_lock(descriptor):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+def try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def is_ours(status: os.stat_result) -> bool:

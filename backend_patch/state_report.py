@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from backend_patch.protocol import Ending, RankHeadroom
+from backend_patch.snapshot import MAX_BYTES
 
 if TYPE_CHECKING:
     from backend_patch.hooks import Hooks
 
 SHARED_INTERVAL_S = 1.0
-"""How often a busy engine counts the leased blocks that requests hold too: two microseconds a lease, and
-they are few and change slowly (system prompts)."""
+SHARED_INTERVAL_PER_LEASE_S = 0.002
+"""How often a busy engine counts the leased blocks that requests hold too. They are few and change slowly
+(system prompts), and to look takes up to two microseconds a lease: a thousandth of the time."""
 
 
 class StateReport:
@@ -31,9 +33,9 @@ class StateReport:
         self._shared_counted_s = float("-inf")
 
     def encoded(self, scheduler: Any, now: float) -> bytes:
-        """With all endings that are kept."""
-        endings = self._hooks.leases.endings.encoded()
+        """With the endings that are kept, as far back as fits a snapshot."""
         state = self._encoder.encode(self._state(scheduler, now))
+        endings = self._hooks.leases.endings.encoded(MAX_BYTES - len(state) - len(b',"endings":[]'))
         return state[:-1] + b',"endings":[' + endings + b"]}" if endings else state
 
     def headroom(self, scheduler: Any, now: float, after: int) -> RankHeadroom:
@@ -83,6 +85,8 @@ class StateReport:
         leases = self._hooks.leases
         if not has_requests or not len(leases):
             self._shared_blocks, self._shared_counted_s = 0, float("-inf")
-        elif now - self._shared_counted_s >= SHARED_INTERVAL_S:
+        elif now - self._shared_counted_s >= max(
+            SHARED_INTERVAL_S, len(leases) * SHARED_INTERVAL_PER_LEASE_S
+        ):
             self._shared_blocks, self._shared_counted_s = leases.count_shared(), now
         return min(self._shared_blocks, leases.blocks)

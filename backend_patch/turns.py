@@ -24,6 +24,7 @@ class Turn:
     is_continuation: bool
     number: int
     queued_at_s: float
+    prompt_tokens: int
     waiting_tokens: int
     """Of its prompt, less what a lease held of its session when it arrived."""
     is_waiting: bool = True
@@ -36,7 +37,10 @@ class Turn:
 
 class Turns:
     def __init__(self) -> None:
+        self.waiting = 0
         self.waiting_tokens = 0
+        self.waiting_prompt_tokens = 0
+        """With what leases hold of them."""
         self.waiting_continuations = 0
         self._by_id: dict[str, Turn] = {}
         self._numbers = count(1)
@@ -57,19 +61,18 @@ class Turns:
             is_continuation=_is_continuation(meta, record),
             number=next(self._numbers),
             queued_at_s=now,
+            prompt_tokens=request.num_tokens,
             waiting_tokens=max(0, request.num_tokens - leased_tokens),
         )
         self._by_id[request.request_id] = turn
-        self.waiting_tokens += turn.waiting_tokens
-        self.waiting_continuations += turn.is_continuation
+        self._count(turn, 1)
         return turn
 
     def started(self, turn: Turn) -> None:
         """Scheduled for the first time, or gone without that."""
         if turn.is_waiting:
             turn.is_waiting = False
-            self.waiting_tokens -= turn.waiting_tokens
-            self.waiting_continuations -= turn.is_continuation
+            self._count(turn, -1)
 
     def pop(self, request_id: str) -> Turn | None:
         return self._by_id.pop(request_id, None)
@@ -80,7 +83,13 @@ class Turns:
 
     def clear(self) -> None:
         self._by_id.clear()
-        self.waiting_tokens = self.waiting_continuations = 0
+        self.waiting = self.waiting_tokens = self.waiting_prompt_tokens = self.waiting_continuations = 0
+
+    def _count(self, turn: Turn, sign: int) -> None:
+        self.waiting += sign
+        self.waiting_tokens += sign * turn.waiting_tokens
+        self.waiting_prompt_tokens += sign * turn.prompt_tokens
+        self.waiting_continuations += sign * turn.is_continuation
 
 
 def _is_continuation(meta: RequestMeta, record: SessionRecord | None) -> bool:

@@ -17,8 +17,8 @@ from vllm.v1.engine.core import EngineCore
 
 from backend_patch import contract
 from backend_patch.cache_view import CacheView
-from backend_patch.hooks import Hooks
-from backend_patch.protocol import RPC_METHOD, Capabilities
+from backend_patch.hooks import Hooks, NoHooks
+from backend_patch.protocol import RPC_METHOD, Capabilities, Hook
 from backend_patch.publishing import NoPublisher, Publisher
 from backend_patch.rpc import answer
 from backend_patch.settings import PatchSettings
@@ -39,26 +39,33 @@ HOST_TIERS = frozenset({"OffloadingConnector", "SimpleCPUOffloadConnector"})
 class MarsMixin(Stock):  # type: ignore[misc]
     """Before ``Scheduler`` or ``AsyncScheduler`` in the order of resolution."""
 
-    mars: Hooks
+    mars: Hooks | NoHooks
+    places: tuple[Hook, ...] = ()
+    """What was looked at of vLLM, and found."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._is_reclaiming = False
         settings = PatchSettings.from_additional_config(self.vllm_config.additional_config)
         try:
             self._install(settings, kwargs)
         except Exception:
-            logger.exception("MARS: the scheduler is vLLM's own, as the patch could not be put in")
-            # Not one hook is left, and nothing of the patch can fail any more.
-            self.__class__ = AsyncScheduler if isinstance(self, AsyncScheduler) else Scheduler
+            logger.exception("MARS: vLLM's scheduler works alone, as the patch could not be put in")
+            self.mars = NoHooks()
 
     @property
     def clock(self) -> Callable[[], float]:
         """Seconds, never backwards; a driver in virtual time sets its own."""
-        return self.mars.clock
+        return self._hooks.clock
 
     @clock.setter
     def clock(self, clock: Callable[[], float]) -> None:
-        self.mars.clock = clock
+        self._hooks.clock = clock
+
+    @property
+    def _hooks(self) -> Hooks:
+        assert isinstance(self.mars, Hooks), "the patch could not be put in"
+        return self.mars
 
     def _install(self, settings: PatchSettings, arguments: dict[str, Any]) -> None:
         """What may fail comes first: vLLM's own members are touched only when all is there."""
@@ -71,7 +78,8 @@ class MarsMixin(Stock):  # type: ignore[misc]
         self.mars = hooks
         if settings.order:
             self.waiting = hooks.queue = queue
-        self._allocate = (allocate_slots, _reclaiming(allocate_slots, hooks.make_room))
+        self._instance_id = self.vllm_config.instance_id  # vLLM gives it another one when all is set up.
+        self._allocations = (allocate_slots, _reclaiming(allocate_slots, hooks.make_room))
         _install_rpc()
 
     # -- overridden ------------------------------------------------------------------------------
@@ -81,11 +89,10 @@ class MarsMixin(Stock):  # type: ignore[misc]
         super().add_request(request)
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        self.mars.step_beginning()
+        may_run_short = bool(self.mars.step_beginning())
         if self.mars.passthrough is not None and self.mars.queue is not None:
             self._restore_queue()
-        may_run_short = self.mars.may_run_short()
-        self.kv_cache_manager.allocate_slots = self._allocate[may_run_short]
+        self._choose_allocation(may_run_short=may_run_short)
         output = super().schedule(*args, **kwargs)
         self.mars.step_scheduled(output)
         return output
@@ -119,7 +126,12 @@ class MarsMixin(Stock):  # type: ignore[misc]
     # -- put in ----------------------------------------------------------------------------------
 
     def mars_rpc(self, op: str, body: str = "") -> str:
-        return answer(self.mars, self._capabilities, op, body)
+        return answer(self._hooks, self._capabilities, op, body)
+
+    def _choose_allocation(self, *, may_run_short: bool) -> None:
+        if may_run_short != self._is_reclaiming:
+            self._is_reclaiming = may_run_short
+            self.kv_cache_manager.allocate_slots = self._allocations[may_run_short]
 
     def _restore_queue(self) -> None:
         """Only between two steps: vLLM peeks at its queue and pops from it later in the same step."""
@@ -130,7 +142,7 @@ class MarsMixin(Stock):  # type: ignore[misc]
             self.waiting.add_request(request)
 
     def _capabilities(self) -> Capabilities:
-        settings, config = self.mars.settings, self.vllm_config
+        settings, config = self._hooks.settings, self.vllm_config
         return Capabilities(
             patch_version=contract.patch_version(),
             vllm_version=vllm.__version__,
@@ -138,9 +150,10 @@ class MarsMixin(Stock):  # type: ignore[misc]
             scheduling_policy=str(config.scheduler_config.policy),
             max_leased_share=settings.max_leased_share if settings.leases else 0.0,
             max_ttl_s=settings.max_ttl_s,
-            has_host_tier=self.mars.cache.has_host_tier,
+            has_host_tier=self._hooks.cache.has_host_tier,
             passthrough=self.mars.passthrough,
-            hooks=contract.check(),
+            hooks=self.places,
+            instance_id=self._instance_id,
         )
 
 
@@ -156,24 +169,28 @@ def make_scheduler(*, vllm_config: Any, **kwargs: Any) -> Any:
     """The class that fits the configuration: a plain ``Scheduler`` where ``AsyncScheduler`` is due would lose
     the overlap of scheduling and computing without a word."""
     is_async = vllm_config.scheduler_config.async_scheduling
-    if _fits():
-        patched = MarsAsyncScheduler if is_async else MarsScheduler
-        return patched(vllm_config=vllm_config, **kwargs)
-    stock = AsyncScheduler if is_async else Scheduler
-    return stock(vllm_config=vllm_config, **kwargs)
+    places = _fitting_places()
+    if places is None:
+        stock = AsyncScheduler if is_async else Scheduler
+        return stock(vllm_config=vllm_config, **kwargs)
+    patched = MarsAsyncScheduler if is_async else MarsScheduler
+    scheduler = patched(vllm_config=vllm_config, **kwargs)
+    scheduler.places = places
+    return scheduler
 
 
-def _fits() -> bool:
-    """Whether this vLLM has what the patch holds on to; the log says what it has not."""
+def _fitting_places() -> tuple[Hook, ...] | None:
+    """None if this vLLM lacks what the patch holds on to; the log says what."""
     try:
-        missing = contract.missing(contract.check())
+        places = contract.check()
     except Exception:
         logger.exception("MARS: the scheduler is vLLM's own, as the patch could not look at vLLM")
-        return False
+        return None
+    missing = "; ".join(f"{hook.name}: {hook.detail}" for hook in contract.missing(places))
     if missing:
-        places = "; ".join(f"{hook.name}: {hook.detail}" for hook in missing)
-        logger.error("MARS: the scheduler is vLLM's own, as vLLM %s lacks %s", vllm.__version__, places)
-    return not missing
+        logger.error("MARS: the scheduler is vLLM's own, as vLLM %s lacks %s", vllm.__version__, missing)
+        return None
+    return places
 
 
 def _reclaiming(allocate_slots: Callable[..., Any], make_room: Callable[..., bool]) -> Callable[..., Any]:

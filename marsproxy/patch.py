@@ -119,10 +119,13 @@ class BackendPatch:
         before, self.source = self.source, source
         self._gauges.set_source(source)
         if self.is_working and source is not before:
-            if source is HeadroomSource.PATCH:
-                log.info("%s: headroom comes from its patch", self.backend)
-            else:
-                log.warning("%s: its patch tells no headroom; going by %s", self.backend, source.value)
+            match source:
+                case HeadroomSource.PATCH:
+                    log.info("%s: headroom comes from its patch", self.backend)
+                case HeadroomSource.METRICS:
+                    log.warning("%s: its patch tells no headroom; it is read from /metrics", self.backend)
+                case HeadroomSource.NONE:
+                    log.warning("%s: does not answer", self.backend)
 
 
 def _said_of(finding: Finding) -> str:

@@ -61,6 +61,8 @@ WITHOUT_OWN_TEST = {
     "backend_patch/emulator/vllm_serve.py": "needs vLLM: tests/vllm/test_emulator.py starts it",
     "backend_patch/emulator/vllm_virtual.py": "needs vLLM: tests/vllm/test_virtual_clock.py drives it",
     "backend_patch/protocol.py": "names and fields; the endpoint's and the proxy's tests read and write them",
+    "backend_patch/vllm_queue.py": "needs vLLM: tests/vllm/test_agent_queue.py tests it",
+    "backend_patch/vllm_scheduler.py": "needs vLLM: tests/vllm/test_scheduler_patch.py drives it",
     "marsproxy/core/commands.py": "vocabulary without behaviour; the event log's tests build every type",
     "marsproxy/core/events.py": "vocabulary without behaviour; the event log's tests build every type",
     "marsproxy/core/evidence.py": "vocabulary without behaviour",

@@ -17,6 +17,8 @@ from cyclopts import App
 import gateway.__main__
 import loadgen.__main__
 import marsproxy.__main__
+from backend_patch import doctor
+from backend_patch.emulator.__main__ import emulator_app
 from backend_patch.protocol import XArg
 from backend_patch.script import Match, ScriptedAnswer, ScriptLine
 from docs.generate import CORE, PARTS, constants_of, generated, policy_modules
@@ -49,9 +51,28 @@ APPS: dict[str, App] = {
     "marsproxy": marsproxy.__main__.build_app(),
     "mars-gateway": gateway.__main__.build_app(),
     "loadgen": loadgen.__main__.build_app(),
+    "backend_patch.emulator": emulator_app,
 }
-OTHER_PROGRAMS = {"git", "cd", ".", "export", "vllm", "curl", "mini", "make"}
-OTHERS_OPTIONS = {"--scheduling-policy", "--enable-prompt-tokens-details"}
+OTHER_PROGRAMS = {
+    "git",
+    "cd",
+    ".",
+    "export",
+    "vllm",
+    "curl",
+    "mini",
+    "make",
+    "vllm.entrypoints.openai.api_server",
+}
+SCRIPTS = {"tests/gpu/step_times.py"}
+OTHERS_OPTIONS = {
+    "--scheduling-policy",
+    "--enable-prompt-tokens-details",
+    "--scheduler-cls",
+    "--additional-config",
+    "--kv-offloading-size",
+    "--api-key",
+}
 """Flags of vLLM that the pages speak of."""
 NO_METRICS = {"mars_answer", "mars_output_tokens", *XArg}
 """Fields of requests and records that begin like one."""
@@ -76,6 +97,8 @@ def commands_in(line: str) -> Iterator[list[str]]:
         words = shlex.split(part)
         while re.fullmatch(r"[A-Z_]+=.*", words[0]):
             del words[0]
+        if words[0] == "python":
+            del words[: 2 if words[1] == "-m" else 1]
         yield words[: words.index(">")] if ">" in words else words
 
 
@@ -95,7 +118,7 @@ def all_options() -> frozenset[str]:
         for name in app.resolved_commands():
             if not name.startswith("-"):
                 found |= options_of(app[name])
-    return frozenset(found)
+    return frozenset(found | options_of(doctor.build_app()))
 
 
 @cache
@@ -121,7 +144,8 @@ def test_there_is_something_to_check() -> None:
 
 def test_every_program_is_known() -> None:
     """A misspelt name of ours would pass for a stranger's."""
-    assert {words[0] for words in COMMANDS} - set(APPS) <= OTHER_PROGRAMS
+    assert {words[0] for words in COMMANDS} - set(APPS) <= OTHER_PROGRAMS | SCRIPTS
+    assert all((ROOT / script).exists() for script in SCRIPTS)
 
 
 @pytest.mark.parametrize("words", OURS, ids=shlex.join)
@@ -134,7 +158,7 @@ def test_command_lines_parse(words: list[str], tmp_path: Path, monkeypatch: pyte
     program, *arguments = words
     command, _, _ = APPS[program].parse_args(arguments, exit_on_error=False, print_error=False)
     # Of a command that does not exist, the program's help is what is left.
-    assert command.__module__.split(".")[0] in ("marsproxy", "gateway", "loadgen")
+    assert command.__module__.split(".")[0] in ("marsproxy", "gateway", "loadgen", "backend_patch")
 
 
 @pytest.mark.parametrize("program", sorted(APPS))

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEED = 1
+SHARPNESS = 2.0
+"""Of attention: queries and keys this much larger look at few places instead of at all alike."""
 
 
 def write_weights(path: Path, config: Mapping[str, Any], seed: int = SEED) -> None:
     random = np.random.default_rng(seed)
-    tensors = {name: _bfloat16(_values(shape, random)) for name, shape in shapes(config).items()}
+    tensors = {name: _bfloat16(_values(name, shape, random)) for name, shape in shapes(config).items()}
     header: dict[str, Any] = {}
     offset = 0
     for name, tensor in tensors.items():
@@ -62,12 +64,14 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _values(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
-    """A matrix keeps the size of what goes through it, so that every layer and position has its say in
-    the next token; vectors are norms (ones, near enough) and biases."""
+def _values(name: str, shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
+    """Large enough that the last token, those before it and their places all have their say in the next one:
+    with the small weights that training begins with, a model says one token for ever."""
     if len(shape) == 1:
-        return random.normal(1.0, 0.1, shape).astype(np.float32)
-    return random.normal(0.0, shape[1] ** -0.5, shape).astype(np.float32)
+        return np.full(shape, 0.0 if name.endswith("bias") else 1.0, np.float32)
+    sharpness = SHARPNESS if "q_proj" in name or "k_proj" in name else 1.0
+    size = 1.0 if "embed_tokens" in name else sharpness * shape[1] ** -0.5
+    return random.normal(0.0, size, shape).astype(np.float32)
 
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

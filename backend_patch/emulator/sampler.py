@@ -39,6 +39,19 @@ class OutputArg(StrEnum):
     """Token ids, as a list; goes before the text."""
 
 
+def check_output_args(xargs: Mapping[str, Any]) -> None:
+    """Raises:
+    ValueError: what a request asks to be answered cannot be read; the message names the key.
+    """
+    tokens, text, ids = (xargs.get(key) for key in (OutputArg.TOKENS, OutputArg.TEXT, OutputArg.IDS))
+    if tokens is not None and _count(tokens) is None:
+        raise ValueError(f"vllm_xargs.{OutputArg.TOKENS} must be a number of tokens, 1 or more")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"vllm_xargs.{OutputArg.TEXT} must be a string")
+    if ids is not None and not (isinstance(ids, list) and all(isinstance(each, int) for each in ids)):
+        raise ValueError(f"vllm_xargs.{OutputArg.IDS} must be a list of token ids")
+
+
 class Tokenizer(Protocol):
     def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]: ...
 
@@ -149,9 +162,10 @@ class Planner:
 def _count(value: object) -> int | None:
     """From a number, or from one in a string: proxies and shims send both."""
     try:
-        return max(1, int(value))  # type: ignore[call-overload, no-any-return]
-    except (TypeError, ValueError):
+        count = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
         return None
+    return count if count >= 1 else None
 
 
 def _fingerprint(prompt: Sequence[int], *seeds: int | None) -> int:

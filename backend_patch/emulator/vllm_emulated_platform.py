@@ -2,13 +2,15 @@
 
 vLLM's CPU platform schedules synchronously, in blocks of 128 tokens. What is emulated here is a GPU, so its
 defaults are put back: asynchronous scheduling, blocks of 16 tokens; nothing is compiled, as nothing runs.
-What the emulation cannot do is refused here, where the configuration is made, with the reason.
+What the emulation cannot do is refused here, with the reason: where the configuration is made, or where a
+request comes in.
 """
 
 from typing import Any
 
 from vllm.platforms.cpu import CpuPlatform
 
+from backend_patch.emulator.sampler import check_output_args
 from backend_patch.emulator.settings import BLOCK_TOKENS
 
 
@@ -25,6 +27,28 @@ class EmulatedPlatform(CpuPlatform):  # type: ignore[misc]
         vllm_config.scheduler_config.async_scheduling = async_scheduling
         cache.block_size = block_tokens
         vllm_config.compilation_config.mode = CompilationMode.NONE
+
+    @classmethod
+    def validate_request(cls, *args: Any, **kwargs: Any) -> None:
+        """In the API server; vLLM answers the client with 400 and the message."""
+        from vllm.exceptions import VLLMValidationError
+
+        super().validate_request(*args, **kwargs)
+        for params in (*args, *kwargs.values()):  # their order differs between releases
+            if hasattr(params, "extra_args"):
+                try:
+                    refuse_what_cannot_be_answered(params)
+                except ValueError as exc:
+                    raise VLLMValidationError(str(exc)) from exc
+
+
+def refuse_what_cannot_be_answered(params: Any) -> None:
+    """Raises:
+    ValueError: names the parameter.
+    """
+    if getattr(params, "prompt_logprobs", None) is not None:
+        raise ValueError("prompt_logprobs: the emulated accelerator has none")
+    check_output_args(params.extra_args or {})
 
 
 def refuse_what_is_not_emulated(vllm_config: Any) -> None:

@@ -81,7 +81,7 @@ def vllm_config(shape: EngineShape) -> VllmConfig:
             ),
             cache_config=CacheConfig(block_size=shape.block_tokens, enable_prefix_caching=True),
             device_config=DeviceConfig("cpu"),
-            additional_config={"mars": dict(shape.patch_options)} if shape.is_patched else {},
+            additional_config={"mars": {"publish": False, **shape.patch_options}} if shape.is_patched else {},
         )
     # The platform of a machine without an accelerator may have switched it off.
     config.scheduler_config.async_scheduling = shape.is_async

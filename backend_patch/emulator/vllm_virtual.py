@@ -76,7 +76,7 @@ class VllmOnVirtualClock:
         self._last_seq = 0
         self._steps = self._preemptions = 0
         if shape.is_patched:
-            self._scheduler.mars.clock = self._clock
+            self._scheduler.clock = self._clock
 
     def __repr__(self) -> str:
         return f"<VllmOnVirtualClock {len(self._turns)} turns, {len(self._in_flight)} steps in flight>"

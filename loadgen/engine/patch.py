@@ -90,7 +90,8 @@ class PatchedQueue:
 
     @property
     def has_continuation(self) -> bool:
-        return any(request.may_break_leases for request in self._requests)
+        """One that has not run yet."""
+        return any(each.may_break_leases and each.scheduled_s is None for each in self._requests)
 
     def _key(self, request: EngineRequest, now: float) -> tuple[int, int, int, float, float, int]:
         if request.preemptions or self.has_aged(request, now):

@@ -262,12 +262,9 @@ class Scheduler:
             self._patched.resort(now)
             self.running.sort(key=running_key)
             self._chunk_tokens = self.limits.max_batched_tokens
-            if self._patched.has_continuation and self._is_prefilling():
+            is_alone = len(self.running) + len(self.waiting) <= 1  # then vLLM itself cuts nothing
+            if self._patched.has_continuation and not is_alone:
                 self._chunk_tokens //= 2
-
-    def _is_prefilling(self) -> bool:
-        """Those that run are sorted: prefills are last."""
-        return bool(self.running) and running_key(self.running[-1])[0] > 0
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -310,8 +307,8 @@ class Scheduler:
         return True
 
     def _yielding_to_running(self, request: EngineRequest) -> Collection[YieldsTo]:
-        """The leases that give way to this request, which runs. Those that yield to nobody do so in the patched
-        engine only; elsewhere it preempts instead."""
+        """The leases that give way to this request, which runs. Rather than break one that yields to nobody
+        it preempts, but not in the patched engine."""
         if self.running == [request] or self._patched is not None:
             return YIELDING_TO_ALL
         is_returning = request.may_break_leases or request.generated_tokens

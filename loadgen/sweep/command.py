@@ -36,7 +36,7 @@ def sweep_command(
     Parameters
     ----------
     grid
-        A grid file, or the name of a packaged one (full, cpu, reduced).
+        A grid file, or the name of a packaged one (full, cpu, reduced; comparison and fidelity need vLLM).
     out
         Directory for sweep.jsonl, results.md, results.json and results.html. With the directory of an
         earlier sweep only what is missing runs. Default: a new one below out/.

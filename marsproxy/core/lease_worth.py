@@ -24,9 +24,9 @@ LEAST_ENDS = 2
 a history that was condensed."""
 WORTH = 0.1
 """Share from which leasing is worth it. Chosen: where half of the sessions found nothing or a tenth of what
-was kept, leasing them or not differed by less than 2 % in mean JCT (simulated, three workloads), because what
-they hold is theirs by admission anyway. So it is a small share, above which one lease that was hit lifts a
-session again."""
+was kept, leasing them or not differed by less than 2 % in mean JCT (simulated, three workloads): what they
+have taken is theirs by admission anyway. So it has to be a small share, one that a single hit lease lifts a
+session above, and no fine one."""
 PROBE_EVERY = 16
 """One lease in so many is tried all the same (chosen): what it costs is a sixteenth of what was saved."""
 

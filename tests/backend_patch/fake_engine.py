@@ -23,8 +23,9 @@ Answer = Callable[[str, str], Awaitable[str]]
 class FakeRank:
     """One scheduler behind ``mars_rpc``. Knows the sessions that it is given, and keeps what it is asked."""
 
-    def __init__(self, rank: int = 0, *sessions: str) -> None:
+    def __init__(self, rank: int = 0, *sessions: str, instance_id: str | None = None) -> None:
         self.rank = rank
+        self.instance_id = instance_id
         self.sessions = sessions
         self.calls: list[tuple[str, str]] = []
         self.passthrough: str | None = None
@@ -46,7 +47,9 @@ class FakeRank:
                     for name in self.sessions
                 ]
             case "capabilities":
-                return Capabilities("0.1.0", "0.32.0", passthrough=self.passthrough)
+                return Capabilities(
+                    "0.1.0", "0.32.0", passthrough=self.passthrough, instance_id=self.instance_id
+                )
         raise AssertionError(op)
 
     def _apply(self, request: KvRequest) -> KvAnswer:
@@ -81,12 +84,19 @@ class RanksClient:
     """``DPLBAsyncMPClient`` up to 0.31."""
 
     def __init__(self, *ranks: FakeRank) -> None:
+        self._all = ranks
+        self.manage(len(ranks))
+
+    def manage(self, count: int) -> None:
+        """As after scaling: only the first ones."""
+        ranks = self._all[:count]
         self.core_engines = [rank.rank.to_bytes(2, "little") for rank in ranks]
         self.engine_ranks_managed = [rank.rank for rank in ranks]
         self._ranks = dict(zip(self.core_engines, ranks, strict=True))
 
     async def call_utility_async(self, method: str, *args: Any) -> Any:
-        raise AssertionError("this one answers for the first rank only")
+        assert len(self._ranks) == 1, "it answers for the first rank only"
+        return await getattr(self._all[0], method)(*args)
 
     async def _call_utility_async(self, method: str, *args: Any, engine: bytes) -> Any:
         return await getattr(self._ranks[engine], method)(*args)

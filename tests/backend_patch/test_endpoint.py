@@ -88,7 +88,7 @@ async def test_headroom(writer: SnapshotWriter, instance_id: str, rank: FakeRank
     assert msgspec.json.decode(plain.content, type=Headroom).ranks[0].endings == ()
     (ending,) = msgspec.json.decode(after.content, type=Headroom).ranks[0].endings
     assert ending.seq == 3
-    assert rank.calls == []
+    assert [op for op, _body in rank.calls] == ["capabilities"]
 
 
 @pytest.mark.parametrize("after", ["1", "0:", "0:-1", "0:1,", "0:1;1:2", "0:1 ,1:2", "0:" + "9" * 30])

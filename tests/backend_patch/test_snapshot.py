@@ -202,6 +202,20 @@ def test_a_crashed_writer_is_replaced(tmp_path: Path, writer: SnapshotWriter, re
     assert reader.try_read() == b"new"
 
 
+def test_what_a_killed_engine_left_is_cleared_away(tmp_path: Path, writer: SnapshotWriter) -> None:
+    """By the next engine, whatever its id; those of living ones and files of other kinds stay."""
+    other = tmp_path / "mars-not-a-snapshot"
+    other.write_bytes(b"x")
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        SnapshotWriter("second", 0, directory=tmp_path).close()
+        assert snapshot.snapshot_path("process", 0, tmp_path).exists()
+        process.kill()
+    SnapshotWriter("third", 0, directory=tmp_path).close()
+    assert {path.name for path in tmp_path.iterdir()} == {"mars-abc12-3", other.name}
+
+
 def test_too_large_is_refused_whole(writer: SnapshotWriter, reader: SnapshotReader) -> None:
     writer.write(b"x" * MAX_BYTES)
     with pytest.raises(SnapshotTooLarge, match=r"65537 bytes; at most 65536"):

@@ -32,7 +32,7 @@ import msgspec
 
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
-from backend_patch.emulator.tiny_model import write_model
+from backend_patch.emulator.tiny_model import write_tiny_model
 
 CONTEXT_TOKENS = 131_072
 START_TIMEOUT_S = 60.0
@@ -150,8 +150,9 @@ def table(found: dict[str, list[dict[str, Any]]], speed: float) -> str:
     """Medians over the seeds, in modelled seconds."""
     lines = [
         (
-            "| system | seeds | mean JCT, s | p99 JCT, s | TTFT of continuations, s | hit ratio of continuations "
-            "| output tokens/s | preemptions | failed | makespan, s | engine late |"
+            "| system | seeds | mean JCT, s | p99 JCT, s | TTFT of continuations, s "
+            "| hit ratio of continuations | output tokens/s | preemptions | failed "
+            "| makespan, s | engine late |"
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -202,7 +203,7 @@ def main() -> int:
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # for /reset_prefix_cache
     with tempfile.TemporaryDirectory() as folder:
         model_dir = Path(folder)
-        write_model(model_dir, context_tokens=CONTEXT_TOKENS)
+        write_tiny_model(model_dir, context_tokens=CONTEXT_TOKENS)
         for seed in seeds:
             for patch in (False, True):
                 due = [

@@ -39,8 +39,8 @@ step is decided by vLLM's code, with two steps in flight as its engine has them,
 step-time model says. Everything else is the same: sessions, tools, policy, telemetry. So what differs is the
 model's doing.
 
-Both were given the same sessions at the same instants. A figure is the mean of {seeds} seeds, "worst" the seed
-that is farthest off. The bars: mean JCT within {jct:.0%}, hit ratio within {hits}, preemptions within
+Both were given the same sessions at the same instants. A figure is the mean of {seeds} seeds, "worst" the
+seed that is farthest off. The bars: mean JCT within {jct:.0%}, hit ratio within {hits}, preemptions within
 {preemptions:.0%}, or {few} a run.
 """
 
@@ -125,7 +125,8 @@ def page(compared: Sequence[Pair], command: str) -> str:
     missed = sum(bool(pair.misses) for pair in compared)
     parts.append(
         f"\n{len(compared) - missed} of {len(compared)} rows are within all bars. "
-        f"Engines: {', '.join(versions)}; commits: {', '.join(commits)}.\nThe same figures elsewhere: `{command}`.\n"
+        f"Engines: {', '.join(versions)}; commits: {', '.join(commits)}.\n"
+        f"The same figures elsewhere: `{command}`.\n"
     )
     return "".join(parts)
 
@@ -159,7 +160,10 @@ def in_grid_order(outcomes: dict[str, Outcome]) -> Iterator[Outcome]:
     yield from sorted(
         known,
         key=lambda each: (
-            places.index(each.cell.workload), each.cell.load or 0.0, order.index(each.cell.policy), each.cell.seed
+            places.index(each.cell.workload),
+            each.cell.load or 0.0,
+            order.index(each.cell.policy),
+            each.cell.seed,
         ),
     )  # fmt: skip
 

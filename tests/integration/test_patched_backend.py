@@ -22,7 +22,7 @@ from backend_patch.protocol import (
     LeaseEnding,
 )
 from marsproxy.config import Backend, ConfigError, Secret
-from marsproxy.patch import PatchState
+from marsproxy.patch import HeadroomSource, PatchState
 from tests.integration.patched_backend import PATCH, PatchedBackend, patched_backend, rank
 from tests.integration.running import RunningProxy, ask, chat, client_of, running_proxy
 
@@ -123,7 +123,7 @@ async def test_a_failing_headroom_is_replaced_at_once() -> None:
         assert behind.asked(CAPABILITIES_PATH) == 2
         behind.failing.clear()
         [patch] = proxy.proxy.patches.values()
-        await proxy.until(lambda: patch.source.value == "patch")
+        await proxy.until(lambda: patch.source is HeadroomSource.PATCH)
 
 
 async def test_a_backend_comes_back_without_its_patch() -> None:
@@ -133,10 +133,10 @@ async def test_a_backend_comes_back_without_its_patch() -> None:
         behind.capabilities = None
         behind.failing |= {HEADROOM_PATH, "/metrics"}
         await proxy.until(lambda: patch.finding.state is PatchState.STOCK)
-        await proxy.until(lambda: patch.source.value == "none")
         behind.capabilities = PATCH
-        behind.failing.clear()
         await proxy.until(lambda: patch.is_working)
+        behind.failing.clear()
+        await proxy.until(lambda: patch.source is HeadroomSource.PATCH)
 
 
 async def test_a_session_that_is_over_is_ended() -> None:

@@ -106,11 +106,16 @@ def test_sources_are_said_where_there_is_a_patch(caplog: pytest.LogCaptureFixtur
     patch.reads_from(HeadroomSource.METRICS)
     patch.found(WORKING)
     caplog.clear()
-    metrics, own = HeadroomSource.METRICS, HeadroomSource.PATCH
-    for source in (metrics, own, own, metrics, metrics, own):
+    metrics, own, nobody = HeadroomSource.METRICS, HeadroomSource.PATCH, HeadroomSource.NONE
+    for source in (metrics, own, own, metrics, metrics, own, nobody):
         patch.reads_from(source)
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
-    assert gauges.shown[-1] is own
+    assert [record.getMessage() for record in caplog.records] == [
+        "gpu: headroom comes from its patch",
+        "gpu: its patch tells no headroom; it is read from /metrics",
+        "gpu: headroom comes from its patch",
+        "gpu: does not answer",
+    ]
+    assert gauges.shown[-1] is nobody
 
 
 def test_capabilities_say_their_protocol() -> None:

@@ -12,6 +12,8 @@ from backend_patch.protocol import KvOp, KvRequest, LeaseMode, TurnClass
 from tests.vllm.engine_client import Context, EngineClient
 
 LONGEST_CONTEXT = 24_000
+LONG_ANSWER = 1_500
+"""Several of them at once outgrow the pool while they run, so that some are preempted."""
 ANSWER_TIMEOUT_S = 120.0
 """Of a hang."""
 
@@ -55,7 +57,7 @@ class Member:
             await asyncio.sleep(self.chance.uniform(0.0, 0.6))
 
     async def take_a_turn(self) -> None:
-        output_tokens = self.chance.randrange(2, 100)
+        output_tokens = LONG_ANSWER if self.happens(0.1) else self.chance.randrange(2, 100)
         turn = self.engine.turn(
             self.context,
             self.chance.randrange(10, 800),
@@ -77,7 +79,7 @@ class Member:
 
     def metadata(self) -> dict[str, Any]:
         return {
-            "mars_ttl_ms": self.chance.choice([0, 300, 1_500, 20_000]),
+            "mars_ttl_ms": self.chance.choice([0, 0, 300, 1_500, 20_000]),
             "mars_mode": self.chance.choice(list(LeaseMode)).value,
             "mars_final": int(self.happens(0.15)),
             "mars_branch": self.chance.choice(["", "", "sub"]),

@@ -46,6 +46,10 @@ class Turn:
     finish_reason: str | None = None
     output: list[int] = field(default_factory=list)
     ttft_s: float = 0.0
+    best: list[float] = field(default_factory=list)
+    """Log probability of each token of the output, where they were asked for."""
+    gaps: list[float] = field(default_factory=list)
+    """To the next best one."""
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Context:
 class EngineClient:
     url: str
     http: aiohttp.ClientSession
+    with_logprobs: bool = False
 
     async def turn(
         self, context: Context, new_tokens: int, output_tokens: int = 4, priority: int = 0, **xargs: Any
@@ -92,7 +97,7 @@ class EngineClient:
             "stream_options": {"include_usage": True},
             "return_token_ids": True,
             "vllm_xargs": xargs,
-        }
+        } | ({"logprobs": 2} if self.with_logprobs else {})
         turn, sent_s = Turn(), time.perf_counter()
         async with self.http.post(f"{self.url}/v1/completions", json=body) as answer:
             assert answer.status == 200, await answer.text()
@@ -170,11 +175,11 @@ class EngineClient:
 
 
 @asynccontextmanager
-async def engine_client(url: str) -> AsyncIterator[EngineClient]:
+async def engine_client(url: str, *, with_logprobs: bool = False) -> AsyncIterator[EngineClient]:
     timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
-        yield EngineClient(url, http)
+        yield EngineClient(url, http, with_logprobs)
 
 
 async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
@@ -186,6 +191,10 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any
 def _take(event: dict[str, Any], turn: Turn) -> None:
     for choice in event["choices"]:
         turn.output += choice.get("token_ids") or []
+        for candidates in (choice.get("logprobs") or {}).get("top_logprobs", ()):
+            best, *others = sorted(candidates.values(), reverse=True)
+            turn.best.append(best)
+            turn.gaps += [best - other for other in others[:1]]
         turn.finish_reason = choice["finish_reason"] or turn.finish_reason
     if usage := event.get("usage"):
         turn.prompt_tokens = usage["prompt_tokens"]

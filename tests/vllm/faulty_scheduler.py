@@ -6,7 +6,6 @@ session ``REJECTED`` is ended by vLLM itself, as when a token breaks its grammar
 
 from typing import Any
 
-from backend_patch import vllm_scheduler
 from backend_patch.protocol import XArg
 
 FAULT = "fault"
@@ -18,6 +17,8 @@ class InjectedError(Exception):
 
 
 def make_scheduler(**arguments: Any) -> Any:
+    from backend_patch import vllm_scheduler  # here only, so that the names above can be had without vLLM
+
     scheduler: Any = vllm_scheduler.make_scheduler(**arguments)
     retention, grammars = scheduler.mars.retention, scheduler.structured_output_manager
     scheduled, accept_tokens = retention.scheduled, grammars.accept_tokens

@@ -5,6 +5,7 @@ one token for whoever has caught up.
 """
 
 import json
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,13 @@ class SchedulerBench:
         init_none_hash(sha256)
         self._hasher = get_request_block_hasher(BLOCK, sha256)
         self._streams: dict[str, int] = {}
+        self._cached_tokens: dict[str, int] = {}
         self.requests: dict[str, Any] = {}
+        self._in_flight: deque[tuple[Any, Any]] = deque()
+        self._depth = 1 if is_async else 0
         self.now_s = 1000.0
-        if patched:
-            self.scheduler.mars.clock = lambda: self.now_s
+        if hasattr(getattr(self.scheduler, "mars", None), "clock"):
+            self.scheduler.clock = lambda: self.now_s
 
     @property
     def pool(self) -> Any:
@@ -147,19 +151,28 @@ class SchedulerBench:
         self.scheduler.finish_requests(name, RequestStatus.FINISHED_ABORTED)
 
     def step(self, seconds: float = 0.01) -> dict[str, int]:
-        """Tokens scheduled by request."""
+        """Tokens scheduled by request. With asynchronous scheduling the step before ends afterwards."""
         output = self.scheduler.schedule()
         self.now_s += seconds
-        self.complete(output)
+        for new in output.scheduled_new_reqs:
+            self._cached_tokens.setdefault(new.req_id, new.num_computed_tokens)
+        self._in_flight.append((output, self.result(output)))
+        while len(self._in_flight) > self._depth or (self._in_flight and not output.num_scheduled_tokens):
+            self._finish_step()
         return dict(output.num_scheduled_tokens)
 
-    def complete(self, output: Any) -> None:
-        result = self.result(output)
+    def drain(self) -> None:
+        """End the steps in flight."""
+        while self._in_flight:
+            self._finish_step()
+
+    def _finish_step(self) -> None:
+        output, result = self._in_flight.popleft()
         if result is not None:
             self.scheduler.update_from_output(output, result)
 
     def result(self, output: Any) -> Any:
-        """What a model would have made of the step; None of an empty one."""
+        """What a model would make of the step; None of an empty one."""
         from vllm.v1.outputs import ModelRunnerOutput
 
         names = list(output.num_scheduled_tokens)
@@ -173,16 +186,17 @@ class SchedulerBench:
         """Until nothing is left to do."""
         for _ in range(max_steps):
             if not self.scheduler.requests:
+                self.drain()
                 return
             self.step()
+        self.drain()
         raise AssertionError(f"still busy after {max_steps} steps: {list(self.scheduler.requests)}")
 
     def cached_tokens(self, name: str) -> int:
         """Found in the cache when the request was first scheduled."""
-        stats = self.requests[name].prefill_stats
-        assert stats is not None
-        return int(stats.num_cached_tokens)
+        return self._cached_tokens[name]
 
     def _sampled(self, name: str) -> list[int]:
         request = self.requests[name]
-        return [] if request.is_prefill_chunk else [token(self._streams[name], request.num_tokens)]
+        place = request.num_tokens + max(0, request.num_output_placeholders - 1)
+        return [] if request.is_prefill_chunk else [token(self._streams[name], place)]

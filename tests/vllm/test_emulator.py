@@ -18,7 +18,7 @@ from backend_patch.emulator.serve import EmulatedServer
 from backend_patch.emulator.tiny_model import write_tiny_model
 from backend_patch.step_time import HardwareProfile, ModelProfile, StepTime
 
-pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 KV_TOKENS = 16_384
 OPTIONS = LaunchOptions(port=0, served_model_name="tiny", kv_tokens=KV_TOKENS, host_kv_tokens=4 * KV_TOKENS)
@@ -110,7 +110,8 @@ def test_lengths_are_exact(
 def test_script_is_said_and_lengthened(client: httpx.Client) -> None:
     """Text as it is; ids as they are; both go on with filler where more is wanted."""
     text = 'Let me look.\n<tool_call>\n{"name": "look_up", "arguments": {"name": "a"}}\n</tool_call>'
-    said = chat(client, "Go", vllm_xargs={"mars_output_text": text}, tools=[TOOL])["choices"][0]
+    loose = {"type": "function", "function": {"name": "look_up", "parameters": PERSON}}  # not strict
+    said = chat(client, "Go", vllm_xargs={"mars_output_text": text}, tools=[loose])["choices"][0]
     assert said["finish_reason"] == "tool_calls"
     assert said["message"]["content"].strip() == "Let me look."
     assert json.loads(said["message"]["tool_calls"][0]["function"]["arguments"]) == {"name": "a"}
@@ -177,6 +178,23 @@ def test_required_tool_is_called(client: httpx.Client, choice: str | dict[str, A
     (call,) = answer["choices"][0]["message"]["tool_calls"]
     assert call["function"]["name"] == "look_up"
     assert set(json.loads(call["function"]["arguments"])) == {"name", "age", "tags"}
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [
+        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"vllm_xargs": {"mars_output_tokens": "many"}}, "mars_output_tokens"),
+        ({"vllm_xargs": {"mars_output_tokens": 0}}, "mars_output_tokens"),
+        ({"vllm_xargs": {"mars_output_ids": ["a"]}}, "mars_output_ids"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(
+    client: httpx.Client, members: dict[str, Any], named: str
+) -> None:
+    answer = client.post("/v1/completions", json={"model": "tiny", "prompt": "Go"} | members)
+    assert answer.status_code == 400
+    assert named in answer.json()["error"]["message"]
 
 
 def test_sampling_parameters_do_no_harm(client: httpx.Client) -> None:

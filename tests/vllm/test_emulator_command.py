@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backend_patch.emulator.tiny_model import write_model
+from backend_patch.emulator.tiny_model import write_tiny_model
 
-pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
 
 GONE_TIMEOUT_S = 60.0
 
@@ -34,7 +34,7 @@ def processes_in(group: int) -> list[int]:
 
 
 def test_command_serves_and_leaves_nothing_even_when_killed(tmp_path: Path) -> None:
-    write_model(tmp_path / "model", context_tokens=4096)
+    write_tiny_model(tmp_path / "model", context_tokens=4096)
     script = tmp_path / "script.jsonl"
     script.write_text(json.dumps({"turns": [{"text": "As written."}]}) + "\n")
     line = [sys.executable, "-m", "backend_patch.emulator", "serve", str(tmp_path / "model"), "--port", "0"]

@@ -10,7 +10,7 @@ from tests.vllm.emulated import BLOCK_TOKENS
 from tests.vllm.engine_client import Context, EngineClient
 from tests.vllm.scenes import assert_conserved, held_blocks, is_so, until, whole_blocks
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 TOKENS = 4_000
 TTL_MS = 120_000

@@ -9,7 +9,7 @@ from backend_patch.protocol import KvOp, KvStatus
 from tests.vllm.engine_client import Context, EngineClient
 from tests.vllm.scenes import assert_conserved, until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 TOKENS = 16_000
 NEW_TOKENS = 200

@@ -19,7 +19,7 @@ from tests.vllm.scenes import (
     whole_blocks,
 )
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 SESSION_TOKENS = 20_000
 OUTPUT_TOKENS = 16

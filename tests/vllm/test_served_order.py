@@ -22,7 +22,7 @@ from tests.vllm.scenes import (
     whole_blocks,
 )
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 REPEATS = 3
 LONG_TOKENS = 50_000

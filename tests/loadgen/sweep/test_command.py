@@ -11,7 +11,7 @@ from tests.loadgen.sweep.toy import TOY_GRID
 
 def test_a_grid_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["sweep", str(tmp_path / "absent.toml"), "--out", str(tmp_path / "out")]) == 2
-    assert "one of ablation, closed, cpu, full, reduced" in capsys.readouterr().err
+    assert "one of ablation, closed, comparison, cpu, fidelity, full, reduced" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_what_is_wrong_is_named_with_what_is_allowed(right: str, wrong: str, wor
 
 
 def test_a_file_that_is_not_there_names_the_packaged_grids() -> None:
-    with pytest.raises(LoadgenError, match=r"nowhere.*cpu, full, reduced"):
+    with pytest.raises(LoadgenError, match=r"nowhere.*cpu, fidelity, full, reduced"):
         read_grid("nowhere")
 
 
