@@ -185,7 +185,7 @@ class Policy:
         self._returned(session, now)
         context = self._budgets.context_of(event, session)
         self._forecast.turn_arrived(session, context, now)
-        if session.is_counted and (self._budgets.is_stranded(session) or self._must_pause(session, now)):
+        if session.is_counted and self._must_leave(session, now):
             self._uncount(session, now)
             self._let_go(session, commands)
             turn.turn_class = TurnClass.RETURN
@@ -218,9 +218,16 @@ class Policy:
         self._gaps.end(session)
         self._rests.came_back(session)
 
+    def _must_leave(self, session: SessionState, now: float) -> bool:
+        """Whether a counted session has to give up its place before its next turn. Beside another turn in
+        flight it goes where that is, be it reachable or not: its blocks are there, and so is its lease."""
+        if session.main_turns:
+            return False
+        return self._budgets.is_stranded(session) or self._must_pause(session, now)
+
     def _must_pause(self, session: SessionState, now: float) -> bool:
         """The valve: predictions were too low, so the youngest makes room for the others."""
-        if not self._parts.valve or not self._parts.gpu_budget or session.main_turns:
+        if not self._parts.valve or not self._parts.gpu_budget:
             return False
         backend = self._budgets.backend_of(session)
         youngest = next(reversed(backend.counted.values()))

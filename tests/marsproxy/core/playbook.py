@@ -264,9 +264,11 @@ def goes(
     return ForwardTurn(turn_id, backend, priority, decision, decision != "new", lease)
 
 
-def goes_leased(turn_id: str, decision: str = "new", *, backend: str = "gpu") -> ForwardTurn:
+def goes_leased(
+    turn_id: str, decision: str = "new", *, backend: str = "gpu", ttl_s: float = IDLE_GAP_S
+) -> ForwardTurn:
     """And its blocks are to be kept for as long as a gap may be quiet."""
-    return goes(turn_id, decision, backend=backend, lease=KvLease(IDLE_GAP_S, YieldsTo.RETURNING))
+    return goes(turn_id, decision, backend=backend, lease=KvLease(ttl_s, YieldsTo.RETURNING))
 
 
 def waits(turn_id: str, reason: Reason = Reason.KV_FULL, position: int = 1) -> HoldTurn:

@@ -13,7 +13,7 @@ from tests.marsproxy.core.playbook import (
     calls_tool,
     full_playbook,
     goes,
-    keeps,
+    goes_leased,
     reading,
     releases,
     side_call,
@@ -96,14 +96,14 @@ def test_a_side_call_does_not_pause():
 
 def test_a_paused_session_gives_up_its_lease():
     (
-        Playbook(takes_hints=True, parts=VALVE, idle_gap_s=1000.0)
-        .at(1, arrives("a1", tokens=60_000), goes("a1"))
-        .at(1, arrives("b1", tokens=40_000), goes("b1"))
-        .at(2, calls_tool("b1", context=40_000), keeps("b"))
-        .at(3, calls_tool("a1", context=61_000), keeps("a"))
+        Playbook(takes_hints=True, parts=VALVE)
+        .at(1, arrives("a1", tokens=60_000), goes_leased("a1"))
+        .at(1, arrives("b1", tokens=40_000), goes_leased("b1"))
+        .at(2, calls_tool("b1", context=40_000))
+        .at(3, calls_tool("a1", context=61_000))
         .at(4, arrives("b2"), releases("b"), waits("b2"))
-        .at(5, arrives("a2"), goes("a2", "continuation"))
-        .at(6, answers("a2", context=61_000), releases("a"), goes("b2", "return"))
+        .at(5, arrives("a2"), goes_leased("a2", "continuation"))
+        .at(6, answers("a2", context=61_000), releases("a"), goes_leased("b2", "return"))
     )
 
 

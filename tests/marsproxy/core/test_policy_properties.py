@@ -125,7 +125,7 @@ class Shell:
     def pass_time(self, duration_s: float) -> None:
         until_s = self.now + duration_s
         fired = 0
-        while (due_s := min([self.timer_s or inf, *self.leases.values()], default=inf)) <= until_s:
+        while (due_s := self._next_due_s()) <= until_s:
             if due_s in self.leases.values():
                 self.expire(due_s)
             else:
@@ -133,6 +133,10 @@ class Shell:
             fired += 1
             assert fired < 1_000, "timer after timer, and nothing happens"
         self.now = until_s
+
+    def _next_due_s(self) -> float:
+        timer_s = inf if self.timer_s is None else self.timer_s
+        return min([timer_s, *self.leases.values()])
 
     def expire(self, due_s: float) -> None:
         key = next(key for key, until_s in self.leases.items() if until_s == due_s)

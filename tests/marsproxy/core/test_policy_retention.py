@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from marsproxy.core.events import (
+    BackendUnreachable,
     Event,
     HintAnswered,
     KvReclaimed,
@@ -216,6 +217,18 @@ def test_an_engine_that_takes_hints_only_since_the_turn_began_is_told_at_its_end
         .at(0, arrives("a1"), goes("a1"))
         .at(1, reading(takes_hints=True))
         .at(2, calls_tool("a1"), keeps("a"))
+    )
+
+
+def test_a_session_moves_only_when_nothing_of_it_is_under_way_so_its_leases_are_in_one_place():
+    book = Playbook(backends=["one", "two"], takes_hints=True)
+    (
+        book.at(1, arrives("a1"), goes_leased("a1", backend="one"))
+        .at(2, BackendUnreachable("one"))
+        .at(3, arrives("a2"), goes_leased("a2", "continuation", backend="one"))
+        .at(4, calls_tool("a1"))
+        .at(5, calls_tool("a2"))
+        .at(6, arrives("a3"), releases("a", "one"), goes_leased("a3", "return", backend="two"))
     )
 
 
