@@ -149,8 +149,12 @@ class Hooks:
             self._scheduler.scheduler_config.long_prefill_token_threshold = chunk
         return self.room.may_run_short()
 
-    @Guarded(None)
     def step_scheduled(self, output: Any) -> None:
+        self._step_scheduled(output)
+        self._tell_alone()
+
+    @Guarded(None)
+    def _step_scheduled(self, output: Any) -> None:
         scheduled: dict[str, int] = output.num_scheduled_tokens
         new, resumed = output.scheduled_new_reqs, output.scheduled_cached_reqs.resumed_req_ids
         for each in new:
@@ -165,13 +169,16 @@ class Hooks:
         else:
             self._publish(now)
 
-    @Guarded(None)
     def step_ended(self, output: Any) -> None:
+        self._step_ended(output)
+        self._tell_alone()
+
+    @Guarded(None)
+    def _step_ended(self, output: Any) -> None:
         now = self.clock()
         if output.num_scheduled_tokens:
             self.meters.ended(now)
-        if self._interval.is_due(now) or not self._scheduler.requests:
-            self._publish(now)
+        self._publish_if_due(now)
 
     def _changed_turns(self) -> set[Any] | None:
         """Waiting requests whose session's lease began or ended since the last step."""
@@ -271,6 +278,15 @@ class Hooks:
     def _publish_guarded(self, now: float) -> None:
         self._publish(now)
 
+    def _tell_alone(self) -> None:
+        """Having stepped aside: else readers would see the requests of that moment for ever."""
+        if self.passthrough is not None:
+            ignore_errors(lambda: self._publish_if_due(self.clock()))
+
+    def _publish_if_due(self, now: float) -> None:
+        if self._interval.is_due(now) or not self._scheduler.requests:
+            self._publish(now)
+
     def _publish(self, now: float) -> None:
         self._interval.done(now)
         self._publisher.write(self._report.encoded(self._scheduler, now))
@@ -279,6 +295,7 @@ class Hooks:
 
     def step_aside(self, hook: str, error: Exception) -> None:
         """Not an end of the engine's: vLLM goes on with what it has."""
+        hook = hook.lstrip("_")
         self.passthrough = f"{hook}: {type(error).__name__}"
         logger.error("MARS: %s failed; all leases are released, vLLM goes on alone", hook, exc_info=error)
         ignore_errors(self.leases.release_all)

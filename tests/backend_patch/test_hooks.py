@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from backend_patch.hooks import Hooks
+from backend_patch.meters import Meters
 from backend_patch.protocol import KvOp, KvRequest, RankHeadroom, SessionsQuery
 from backend_patch.publishing import MIN_INTERVAL_S
 from backend_patch.settings import PatchSettings
@@ -279,3 +280,22 @@ def test_after_an_error_nothing_is_done(caplog: pytest.LogCaptureFixture) -> Non
     assert engine.hooks.waiting_key(request)[4] == request.arrival_time
     engine.hooks.close()
     assert engine.published.is_closed
+
+
+class BrokenMeters(Meters):
+    def ended(self, now: float) -> None:
+        raise ArithmeticError
+
+
+def test_what_is_published_after_an_error_stays_true() -> None:
+    """The requests of that moment come to their ends, in vLLM's hands alone."""
+    engine = Engine()
+    request = engine.add("r")
+    engine.start(request)
+    engine.hooks.meters = BrokenMeters()
+    engine.hooks.step_ended(step_output({"r": 1}, {}))
+    assert (engine.published.last.running, engine.published.last.passthrough is None) == (1, False)
+    engine.end(request)
+    engine.hooks.step_ended(step_output({"r": 1}, {}))
+    assert engine.published.last.running == 0
+    assert engine.published.last.free_blocks == engine.published.last.blocks
