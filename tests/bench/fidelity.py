@@ -48,11 +48,11 @@ DIFFERENCES = """
 ## Where they differ
 
 - vLLM schedules a step while the one before it runs, so a turn that arrives meanwhile waits for one step
-  more than in the model: some ten milliseconds of each time to first token, a tenth of it where nothing waits.
+  more than in the model: some ten milliseconds of each time to first token, a tenth of it on an idle server.
 - Leases with nothing held back (`mars_retention` beyond the knee): both thrash, and small differences grow.
-  When both schedule without overlap and leases come with the turns, the model's steps are those of the patched
-  scheduler one by one (`tests/vllm/test_patched_model.py`). What is left is the overlap, and hints, which the
-  engine takes between two steps and the model at once; the share of each was not measured.
+  When both schedule without overlap and leases come with the turns, the model's steps are those of the
+  patched scheduler one by one (`tests/vllm/test_patched_model.py`). What is left is the overlap, and hints,
+  which the engine takes between two steps and the model at once; the share of each was not measured.
 """
 
 ROWS = """
@@ -139,7 +139,8 @@ def page(compared: Sequence[Pair], command: str) -> str:
     missed = sum(bool(pair.misses) for pair in compared)
     parts.append(
         f"\n{len(compared) - missed} of {len(compared)} rows are within all bars. "
-        f"Engines: {'; '.join(versions)}. Commits: {', '.join(commits)}.\n"
+        + ("The runs span more than one commit. " if len(commits) > 1 else "")
+        + f"Engines: {'; '.join(versions)}. Commits: {', '.join(commits)}.\n"
         f"The same figures elsewhere: `{command}`.\n"
     )
     return "".join(parts)
