@@ -12,6 +12,7 @@ DEFAULT_CHARS_PER_TOKEN = 4.0
 POOL_CHARS = 1 << 18
 SAMPLED = 2
 """Of how many combinations one is in the sample: three of it have to fit into a small model's context."""
+WHOLE_CHARS = 16
 WORDS = (
     "the a of to in is for on with error test file line value return import class def self if else None "
     "True path name data list dict index key result expected actual assert module function argument type "
@@ -39,7 +40,9 @@ class TextSource:
             if (i + j) % SAMPLED == 0
         ]
         Random("sample").shuffle(pieces)
-        return "".join(pieces)
+        text = "".join(pieces)
+        # Whole tokens also where a token is four bytes, as in the embedded engine.
+        return text[: len(text) // WHOLE_CHARS * WHOLE_CHARS]
 
     def system_prompt(self, system_id: str, tokens: int) -> str:
         return self._slice(f"You are an agent. Policy {system_id}.\n", f"system/{system_id}", tokens)
