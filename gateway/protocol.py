@@ -42,7 +42,7 @@ Labels = Annotated[
 
 
 class ExecState(StrEnum):
-    """Where a command is. The last five are final."""
+    """Where a command is. All but the first three are final."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -50,6 +50,8 @@ class ExecState(StrEnum):
     EXITED = "exited"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
+    OOM_KILLED = "oom_killed"
+    """It was killed for its memory: by its own limit, or by its host for lack of any."""
     LOST = "lost"
     """It was started and nobody can say how it ended. Never run again on its own."""
     REJECTED = "rejected"
@@ -65,8 +67,58 @@ class StreamName(StrEnum):
     STDERR = "stderr"
 
 
+class Scope(StrEnum):
+    GROUP = "group"
+    TREE = "tree"
+    """Everything that the command started, whatever it has left."""
+
+
+class Persist(StrEnum):
+    """What becomes of the workspace."""
+
+    DELETE = "delete"
+    KEEP = "keep"
+    """It stays on the host, and a session of the same name there begins with it."""
+
+
+class LimitsRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Of one command with all that it starts. A host that cannot hold one of them refuses the command;
+    ``/v1/hosts`` says what each can."""
+
+    memory_mb: Annotated[int | None, Meta(ge=1)] = None
+    pids: Annotated[int | None, Meta(ge=1)] = None
+    fsize_mb: Annotated[int | None, Meta(ge=1, description="Largest file it may write.")] = None
+    cpu_max: Annotated[float | None, Meta(gt=0, le=1024, description="Cores, also when others idle.")] = None
+
+
+class TtyRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    cols: Annotated[int, Meta(ge=1, le=1000)] = 80
+    rows: Annotated[int, Meta(ge=1, le=1000)] = 24
+
+
+class WorkspaceRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    persist: Persist = Persist.DELETE
+
+
 class SessionRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Settings of a session; a PUT replaces them, the workspace stays."""
+    """Settings of a session; a PUT replaces them, the workspace and its host stay."""
+
+    host: Annotated[
+        str | None,
+        Meta(description="Host to run on. Default: where there is most room. Cannot change later."),
+    ] = None
+    selector: Annotated[
+        dict[str, str], Meta(max_length=16, description="Labels that the host must have; see `/v1/hosts`.")
+    ] = {}
+    workspace: WorkspaceRequest = WorkspaceRequest()
+    limits: Annotated[LimitsRequest, Meta(description="For each command that does not say its own.")] = (
+        LimitsRequest()
+    )
+    parent: Annotated[
+        str | None,
+        Meta(description="Session whose command this one works for. They never wait for each other's slots."),
+    ] = None
+    priority: Annotated[int, Meta(ge=-10, le=10, description="Higher starts sooner.")] = 0
 
     env: Variables = {}
     cwd: Annotated[
@@ -83,6 +135,7 @@ class SessionRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
 class SessionStatus(Struct, frozen=True):
     id: str
+    host: str
     workspace: str
     """Absolute path on the host that runs the commands."""
     env_names: list[str]
@@ -116,6 +169,26 @@ class ExecRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     cwd: Annotated[str | None, Meta(description="Relative to the workspace. Default: the session's.")] = None
     env: Variables = {}
     stdin_b64: Annotated[str | None, Meta(description="Standard input, base64. Default: empty.")] = None
+    stdin_open: Annotated[bool, Meta(description="More input follows at `/stdin`.")] = False
+    state: Annotated[
+        Literal["none", "env_cwd"],
+        Meta(
+            description="env_cwd: begin with the exported variables and the directory that the last such"
+            " command of the session left, and leave them to the next. Needs `command` and a bash."
+        ),
+    ] = "none"
+    tty: Annotated[
+        TtyRequest | None, Meta(description="Run on a terminal of its own; stderr goes to stdout.")
+    ] = None
+    on_exit: Annotated[
+        Literal["kill_group", "keep"],
+        Meta(description="keep: what it left in the background stays until its session ends."),
+    ] = "kill_group"
+    limits: Annotated[LimitsRequest | None, Meta(description="Default: the session's.")] = None
+    memory_mb: Annotated[
+        float | None,
+        Meta(ge=0, description="Memory to set aside for it. Default: what its kind took before."),
+    ] = None
     timeout_s: Annotated[
         Seconds | None,
         Meta(description="Counts from the start, never in the queue. Default: server setting."),
@@ -185,11 +258,105 @@ class ExecStatus(Struct, frozen=True):
     """Commands that are ahead, 0 for the next one; None when it is not queued."""
 
 
+class StdinRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    data_b64: str = ""
+    offset: Annotated[Bytes, Meta(description="Where it belongs; what came before is not written twice.")] = 0
+    eof: Annotated[bool, Meta(description="Nothing follows.")] = False
+
+
+class StdinStatus(Struct, frozen=True):
+    next_offset: int
+
+
+class SignalRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    signal: Literal["SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT",
+                    "SIGSTOP", "SIGTSTP", "SIGWINCH"]  # fmt: skip
+    scope: Scope = Scope.GROUP
+
+
+class SignalStatus(Struct, frozen=True):
+    was_sent: bool
+    """False: it was over."""
+
+
+class LeaseRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Admission for a command that the caller runs itself, on a host of ours or beside it."""
+
+    session: Annotated[Text, Meta(max_length=128, description="Takes turns with others; need not exist.")]
+    host: Annotated[str | None, Meta(description="Default: the session's, else the gateway's own.")] = None
+    cpu: Annotated[float, Meta(ge=0, le=1024)] = 1.0
+    memory_mb: Annotated[float | None, Meta(ge=0)] = None
+    command_sha256: Annotated[
+        str | None, Meta(pattern="^[0-9a-f]{64}$", description="Of the command text; joins it with its turn.")
+    ] = None
+    program: Annotated[str | None, Meta(max_length=64, description="Its name, to learn by.")] = None
+    ttl_s: Annotated[float, Meta(gt=0, le=3600, description="Ends unless renewed before.")] = 30.0
+    queue_timeout_s: Seconds | None = None
+    labels: Labels = {}
+
+
+class LeaseRenewal(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    ttl_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+
+
+class LeaseEnding(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    exit_code: int | None = None
+    cpu_s: Annotated[float | None, Meta(ge=0)] = None
+    max_rss_mb: Annotated[float | None, Meta(ge=0)] = None
+
+
+class LeaseState(StrEnum):
+    QUEUED = "queued"
+    HELD = "held"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    """No room within ``queue_timeout_s``."""
+
+
+class LeaseStatus(Struct, frozen=True):
+    id: str
+    session: str
+    host: str
+    state: LeaseState
+    cpu: float
+    queue_s: float
+    expires_in_s: float | None
+    """None unless it is held."""
+    queue_position: int | None
+    reason: str | None = None
+
+
+class DrainRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    is_draining: bool = True
+
+
+class HostCapabilities(Struct, frozen=True):
+    """What a host can hold a command to."""
+
+    containment: Literal["cgroup_v2", "cgroup_v1", "process_group"]
+    """How all of a command's processes are found when it ends; a process group is helped by a marker."""
+    can_limit_memory: bool
+    can_limit_pids: bool
+    can_limit_cpu: bool
+    has_pressure: bool
+    """Kernel tells pressure stall (PSI)."""
+    can_switch_user: bool
+    has_bubblewrap: bool
+
+
 class HostStatus(Struct, frozen=True):
     name: str
+    state: Literal["up", "connecting", "down"]
+    labels: dict[str, str]
+    capabilities: HostCapabilities | None
+    """None until it was reached once."""
+    sessions: int
     slots: float
     slots_used: float
-    cores: int
+    memory_reserved_mb: float
+    """Set aside for what runs."""
+    cores: float | None
     running: int
     queued: int
     queue_limit: int

@@ -17,6 +17,7 @@ PACKAGES = ("marsproxy", "gateway", "backend_patch", "loadgen")
 MAY_IMPORT = {
     "marsproxy.core": ("marsproxy.core",),
     "marsproxy": ("marsproxy", "backend_patch.protocol"),
+    "gateway.host_agent": ("gateway.host_agent",),
     "gateway": ("gateway", "marsproxy.core"),
     "backend_patch": ("backend_patch",),
     "loadgen": (

@@ -43,21 +43,23 @@ class Op:
     """exec, session, argv[], cwd, env{}, timeout_s, kill_grace_s, output{max_bytes, merge}, record, P stdin;
     optional: state ("none"|"env_cwd"), keep_stdin (input goes on by ``exec.stdin``), tty{cols, rows},
     limits{memory_mb, pids, fsize_mb, cpu_max, cpu_weight}, on_exit ("kill_group"|"keep")
-    -> a status. The directory of the exec is the lock: for an id that was started before, the answer is its status
-    now with ``existed`` true, and nothing is run. ``record`` is the gateway's own, kept and given back as it is."""
+    -> a status. The directory of the exec is the lock: for an id that was started before, the answer is its
+    status now with ``existed`` true, and nothing is run. ``record`` is the gateway's own, kept and given back as
+    it is."""
     LOOK = "exec.look"
     """exec -> a status, or Fault.UNKNOWN_EXEC: it was never started here."""
     WAIT = "exec.wait"
     """exec, wait_s, inline_bytes -> a status, when it is over or the time is; over: P has up to
     ``inline_bytes`` of stdout and then of stderr, ``inline`` [n, m] says how many of each."""
     LIST = "exec.list"
-    """after (exec id or ""), limit -> execs[] of statuses with ``record``, by id; the next page begins after the
-    last one."""
+    """after (exec id or ""), limit -> execs[] of statuses with ``record``, by id; the next page begins after
+    the last one."""
     READ = "exec.read"
-    """exec, stream ("stdout"|"stderr"), offset, limit, wait_s -> P, next_offset, is_eof, total_bytes, kept_bytes"""
+    """exec, stream ("stdout"|"stderr"), offset, limit, wait_s
+    -> P, next_offset, is_eof, total_bytes, kept_bytes"""
     STDIN = "exec.stdin"
-    """exec, offset, is_eof, P -> next_offset. What lies before the agent's offset is not written twice; a gap is
-    Fault.BAD_REQUEST with ``next_offset``."""
+    """exec, offset, is_eof, P -> next_offset. What lies before the agent's offset is not written twice; a gap
+    is Fault.BAD_REQUEST with ``next_offset``."""
     SIGNAL = "exec.signal"
     """exec, signal (name), scope ("group"|"tree") -> was_sent"""
     STOP = "exec.stop"
@@ -77,8 +79,8 @@ class Op:
     FILE_READ = "file.read"
     """session, path, offset, limit -> P, size, mode, mtime_s, is_eof"""
     FILE_WRITE = "file.write"
-    """session, path, upload (an id of the caller's), offset, is_last, mode, P -> next_offset. The file is there,
-    whole, after the last piece; parents are made."""
+    """session, path, upload (an id of the caller's), offset, is_last, mode, P -> next_offset. The file is
+    there, whole, after the last piece; parents are made."""
     FILE_REMOVE = "file.remove"
     """session, path -> was_there. A directory goes with all that is in it."""
     ARCHIVE_OPEN = "archive.open"
@@ -108,8 +110,8 @@ class Fault:
     UNKNOWN_SESSION = "unknown_session"
     UNKNOWN_ARCHIVE = "unknown_archive"
     NOT_STARTED = "not_started"
-    """The command was not started and never will be under this id; ``exit_code`` 126 or 127 where a shell would
-    say so."""
+    """The command was not started and never will be under this id; ``exit_code`` 126 or 127 where a shell
+    would say so."""
     NOT_FOUND = "not_found"
     OUTSIDE = "outside"
     """The path leaves the workspace."""
