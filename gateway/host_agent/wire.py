@@ -44,8 +44,8 @@ class Op:
     optional: state ("none"|"env_cwd"), keep_stdin (input goes on by ``exec.stdin``), tty{cols, rows},
     limits{memory_mb, pids, fsize_mb, cpu_max, cpu_weight}, on_exit ("kill_group"|"keep")
     -> a status. The directory of the exec is the lock: for an id that was started before, the answer is its
-    status now with ``existed`` true, and nothing is run. ``record`` is the gateway's own, kept and given back as
-    it is."""
+    status now with ``existed`` true, and nothing is run. ``record`` is the gateway's own, kept and given back
+    as it is."""
     LOOK = "exec.look"
     """exec -> a status, or Fault.UNKNOWN_EXEC: it was never started here."""
     WAIT = "exec.wait"
