@@ -5,15 +5,16 @@ Owns the shapes by which the server and the parts that answer know each other, a
 
 from __future__ import annotations
 
-from typing import Any, Awaitable, Callable, Dict
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from gateway.host_agent.wire import Frame
 
 Operation = Callable[[Frame, "Caller"], Awaitable[Frame]]
-"""Fields of the answer without ``id`` and ``ok``, which the server adds. It may be cancelled at every await: by
-``cancel``, or because its connection is gone; that must have no effect on a command."""
+"""Fields of the answer without ``id`` and ``ok``, which the server adds. It may be cancelled at every await,
+by ``cancel`` or because its connection is gone; that must have no effect on a command."""
 
-Operations = Dict[str, Operation]
+Operations = dict[str, Operation]
 """By name (``wire.Op``). Each part has a method ``operations()``; the server gets them in one."""
 
 
@@ -31,7 +32,7 @@ class Caller:
     """One connection, for what lives as long as it does."""
 
     def __init__(self) -> None:
-        self._at_end: Dict[object, Callable[[], None]] = {}
+        self._at_end: dict[object, Callable[[], None]] = {}
 
     def at_end(self, key: object, close: Callable[[], None]) -> None:
         self._at_end[key] = close
