@@ -86,6 +86,14 @@ class ToolHosts:
             self._hosts[event.host] = _HostReading(event, now)
             self._oldest_s = None
 
+    def wait_s(self, host: str | None, now: float, stale_s: float) -> float | None:
+        """How long tools wait for a slot of that host; of all together if it is not known by itself."""
+        reading = self._hosts.get(host or "")
+        if reading is None or now - reading.observed_at_s > stale_s:
+            together = self.fresh(now, stale_s)
+            return None if together is None else together.queue_wait_s
+        return reading.last.queue_wait_s
+
     def fresh(self, now: float, stale_s: float) -> ToolHostsObserved | None:
         """All hosts together, without those that have not been heard of lately; None if that is all."""
         if self._oldest_s is None or now - self._oldest_s > stale_s:
