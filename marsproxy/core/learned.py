@@ -39,8 +39,8 @@ PAUSE_PRIOR = Curve(
 )
 """Seconds until a user's next message, from the same Claude Code sessions."""
 ECHO_PRIOR = Curve((0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30), (0.1, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 1.0))
-"""Seconds from a tool's end to the session's next turn, chosen: what an agent's own work and the report of the
-end take, and sometimes a person's yes."""
+"""Seconds from a tool's end to the session's next turn, chosen: what an agent's own work and the report of
+the end take, and sometimes a person's yes."""
 MEMORY_EDGES_MB = log_edges(0, 6, 8)
 """1 MB, an interpreter being some tens, to 1 TB; each 1.33 times the one before."""
 MEMORY_PRIOR = Curve((10, 50, 300, 2_000), (0.1, 0.5, 0.9, 1.0))
