@@ -174,9 +174,11 @@ class Gaps:
         if (run := gap.runs.get(exec_id)) is not None:
             run.yields_s = now + after_s
         if gap.runs:
-            after_s = max(run.yields_s for run in gap.runs.values()) - now
-        self._overdue.pop(gap.session.id, None)
-        self._ripen_after(gap, after_s, now)
+            after_s = max(0.0, max(each.yields_s for each in gap.runs.values()) - now)
+        if after_s > 0:
+            self._overdue.pop(gap.session.id, None)
+        if gap.session.id not in self._overdue:
+            self._ripen_after(gap, after_s, now)
 
     def take_place(self, gap: Gap, after_s: float, now: float) -> None:
         """A gap that had none has a place to yield again."""

