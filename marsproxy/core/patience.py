@@ -22,7 +22,7 @@ from marsproxy.core.settings import PolicySettings
 class Patience:
     def __init__(self, settings: PolicySettings, forecast: Forecast, budgets: Budgets) -> None:
         self._idle_gap_s = settings.admission.idle_gap_s
-        """Most that a place is kept for, and of a tool that runs (simulated: ten times that is 1 to 2 % worse)."""
+        """Most that a place is kept for, whatever runs (simulated: ten times that is 1 to 2 % worse)."""
         self._stale_s = settings.admission.telemetry_stale_s
         self._is_on = settings.parts.gpu_budget
         self._forecast = forecast
