@@ -48,7 +48,7 @@ class Extraction:
             self._begin(event)
 
     def finish(self) -> None:
-        """All entries are there: directories that nobody may write in get their modes, the innermost first."""
+        """All entries are there: directories that nobody may write in get their modes, innermost first."""
         for name, mode in reversed(self._modes_for_later):
             with self._root.directory(name) as directory:
                 os.fchmod(directory.fd, mode)
