@@ -26,7 +26,7 @@ class Rig:
         top.mkdir(exist_ok=True)
         self.now = 0.0
         self.top = top
-        self.archives = Archives(lambda session: Root.open(top), lambda: self.now, bounds)
+        self.archives = Archives(lambda session: Root.open(top), lambda: self.now, bounds, step_s=0)
         self.ask = Asking(self.archives.operations())
 
     async def open(self, mode: str, path: str = "") -> str:
