@@ -55,16 +55,21 @@ class Bounds:
 
 class Server:
     def __init__(
-        self, operations: Operations, hello: Hello, retire: Retire, bounds: Bounds | None = None
+        self,
+        operations: Operations,
+        hello: Hello,
+        retire: Retire,
+        retired: asyncio.Event,
+        bounds: Bounds | None = None,
     ) -> None:
+        """``retired`` is set when ``retire`` said yes and that is sent: the agent is to end."""
+        self.retired = retired
         self._operations = operations
         self._hello = hello
         self._retire = retire
         self._bounds = bounds or Bounds()
         self._listener: asyncio.AbstractServer | None = None
         self._connections: set[_Connection] = set()
-        self.retired = asyncio.Event()
-        """The answer to ``host.retire`` is sent: the agent is to end."""
 
     @property
     def connections(self) -> int:

@@ -68,7 +68,9 @@ class Parts:
 @contextlib.asynccontextmanager
 async def serving(directory: Path, parts: Parts, bounds: Bounds | None = None) -> AsyncIterator[Server]:
     operations = {name: getattr(parts, name) for name in ("echo", "hold", "refuse", "fail", "big")}
-    server = Server(operations, lambda: {"agent": "d", "instance": "i"}, parts.retire, bounds)
+    server = Server(
+        operations, lambda: {"agent": "d", "instance": "i"}, parts.retire, asyncio.Event(), bounds
+    )
     await server.listen(directory)
     try:
         yield server
