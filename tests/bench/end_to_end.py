@@ -11,9 +11,9 @@ behind it) and ``mars-patch`` (vLLM with the backend patch).
 Every system gets the same sessions, arrivals, engine flags and step-time model. The accelerator runs
 ``SPEED`` times faster than its model, and so do tools and arrivals; the tables are in the model's seconds.
 Runs that are there already are not repeated, so a comparison can be stopped and continued. The engine's
-own report says for how long it was late: a run that lags shows this machine and not the model. It does not see
-the API server, whose reading and tokenising of a long prompt takes this machine's time and not the model's: at
-SPEED 16 that was 7 of the model's seconds a turn, so keep the speed low where turns come fast.
+own report says for how long it was late: a run that lags shows this machine and not the model. It does not
+see the API server, which reads and tokenises a long prompt in this machine's time, not the model's: at SPEED
+16 that was 7 of the model's seconds a turn, so keep the speed low where turns come fast.
 """
 
 import argparse
