@@ -83,6 +83,10 @@ class Conversation:
     def in_flight(self) -> int:
         return len(self._waiting)
 
+    @property
+    def is_broken(self) -> bool:
+        return self._broken.done()
+
     async def until_broken(self) -> str:
         """What the trouble is."""
         return await asyncio.shield(self._broken)

@@ -16,8 +16,6 @@ from gateway.protocol import HostCapabilities
 
 _MAX_BUILDS = 64
 """Builds that retired, remembered; more come by in no lifetime of a gateway."""
-_NO_VERSION = ""
-"""Instead of the build of an agent that does not get as far as to tell it."""
 
 
 class Unsuitable(Exception):
@@ -52,10 +50,9 @@ class Introduction:
         answer = await conversation.ask(Op.HELLO, {"gateway": self._gateway, "versions": [VERSION]})
         if answer.header.get("ok") is not True:
             if answer.header.get("error") == Fault.NO_COMMON_VERSION:
-                if await self._did_retire(conversation, _NO_VERSION):
-                    return None
+                theirs = str(answer.header.get("versions"))[:100]
                 raise Unsuitable(
-                    "the agent there is of a build that we cannot talk to; it leaves when it runs nothing"
+                    f"the agent there speaks versions {theirs}, we speak {VERSION}; end it there"
                 )
             raise Unsuitable(f"the agent there refused us: {str(answer.header.get('message'))[:300]}")
         hello = _hello(answer)

@@ -54,8 +54,9 @@ class LinkSettings:
     """After a break. An agent that was started again, or sshd, is back as fast."""
     longest_wait_s: float = 15.0
     """A host that booted is noticed so soon; a dead one is not asked more often."""
-    max_in_flight: int = 4096
-    """Each command that runs has one request under way, that waits for its end."""
+    max_in_flight: int = 1000
+    """A command that runs has one request under way, that waits for its end. An agent takes 1024 of each
+    connection; at that it would hear neither a cancel nor the question whether it lives."""
     keep_alive: KeepAlive = field(default_factory=KeepAlive)
 
 
@@ -118,7 +119,8 @@ class Link:
         await self._transport.close()
 
     async def until_up(self) -> None:
-        while self._state is not LinkState.UP:
+        """On a connection that has not broken, as far as anyone knows."""
+        while self._conversation is None or self._conversation.is_broken:
             await self._changed.wait()
 
     async def ask(

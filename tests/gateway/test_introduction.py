@@ -63,13 +63,10 @@ async def test_busy_agent_of_another_build_stays(agent: FakeAgent) -> None:
 
 
 async def test_agent_that_we_cannot_talk_to(agent: FakeAgent) -> None:
-    """It goes if it may; else somebody has to know why there is no host."""
-    agent.on(Op.HELLO, fault(Fault.NO_COMMON_VERSION))
-    agent.on(Op.RETIRE, ok(did_retire=False))
-    with pytest.raises(Unsuitable, match="leaves when it runs nothing"):
+    """It has closed its ears: somebody has to know why there is no host."""
+    agent.on(Op.HELLO, fault(Fault.NO_COMMON_VERSION, versions=[7, 8]))
+    with pytest.raises(Unsuitable, match=r"speaks versions \[7, 8\], we speak 1"):
         await meet(Introduction("gw", "ours"), agent)
-    agent.on(Op.RETIRE, ok(did_retire=True))
-    assert await meet(Introduction("gw", "ours"), agent) is None
 
 
 @pytest.mark.parametrize("changes", [{"version": "1"}, {"agent": None}, {"instance": 7}, {"boot_id": []}])
