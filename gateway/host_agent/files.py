@@ -1,8 +1,8 @@
 """Files of a workspace: read in pieces, written whole or not at all, removed.
 
 Owns the uploads under way: each is a file of a temporary name beside its destination, which gets the name
-when it is complete. An upload that nobody goes on with is dropped after ``UPLOAD_TTL_S``. It must not know who
-asks, nor how a path is walked (``paths``).
+when it is complete. An upload that nobody goes on with is dropped after ``UPLOAD_TTL_S``. It must not know
+who asks, nor how a path is walked (``paths``).
 """
 
 from __future__ import annotations

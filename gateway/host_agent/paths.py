@@ -25,6 +25,7 @@ MAX_DEPTH = 256
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FAULTS = {
+    errno.ELOOP: Fault.OUTSIDE,  # a link where none was a moment ago
     errno.ENOENT: Fault.NOT_FOUND,
     errno.ENOTDIR: Fault.NOT_FOUND,
     errno.EISDIR: Fault.BAD_REQUEST,

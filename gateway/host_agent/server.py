@@ -25,9 +25,9 @@ from typing import Any
 from gateway.host_agent import wire
 from gateway.host_agent.operations import Caller, Operations, Refused
 from gateway.host_agent.paths import OPEN_DIRECTORY
+from gateway.host_agent.program import SOCKET
 from gateway.host_agent.wire import Fault, Frame, FrameError, Op
 
-SOCKET = "agent.sock"
 READ_AHEAD_BYTES = 256 << 10
 """Of one connection, taken off the socket before it is asked for (asyncio takes up to twice as much)."""
 _PEER = struct.Struct("3i")

@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 
 class Workspaces:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, max_sessions: int = MAX_SESSIONS) -> None:
+        self._max_sessions = max_sessions
         self._sessions = directory / "sessions"
         self._trash = directory / "trash"
         for each in (self._sessions, self._trash):
@@ -169,7 +170,7 @@ class Workspaces:
     def _make(self, home: Path) -> bool:
         is_new = not home.exists()
         if is_new:
-            if self._count >= MAX_SESSIONS:
+            if self._count >= self._max_sessions:
                 raise Refused(
                     Fault.NO_SPACE, f"session: {self._count} exist, which is the limit of this host"
                 )
