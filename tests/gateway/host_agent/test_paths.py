@@ -64,7 +64,9 @@ def test_links_inside_are_followed(root: Root, top: Path, target: str) -> None:
     assert text_at(root, "a/link") == "inside"
 
 
-@pytest.mark.parametrize("target", ["../../secret", "/etc/passwd", "{top}/../secret", "/proc/self/root/etc/passwd"])
+@pytest.mark.parametrize(
+    "target", ["../../secret", "/etc/passwd", "{top}/../secret", "/proc/self/root/etc/passwd"]
+)
 def test_links_out_are_refused(root: Root, top: Path, target: str) -> None:
     (top / "a" / "link").symlink_to(target.format(top=top))
     assert fault_at(root, "a/link") == Fault.OUTSIDE
