@@ -1,5 +1,5 @@
-"""What this host can hold, it holds; what it cannot, it says and refuses. So the same tests say something of a
-host with control groups and of one without."""
+"""What this host can hold, it holds; what it cannot, it says and refuses. So the same tests say something of
+a host with control groups and of one without."""
 
 from __future__ import annotations
 
@@ -137,6 +137,9 @@ async def test_without_control_groups_limits_are_refused(tmp_path: Path) -> None
 
 async def test_no_group_is_left(host: Host) -> None:
     ended = await host.run("sleep 300 & true", limits={"cpu_weight": 3.0})
+    assert groups_called(ended["exec"]) == []
+
+
+def groups_called(name: str) -> list[Path]:
     mounts = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup" in line}
-    left = [path for mount in mounts for path in Path(mount).glob(f"**/{ended['exec']}")]
-    assert left == []
+    return [path for mount in mounts for path in Path(mount).glob(f"**/{name}")]
