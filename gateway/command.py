@@ -27,6 +27,7 @@ class Command:
     """Asked for or predicted; None when nothing is known."""
     labels: dict[str, str]
     family: Hashable | None = None
+    priority: int = 0
     expected_s: float | None = None
     body_digest: str | None = None
     """Of the request, when it has a key."""
@@ -39,4 +40,6 @@ class Command:
             cpu=self.cpu,
             memory_mb=self.memory_mb,
             expected_s=self.expected_s,
+            priority=self.priority,
+            queue_timeout_s=self.queue_timeout_s,
         )

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.admission import Ask, HostQueue, Offer
-from gateway.errors import host_not_found
+from gateway.errors import Refusal, host_not_found, invalid
 from gateway.host import CommandHost, Reading
+from gateway.placement import Candidate, place
 from gateway.protocol import HostStatus
 from marsproxy.core.events import ToolHostsObserved
 
@@ -75,6 +76,17 @@ class Host:
         self._waiting.pop(id_, None)
         self._grant(self.queue.end(id_, self._clock()))
 
+    def adopt(self, ask: Ask) -> None:
+        """It runs there already."""
+        self.queue.adopt(ask, self._clock())
+
+    def retry_after_s(self) -> float:
+        return self.queue.retry_after_s(self._clock())
+
+    def tick(self) -> None:
+        """About once a second."""
+        self._grant(self.queue.tick(self._clock()))
+
     def saw(self, reading: Reading) -> None:
         self._reading, self._read_at_s = reading, self._clock()
         self._grant(self.queue.observe(reading, self._clock()))
@@ -103,6 +115,23 @@ class Host:
             if not granted.done():
                 granted.set_result(True)
 
+    def candidate(self) -> Candidate:
+        """For a new session."""
+        reading = self.reading or Reading()
+        return Candidate(
+            name=self.name,
+            labels=self.labels,
+            is_up=not self.is_gone and self.client.state == "up",
+            is_draining=self.is_draining,
+            slots=self.queue.slots,
+            used=self.queue.used,
+            queued=self.queue.queued,
+            sessions=self.session_count,
+            memory_total_mb=reading.memory_total_mb,
+            memory_available_mb=reading.memory_available_mb,
+            memory_reserved_mb=self.queue.memory_reserved_mb,
+        )
+
     def status(self) -> HostStatus:
         queue, reading = self.queue, self.reading or Reading()
         return HostStatus(
@@ -129,11 +158,15 @@ class Host:
 
 
 class Hosts:
-    def __init__(self, plans: Sequence[HostPlan], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, plans: Sequence[HostPlan], clock: Callable[[], float], adoption_timeout_s: float = 0.0
+    ) -> None:
+        """``adoption_timeout_s``: so long after now a host that was not reached may have commands from before."""
         assert plans, "a gateway without hosts runs nothing"
         self._hosts = {plan.client.name: Host(plan, clock) for plan in plans}
         assert len(self._hosts) == len(plans), "names of hosts are unique"
         self._clock = clock
+        self._asked_by_s = clock() + adoption_timeout_s
 
     def __iter__(self) -> Iterator[Host]:
         return iter(self._hosts.values())
@@ -155,6 +188,27 @@ class Hosts:
         if found is None:
             raise host_not_found(name)
         return found
+
+    @property
+    def are_asked(self) -> bool:
+        """What they run from before is on our records, or they were given time enough."""
+        return all(host.was_asked for host in self) or self._clock() >= self._asked_by_s
+
+    def place(
+        self, name: str | None, selector: Mapping[str, str], *, parent_host: str | None = None
+    ) -> Host:
+        """For a new session. ``name``: that one or none; ``parent_host``: that one if it fits. Raises
+        Refusal."""
+        if name is not None and name not in self._hosts:
+            raise invalid("host", f"no host {name!r}; there are {', '.join(self._hosts)}")
+        if not any(selector.items() <= host.labels.items() for host in self):
+            raise invalid("selector", "no host has these labels; GET /v1/hosts names them")
+        candidates = [host.candidate() for host in self]
+        placement = place(candidates, selector=selector, host=name, parent_host=parent_host)
+        if placement.host is None:
+            message = f"no host takes a session now: {placement.reason}"
+            raise Refusal(503, "no_host", message, retry_after_s=5)
+        return self._hosts[placement.host]
 
     def drain(self, name: str, *, is_draining: bool) -> HostStatus:
         """Start nothing new on it (what runs goes on), or take it back. Raises Refusal 404."""
