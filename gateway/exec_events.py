@@ -2,15 +2,16 @@
 
 Theory of operation. A reader's whole state is its *position*: how far the command was (queued, started, over)
 and the offsets reached in its two streams. It is the ``id`` of each event, so a reader that comes back with
-``Last-Event-ID`` brings its state along, to this gateway or to one that was started since. Nothing is kept for
-readers: output is pulled from the spool when the reader has taken what came before, so a stalled one costs an
-idle task, and a slow one gets larger pieces, at most ``CHUNK_BYTES`` each.
+``Last-Event-ID`` brings its state along, to this gateway or to one that was started since. Nothing is kept
+for readers: output is pulled from the spool when the reader has taken what came before, so a stalled one
+costs an idle task, and a slow one gets larger pieces, at most ``CHUNK_BYTES`` each.
 
-Small output is let gather for ``coalesce_s``: a command that writes a byte at a time would otherwise make an event
-of each byte, and the loop that sends them starves everything else.
+Small output is let gather for ``coalesce_s``: a command that writes a byte at a time would otherwise make
+an event of each byte, and the loop that sends them starves everything else.
 
-The last event is ``exit`` with the state that the gateway knows, ``lost`` included. When even that cannot be had
-(the gateway goes down), the stream ends without it: a reader must take that for "unknown", and come back.
+The last event is ``exit`` with the state that the gateway knows, ``lost`` included. When even that cannot
+be had (the gateway goes down), the stream ends without it: a reader must take that for "unknown", and come
+back.
 
 Owns the order of events and positions. It must not know HTTP or where output is kept.
 """
@@ -24,7 +25,8 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.host import Chunk, HostFault, HostLost
+from gateway.errors import Refusal
+from gateway.host import Chunk
 from gateway.protocol import ExecState, ExecStatus, StreamName
 from gateway.stream_protocol import (
     EVENT_NAMES,
@@ -85,7 +87,10 @@ def read_position(text: str | None) -> Position | None:
 class Followed(Protocol):
     """The command that is followed."""
 
-    def status(self) -> ExecStatus:
+    @property
+    def state(self) -> ExecState: ...
+
+    async def status(self) -> ExecStatus:
         """Without output."""
         ...
 
@@ -94,7 +99,7 @@ class Followed(Protocol):
         ...
 
     async def read(self, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
-        """Raises HostFault, HostLost."""
+        """Raises Refusal."""
         ...
 
 
@@ -144,7 +149,7 @@ class ExecEvents:
             return
         async for event in self._until_started():
             yield event
-        status = self._followed.status()
+        status = await self._followed.status()
         if status.run_s is not None:
             if self.position.stage == _QUEUED:
                 self.position = replace(self.position, stage=_STARTED)
@@ -154,16 +159,16 @@ class ExecEvents:
         async for beat in self._until_final():
             yield beat
         self.position = replace(self.position, stage=_OVER)
-        yield ExitEvent(self._followed.status())
+        yield ExitEvent(await self._followed.status())
 
     async def _until_started(self) -> AsyncIterator[StreamEvent]:
         told: list[int | None] = []
         quiet_s = 0.0
-        while (status := self._followed.status()).state in (ExecState.QUEUED, ExecState.STARTING):
-            if self.position.stage == _QUEUED and status.state is ExecState.QUEUED:
-                if told != [status.queue_position]:
-                    told, quiet_s = [status.queue_position], 0.0
-                    yield QueuedEvent(status.queue_position)
+        while (status := await self._followed.status()).state in (ExecState.QUEUED, ExecState.STARTING):
+            is_news = self.position.stage == _QUEUED and told != [status.queue_position]
+            if is_news and status.state is ExecState.QUEUED:
+                told, quiet_s = [status.queue_position], 0.0
+                yield QueuedEvent(status.queue_position)
             if quiet_s >= self._heartbeat_s:
                 quiet_s = 0.0
                 yield HeartbeatEvent(status.state)
@@ -185,13 +190,13 @@ class ExecEvents:
                 if not piece.is_last:
                     reads[stream] = self._read(stream, 0.0 if piece.is_full else self._coalesce_s)
             if not done:
-                yield HeartbeatEvent(self._followed.status().state)
+                yield HeartbeatEvent(self._followed.state)
 
     async def _until_final(self) -> AsyncIterator[StreamEvent]:
-        while not (status := self._followed.status()).state.is_final:
-            await self._followed.moved_on(status.state, self._heartbeat_s)
-            if not self._followed.status().state.is_final:
-                yield HeartbeatEvent(status.state)
+        while not (state := self._followed.state).is_final:
+            await self._followed.moved_on(state, self._heartbeat_s)
+            if self._followed.state is state:
+                yield HeartbeatEvent(state)
 
     def _read(self, stream: StreamName, after_s: float = 0.0) -> asyncio.Task[_Piece]:
         offset = self.position.offset(stream)
@@ -202,8 +207,8 @@ class ExecEvents:
             await self._followed.moved_on(ExecState.RUNNING, after_s)
         try:
             chunk = await self._followed.read(stream, offset, CHUNK_BYTES, _READ_WAIT_S)
-        except (HostFault, HostLost) as error:
-            return _Piece(OutputLostEvent(stream, offset, str(error)), offset, is_last=True)
+        except Refusal as error:
+            return _Piece(OutputLostEvent(stream, offset, error.message), offset, is_last=True)
         return _piece(stream, offset, chunk)
 
 
@@ -220,7 +225,8 @@ def _piece(stream: StreamName, offset: int, chunk: Chunk) -> _Piece:
 
 
 def _whole_characters(data: bytes) -> tuple[str | None, int]:
-    """The text and the bytes that it took. A character cut at the end waits for its rest, alone it does not."""
+    """The text and the bytes that it took. A character cut at the end waits for its rest, alone it does
+    not."""
     try:
         return data.decode(), len(data)
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """Byte ranges as HTTP asks for them (RFC 9110, section 14).
 
-Owns reading ``Range`` and fitting it to a size. One range is served; what asks for more, or in words that we do
-not know, is answered with the whole, which the RFC allows.
+Owns reading ``Range`` and fitting it to a size. One range is served; what asks for more, or in words that
+we do not know, is answered with the whole, which the RFC allows.
 """
 
 import re

@@ -65,14 +65,10 @@ class TerminalQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """Query parameters of ``/v1/sessions/{sid}/pty``."""
 
     since: Annotated[int, Meta(ge=0, description="Offset to replay from.")] = 0
-    takeover: Annotated[
-        Literal[0, 1], Meta(description="1: take the terminal from whoever holds it.")
-    ] = 0
+    takeover: Annotated[Literal[0, 1], Meta(description="1: take the terminal from whoever holds it.")] = 0
     cols: Annotated[int, Meta(ge=1, le=1000)] = 80
     rows: Annotated[int, Meta(ge=1, le=1000)] = 24
-    shell: Annotated[
-        Literal["bash", "sh"], Meta(description="Of a terminal that is not there yet.")
-    ] = "bash"
+    shell: Annotated[Literal["bash", "sh"], Meta(description="Of a terminal that is not there yet.")] = "bash"
 
 
 class TerminalControl(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import host_lost
 from gateway.exec_events import CHUNK_BYTES, ExecEvents, Position, encoded, read_position
-from gateway.host import Chunk, HostLost
+from gateway.host import Chunk
 from gateway.protocol import ExecState, ExecStatus, StreamName, StreamStatus
 from gateway.stream_protocol import (
     ExitEvent,
@@ -43,7 +44,7 @@ class FakeExec:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def status(self) -> ExecStatus:
+    async def status(self) -> ExecStatus:
         did_start = self.state not in (ExecState.QUEUED, ExecState.REJECTED)
         empty = StreamStatus(0, 0, False)
         return ExecStatus(
@@ -74,9 +75,9 @@ class FakeExec:
         self.reads.append((stream, offset))
         data = self.bytes[stream]
         while len(data) <= offset and not self.state.is_final:
-            await self._wait(wait_s)
             if self.lost:
-                raise HostLost("the host is gone")
+                raise host_lost("local")
+            await self._wait(wait_s)
             data = self.bytes[stream]
         piece = data[offset : offset + limit]
         end = offset + len(piece)
@@ -107,6 +108,15 @@ def output_of(events: list[StreamEvent], stream: StreamName) -> bytes:
     return b"".join(base64.b64decode(e.b64) if e.text is None else e.text.encode() for e in found)
 
 
+async def until(
+    kind: type[StreamEvent], events: AsyncIterator[StreamEvent], count: int
+) -> AsyncIterator[Any]:
+    while count:
+        if isinstance(event := await anext(events), kind):
+            count -= 1
+            yield event
+
+
 async def test_a_command_from_queue_to_exit() -> None:
     fake = FakeExec()
     fake.position = 2
@@ -123,7 +133,7 @@ async def test_a_command_from_queue_to_exit() -> None:
         fake.change(err=b"oops")
         assert await anext(events) == OutputEvent(StreamName.STDERR, 0, text="oops")
         fake.change(ExecState.EXITED)
-        assert await anext(events) == ExitEvent(fake.status())
+        assert await anext(events) == ExitEvent(await fake.status())
         assert stream.position == Position(2, 3, 4)
         assert [event async for event in events] == []
 
@@ -221,9 +231,11 @@ async def test_a_lost_host_is_said_and_nothing_is_made_up() -> None:
         await anext(events)
         fake.lost = True
         fake.change()
-        lost = [await anext(events), await anext(events)]
-        assert {type(event) for event in lost} == {OutputLostEvent}
-        assert {event.offset for event in lost} == {4, 0}
+        lost = [event async for event in until(OutputLostEvent, events, 2)]
+        assert {(event.stream, event.offset) for event in lost} == {
+            (StreamName.STDOUT, 4),
+            (StreamName.STDERR, 0),
+        }
         fake.change(ExecState.LOST)
         last = await anext(events)
         assert (last.status.state, last.status.exit_code) == (ExecState.LOST, None)

@@ -33,7 +33,8 @@ def test_nothing_there(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "bytes=-", "bytes=3-1", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", f"bytes={'9' * 40}-"]
+    "header",
+    [None, "", "bytes=-", "bytes=3-1", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b", f"bytes={'9' * 40}-"],
 )
 def test_the_whole_is_served(header: str | None) -> None:
     assert read_range(header) is None
