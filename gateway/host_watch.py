@@ -35,7 +35,7 @@ class HostWatch:
                 self._gone()
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if self._host.is_gone or not self._host.was_asked:
+            if self._host.is_gone or not self._host.asked.is_set():
                 await self._came_back()
             self._host.saw(reading)
             await asyncio.sleep(self._busy_s if self._host.is_busy else min(_IDLE_S, 10 * self._busy_s))
