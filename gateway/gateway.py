@@ -208,7 +208,7 @@ def _watch(metrics: Metrics, parts: _Parts) -> None:
     watch("execs_running", "Commands that hold slots", lambda: sum(host.queue.running for host in hosts))
     watch("execs_queued", "Commands that wait for slots", lambda: sum(host.queue.queued for host in hosts))
     watch("sessions", "Sessions that exist", lambda: len(parts.sessions))
-    watch("leases", "Leases that are queued or held", lambda: len(parts.leases))
+    watch("leases_active", "Leases that are queued or held", lambda: len(parts.leases))
     watch("spool_bytes", "Output on disk of finished commands", lambda: execs.kept_bytes)
     watch("head_cache_bytes", "Beginnings of output in memory", lambda: execs.head_bytes)
     observed = hosts.observe
