@@ -1,10 +1,10 @@
 """Which host a new session goes to.
 
-Owns the choice; it must not know how a host is reached, and keeps nothing: the same hosts give the same answer.
+Owns the choice; it must not know how a host is reached, and keeps nothing: of the same hosts it is the same.
 
 A session stays where it is put, and what it will run is not known. So hosts are compared by how full they are
-with what runs and waits there and with what their sessions will run next, and by the scarcer of CPU and memory:
-a host with idle cores and no memory is full.
+with what runs and waits there and with what their sessions will run next, and by the scarcer of CPU and
+memory: a host with idle cores and no memory is full.
 """
 
 from collections.abc import Mapping, Sequence
