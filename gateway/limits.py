@@ -66,6 +66,8 @@ class Limits:
     """Output of all finished commands on disk; the oldest are forgotten first."""
     inline_output_bytes: int = 64 << 10
     """Beginning of each stream that the status of a finished command carries."""
+    head_cache_bytes: int = 64 << 20
+    """Such beginnings in memory, the latest; older ones are read from their hosts again."""
 
     allow_absolute_cwd: bool = False
     """Let commands start outside of the workspace of their session."""

@@ -32,3 +32,8 @@ def program_name(command: str) -> str | None:
         return None
     name = PurePosixPath(found[1]).name
     return name if 0 < len(name) <= MAX_CHARS else None
+
+
+def command_signature(command: str) -> str | None:
+    """By which what a command takes is learned: its program, and the subcommand of those that have some."""
+    return program_name(command)

@@ -1,0 +1,113 @@
+"""A tree goes whatever is in it, and nothing beside it does."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.host_agent import removal
+
+
+async def remove(path: Path) -> int:
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        return await removal.remove(directory, path.name)
+    finally:
+        os.close(directory)
+
+
+def make_deep(top: Path, depth: int) -> None:
+    """Deeper than a path can say."""
+    fd = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("file", os.O_CREAT, dir_fd=fd))
+    os.close(fd)
+
+
+async def test_ordinary_tree(tmp_path: Path) -> None:
+    """Links go, what they point to stays."""
+    outside = tmp_path / "outside"
+    (outside / "kept").mkdir(parents=True)
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "link").symlink_to(outside)
+    for n in range(removal.ENTRIES_AT_ONCE + 10):
+        (tree / "a" / "b" / str(n)).touch()
+    assert await remove(tree) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["outside"]
+    assert (outside / "kept").exists()
+
+
+async def test_one_file_or_link(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    assert await remove(tmp_path / "link") == 0
+    assert (tmp_path / "target").exists()
+    with pytest.raises(FileNotFoundError):
+        await remove(tmp_path / "link")
+
+
+async def test_deeper_than_descriptors(tmp_path: Path) -> None:
+    """5,000 directories in each other, as a runaway ``mkdir`` leaves them."""
+    (tmp_path / "tree").mkdir()
+    make_deep(tmp_path / "tree", 5000)
+    before = len(os.listdir("/proc/self/fd"))
+    assert await remove(tmp_path / "tree") == 0
+    assert list(tmp_path.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+BECOME_NOBODY = """
+os.chown(".", 65534, 65534)
+os.setuid(65534)
+"""
+READ_ONLY = f"""
+import asyncio, os, sys
+from gateway.host_agent import removal
+{BECOME_NOBODY}
+os.makedirs("tree/a/b")
+open("tree/a/b/file", "w").close()
+for path, mode in (("tree/a/b", 0), ("tree/a", 0o500), ("tree", 0o555)):
+    os.chmod(path, mode)
+print(asyncio.run(removal.remove(os.open(".", os.O_RDONLY), "tree")), os.path.exists("tree"))
+"""
+
+
+async def test_directories_without_permissions(tmp_path: Path) -> None:
+    """To a user whom the kernel keeps to them."""
+    code = READ_ONLY if os.geteuid() == 0 else READ_ONLY.replace(BECOME_NOBODY, "")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "0 False\n", done.stderr
+
+
+async def test_others_go_on_meanwhile(tmp_path: Path) -> None:
+    """The loop turns while a big tree is removed."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for n in range(10 * removal.ENTRIES_PER_STEP):
+        (tree / str(n)).touch()
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while tree.exists():
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(turn())
+        await remove(tree)
+    assert turns >= 10
