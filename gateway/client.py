@@ -1,7 +1,8 @@
 """A typed client of the gateway's REST API.
 
-Owns one method for each thing that can be asked, with the types of ``protocol``. What is sent again when something
-breaks, ``client_calls`` decides; every command that is started here has an Idempotency-Key, so it runs at most once.
+Owns one method for each thing that can be asked, with the types of ``protocol``. What is sent again when
+something breaks, ``client_calls`` decides; every command that is started here has an Idempotency-Key, so it
+runs at most once.
 
     async with GatewayClient("http://127.0.0.1:8090") as gateway:
         await gateway.put_session("fix-1")

@@ -1,11 +1,12 @@
 """One HTTP call to a gateway, sent again where that is safe.
 
-Owns patience: what may be sent again, when and how long; and errors in words for users. It must not know what is
-asked for.
+Owns patience: what may be sent again, when and how long; and errors in words for users. It must not know
+what is asked for.
 
-Sent again after a broken connection or a 503 is only what has the same effect twice as once (``is_safe``): reads,
-PUT, DELETE, and what carries an Idempotency-Key or an offset. A 429 says that nothing was done, so anything may be
-sent again after one. A gateway that never answered is given up at once: more likely its address is wrong.
+Sent again after a broken connection or a 503 is only what has the same effect twice as once (``is_safe``):
+reads, PUT, DELETE, and what carries an Idempotency-Key or an offset. A 429 says that nothing was done, so
+anything may be sent again after one. A gateway that never answered is given up at once: more likely its
+address is wrong.
 """
 
 import asyncio
