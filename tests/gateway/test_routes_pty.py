@@ -32,12 +32,11 @@ async def attached(socket: ClientConnection) -> dict[str, Any]:
 async def closed(socket: ClientConnection) -> tuple[int, list[Any]]:
     """Why, and what came before."""
     seen: list[Any] = []
-    try:
+    with pytest.raises(ConnectionClosed) as ending:
         while True:
             seen.append(await socket.recv())
-    except ConnectionClosed as ending:
-        assert ending.rcvd is not None
-        return ending.rcvd.code, seen
+    assert ending.value.rcvd is not None
+    return ending.value.rcvd.code, seen
 
 
 async def test_bytes_and_control_frames() -> None:
@@ -109,8 +108,8 @@ async def test_one_holder_unless_it_is_taken_over() -> None:
 
 
 async def test_a_queued_shell_says_where_it_stands() -> None:
-    async with terminals(slots=0.05) as (rest, url):
-        holder = await rest.running(cpu=0.05)
+    async with terminals(slots=0.05, sessions=("s", "other")) as (rest, url):
+        holder = await rest.running("other", cpu=0.05)
         async with connect(url) as socket:
             assert json.loads(await socket.recv()) == {"queued": {"position": 0}}
             rest.host.finish(holder)
@@ -129,8 +128,8 @@ async def test_wrong_frames_are_explained_and_change_nothing() -> None:
 
 
 async def test_a_full_queue_is_said() -> None:
-    async with terminals(slots=1, queue_limit=0) as (rest, url):
-        await rest.running(cpu=1)
+    async with terminals(slots=1, queue_limit=0, sessions=("s", "other")) as (rest, url):
+        await rest.running("other")
         async with connect(url) as socket:
             code, seen = await closed(socket)
         assert (code, json.loads(seen[-1])["error"]["code"]) == (CloseCode.LOST, "queue_full")
@@ -172,7 +171,7 @@ async def test_a_page_of_our_own_may() -> None:
 
 
 async def test_tokens_by_header_or_protocol() -> None:
-    async with terminals(tokens=TOKENS, token=TOKENS["alice"]) as (rest, url):
+    async with terminals(tokens=TOKENS, token=TOKENS["alice"]) as (_, url):
         with pytest.raises(InvalidStatus) as refused:
             async with connect(url):
                 pass
