@@ -1,6 +1,7 @@
 """Writes commands that are over into a store that survives the gateway.
 
-A listener. Advice: what cannot be written now is asked of its host by the next gateway; nobody waits for it here.
+A listener. Advice: what cannot be written now is asked of its host by the next gateway; nobody waits for it
+here.
 """
 
 import asyncio

@@ -21,6 +21,8 @@ class Command:
     """Hex SHA-256 of the command text."""
     program: str | None
     """Name of what it runs; None when that is not plain to see."""
+    signature: str | None
+    """By which what it takes is learned; None likewise."""
     queue_timeout_s: float
     cpu: float
     memory_mb: float | None

@@ -23,7 +23,7 @@ from gateway.limits import Limits
 from gateway.predictions import Predictions
 from gateway.protocol import ExecRequest, LimitsRequest
 from gateway.sessions import Session, Sessions
-from gateway.tool_signature import program_name
+from gateway.tool_signature import command_signature, program_name
 
 _QUIET = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -60,8 +60,8 @@ class CommandMaker:
         """Raises Refusal."""
         check_request(request, self._limits, self._hosts.get(session.host).queue.slots)
         argv, text = _argv_and_text(request)
-        program = program_name(text)
-        predicted = self._predictions.predict(program, self._clock())
+        signature = command_signature(text)
+        predicted = self._predictions.predict(signature, self._clock())
         asked_s, limits = request.queue_timeout_s, self._limits
         return Command(
             tenant=session.tenant,
@@ -69,7 +69,8 @@ class CommandMaker:
             host=session.host,
             order=self._order(session, request, exec_id, argv),
             command_digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-            program=program,
+            program=program_name(text),
+            signature=signature,
             queue_timeout_s=limits.queue_timeout_s if asked_s is None else asked_s,
             cpu=request.cpu,
             memory_mb=predicted.memory_mb if request.memory_mb is None else request.memory_mb,
@@ -80,9 +81,7 @@ class CommandMaker:
             body_digest=body_digest,
         )
 
-    def _order(
-        self, session: Session, request: ExecRequest, exec_id: str, argv: tuple[str, ...]
-    ) -> RunOrder:
+    def _order(self, session: Session, request: ExecRequest, exec_id: str, argv: tuple[str, ...]) -> RunOrder:
         limits, settings = self._limits, session.settings
         check_argv("command" if request.argv is None else "argv", argv, limits)
         cwd = request.cwd if request.cwd is not None else (settings.cwd or ".")

@@ -1,7 +1,7 @@
 """Input and output of a command, wherever it is: read by offset, written, signalled, resized.
 
-Owns which of it is answered here and what of the host's answers becomes which refusal. It must not know states'
-reasons or the queue.
+Owns which of it is answered here and what of the host's answers becomes which refusal. It must not know
+states' reasons or the queue.
 """
 
 import asyncio
@@ -31,7 +31,8 @@ class ExecStreams:
         self._inline_bytes = inline_bytes
 
     async def head(self, record: Exec) -> Head:
-        """Of a command that is over: the beginning of each stream, or nothing where that cannot be had now."""
+        """Of a command that is over: the beginning of each stream, or nothing where that cannot be had
+        now."""
         if self._inline_bytes == 0:
             return {}
         if not record.was_started or not record.kept_bytes:
@@ -56,9 +57,7 @@ class ExecStreams:
             if not record.state.is_final:
                 record.update(seen)
 
-    async def read(
-        self, record: Exec, stream: StreamName, offset: int, limit: int, wait_s: float
-    ) -> Chunk:
+    async def read(self, record: Exec, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + wait_s
         await until_started(record, wait_s)

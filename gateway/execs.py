@@ -1,11 +1,12 @@
 """Walks commands through their states: queued, starting, running, and one of six endings.
 
-Owns the table of commands and the order of steps. It must not know HTTP or how a process is made: the queue of a
-host says when, the host runs, ``Listener`` s are told. Each command lives in a task of its own, so nothing that a
-client does, leaving included, ends it; only ``cancel``, its timeout (which its host keeps) and shutdown do.
+Owns the table of commands and the order of steps. It must not know HTTP or how a process is made: the queue
+of a host says when, the host runs, ``Listener`` s are told. Each command lives in a task of its own, so
+nothing that a client does, leaving included, ends it; only ``cancel``, its timeout (which its host keeps) and
+shutdown do.
 
-A host that cannot be asked makes a command ``lost``: nobody knows how it ended, and its exit code is None. That
-answer stays. What still runs there when the host is back is stopped (see ``adoption``).
+A host that cannot be asked makes a command ``lost``: nobody knows how it ended, and its exit code is None.
+That answer stays. What still runs there when the host is back is stopped (see ``adoption``).
 """
 
 import asyncio
@@ -22,8 +23,8 @@ from gateway.errors import Refusal, adopting, draining, exec_not_found, queue_fu
 from gateway.exec_record import Exec, exec_status
 from gateway.exec_streams import ExecStreams
 from gateway.heads import Heads
-from gateway.host import Chunk, HostExec, HostFault, HostLost, StartError, TerminalSize
-from gateway.host_agent.wire import Fault
+from gateway.host import Chunk, HostExec, HostFault, HostLost, RunOrder, StartError, TerminalSize
+from gateway.host_agent.wire import MAX_PAYLOAD_BYTES, Fault
 from gateway.hosts import Host, Hosts
 from gateway.limits import Limits
 from gateway.listeners import Listener
@@ -75,6 +76,11 @@ class Execs:
         """Output of finished commands on their hosts."""
         return self._kept_bytes
 
+    @property
+    def head_bytes(self) -> int:
+        """Beginnings of output in memory."""
+        return self._heads.bytes
+
     def submit(self, command: Command) -> Exec:
         """Queue a command, or start it if there is room. Raises Refusal, and then it will never run."""
         if self._drain_reason is not None:
@@ -120,7 +126,9 @@ class Execs:
             self.keep(record)
             return
         host = self._hosts.get(record.host)
-        host.adopt(Ask(record.id, (record.tenant, record.session), cpu=record.cpu, memory_mb=record.memory_mb))
+        host.adopt(
+            Ask(record.id, (record.tenant, record.session), cpu=record.cpu, memory_mb=record.memory_mb)
+        )
         self._active[record.id] = record
         self._tasks.spawn(f"exec {record.id}", self._resume(record, seen, host))
 
@@ -173,16 +181,14 @@ class Execs:
                 while record.steps <= steps and not record.ended.is_set():
                     await record.stepped.wait()
 
-    async def read(
-        self, record: Exec, stream: StreamName, offset: int, limit: int, wait_s: float
-    ) -> Chunk:
+    async def read(self, record: Exec, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         """From any offset, at any time: of one that waits for its start, too. ``is_eof`` once nothing can
         follow. Raises Refusal: 410 ``output_forgotten``, 503 ``host_lost``."""
         return await self._streams.read(record, stream, offset, limit, wait_s)
 
     async def write_stdin(self, record: Exec, data: bytes, offset: int, *, is_eof: bool) -> int:
-        """Next offset. Waits for the start of a queued one. Raises Refusal: 409 ``stdin_gap`` (message has the
-        next offset), 409 ``exec_over``, 409 ``not_started``, 503 ``host_lost``."""
+        """Next offset. Waits for the start of a queued one. Raises Refusal: 409 ``stdin_gap`` (message has
+        the next offset), 409 ``exec_over``, 409 ``not_started``, 503 ``host_lost``."""
         return await self._streams.write_stdin(record, data, offset, is_eof=is_eof)
 
     async def signal(self, record: Exec, name: str, scope: Scope) -> bool:
@@ -214,6 +220,8 @@ class Execs:
         if not self._is_leaving:
             await self._tasks.join(self._limits.drain_grace_s + _CLOSING_S)
         await self._tasks.close()
+        if not self._is_leaving:
+            self._forget_all()
         await self._errands.join(_CLOSING_S)
         await self._errands.close()
 
@@ -230,6 +238,12 @@ class Execs:
         count = len(self._finished) + len(self._active)
         return count > self._limits.max_execs or self._kept_bytes > self._limits.max_spool_bytes
 
+    def _forget_all(self) -> None:
+        """Nobody will ask for them again, and the disks are the hosts'. Of one that is gone it stays."""
+        for record in list(self._finished.values()):
+            if not self._hosts.get(record.host).is_gone:
+                self._forget(record)
+
     def _forget(self, record: Exec) -> None:
         del self._finished[record.id]
         self._kept_bytes -= record.kept_bytes
@@ -244,10 +258,11 @@ class Execs:
             labels=command.labels,
             command_digest=command.command_digest,
             program=command.program,
+            signature=command.signature,
             cpu=command.cpu,
             memory_mb=command.memory_mb,
             kill_grace_s=command.order.kill_grace_s,
-            queue_s=0.0,
+            body_digest=command.body_digest,
         )
         return new_exec(command.order.exec_id, command.host, note, self._clock())
 
@@ -277,16 +292,21 @@ class Execs:
             record.reason = f"no CPU slot within {queue_timeout_s:g} s"
             record.step(ExecState.REJECTED, self._clock())
         elif record.stop.done():
-            record.exit_code = EXIT_CANCELLED
-            record.step(ExecState.CANCELLED, self._clock())
+            self._not_admitted(record)
         return not record.state.is_final
+
+    def _not_admitted(self, record: Exec) -> None:
+        if record.stop.done():
+            record.exit_code = EXIT_CANCELLED
+        record.step(ExecState.CANCELLED if record.stop.done() else ExecState.REJECTED, self._clock())
 
     async def _run(self, record: Exec, command: Command, host: Host) -> None:
         now = self._clock()
         record.step(ExecState.STARTING, now)
-        note = as_record(note_of(record, now, command.body_digest))
+        note = as_record(note_of(record, now))
         try:
-            seen = await host.client.start(replace(command.order, record=note))
+            order, rest = _first_piece(replace(command.order, record=note))
+            seen = await host.client.start(order)
         except StartError as error:
             self._not_started(record, error.reason, error.exit_code)
         except HostLost:
@@ -295,6 +315,8 @@ class Execs:
             self._refused(record, fault)
         else:
             self._started(record)
+            if rest:
+                self._errands.spawn(f"feed {record.id}", self._feed(record, rest, command.order))
             await self._until_ended(record, seen, host)
 
     async def _until_ended(self, record: Exec, seen: HostExec, host: Host) -> None:
@@ -341,7 +363,7 @@ class Execs:
             return
         now = self._clock()
         if record.state is ExecState.QUEUED:
-            record.step(ExecState.REJECTED, now)
+            self._not_admitted(record)
         elif not record.state.is_final:
             record.lose("the gateway lost track of it", now)
         del self._active[record.id]
@@ -354,6 +376,16 @@ class Execs:
             listener.finished(record)
         self.forget_expired()
 
+    async def _feed(self, record: Exec, rest: bytes, order: RunOrder) -> None:
+        """What did not fit beside the start. Pieces wait for the command to read, so a slow one costs one
+        piece here."""
+        client, offset = self._hosts.get(record.host).client, len(order.stdin) - len(rest)
+        with contextlib.suppress(HostLost, HostFault):
+            while offset < len(order.stdin):
+                piece = order.stdin[offset : offset + MAX_PAYLOAD_BYTES]
+                is_eof = offset + len(piece) == len(order.stdin) and not order.keeps_stdin
+                offset = await client.write_stdin(record.id, piece, offset, is_eof=is_eof)
+
     async def _stop(self, record: Exec, grace_s: float) -> None:
         """A host that is lost stops nothing; its return is ``adoption``'s to notice."""
         with contextlib.suppress(HostLost, HostFault):
@@ -362,6 +394,14 @@ class Execs:
     async def _forget_there(self, record: Exec) -> None:
         with contextlib.suppress(HostLost, HostFault):
             await self._hosts.get(record.host).client.forget(record.id)
+
+
+def _first_piece(order: RunOrder) -> tuple[RunOrder, bytes]:
+    """A start with as much input as may come with it, and the rest."""
+    if len(order.stdin) <= MAX_PAYLOAD_BYTES:
+        return order, b""
+    first, rest = order.stdin[:MAX_PAYLOAD_BYTES], order.stdin[MAX_PAYLOAD_BYTES:]
+    return replace(order, stdin=first, keeps_stdin=True), rest
 
 
 def _host_draining(host: Host) -> Refusal:

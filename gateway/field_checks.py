@@ -61,8 +61,8 @@ def check_cwd(cwd: str, *, allow_absolute: bool) -> None:
 
 
 def check_limits(param: str, asked: LimitsRequest, host: str, can: HostCapabilities | None) -> None:
-    """A limit that does not hold is worse than none: who asked relies on it. What a host can is not known before
-    it was reached, and then it refuses by itself."""
+    """A limit that does not hold is worse than none: who asked relies on it. What a host can is not known
+    before it was reached, and then it refuses by itself."""
     if can is None:
         return
     for name, value, holds in (
@@ -71,7 +71,9 @@ def check_limits(param: str, asked: LimitsRequest, host: str, can: HostCapabilit
         ("cpu_max", asked.cpu_max, can.can_limit_cpu),
     ):
         if value is not None and not holds:
-            message = f"{param}.{name}: host {host!r} cannot limit this; see its capabilities at GET /v1/hosts"
+            message = (
+                f"{param}.{name}: host {host!r} cannot limit this; see its capabilities at GET /v1/hosts"
+            )
             raise Refusal(400, "unsupported_limit", message, param=f"{param}.{name}")
 
 

@@ -1,10 +1,11 @@
 """The configured hosts: each with its client, its queue and its last reading; draining, gone and back.
 
-Owns what is known of each host now, and who there is told that he may start. It must not know HTTP or the states
-of commands.
+Owns what is known of each host now, and who there is told that he may start. It must not know HTTP or the
+states of commands.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +38,7 @@ class Host:
         self.queue = plan.queue
         self.labels = plan.labels
         self.session_count = 0
-        self.was_asked = False
+        self.asked = asyncio.Event()
         """What it runs is on our records."""
         self.is_draining = False
         self._is_gone = False
@@ -161,7 +162,8 @@ class Hosts:
     def __init__(
         self, plans: Sequence[HostPlan], clock: Callable[[], float], adoption_timeout_s: float = 0.0
     ) -> None:
-        """``adoption_timeout_s``: so long after now a host that was not reached may have commands from before."""
+        """``adoption_timeout_s``: so long after now a host that was not reached may have commands from
+        before."""
         assert plans, "a gateway without hosts runs nothing"
         self._hosts = {plan.client.name: Host(plan, clock) for plan in plans}
         assert len(self._hosts) == len(plans), "names of hosts are unique"
@@ -192,11 +194,16 @@ class Hosts:
     @property
     def are_asked(self) -> bool:
         """What they run from before is on our records, or they were given time enough."""
-        return all(host.was_asked for host in self) or self._clock() >= self._asked_by_s
+        return all(host.asked.is_set() for host in self) or self._clock() >= self._asked_by_s
 
-    def place(
-        self, name: str | None, selector: Mapping[str, str], *, parent_host: str | None = None
-    ) -> Host:
+    async def wait_asked(self, timeout_s: float) -> None:
+        """Until all are, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for host in self:
+                    await host.asked.wait()
+
+    def place(self, name: str | None, selector: Mapping[str, str], *, parent_host: str | None = None) -> Host:
         """For a new session. ``name``: that one or none; ``parent_host``: that one if it fits. Raises
         Refusal."""
         if name is not None and name not in self._hosts:
@@ -220,7 +227,8 @@ class Hosts:
         return [host.status() for host in self]
 
     def observe(self) -> ToolHostsObserved:
-        """All together, for the proxy. ``cores`` are our slots: what we hand out is what there is to be had."""
+        """All together, for the proxy. ``cores`` are our slots: what we hand out is what there is to be
+        had."""
         hosts = [host for host in self if not host.is_gone]
         readings = [reading for host in hosts if (reading := host.reading) is not None]
         waits_s = [wait_s for h in hosts if (wait_s := h.queue.wait_s(self._clock())) is not None]

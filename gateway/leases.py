@@ -1,7 +1,7 @@
 """Admission without running: queued, held, and then released, expired or rejected.
 
-For a command that its caller runs itself. Owns the table of leases and their ends; it must not know HTTP. A lease
-takes its slots from the queue of a host as a command does, and listeners are told of it as of one.
+For a command that its caller runs itself. Owns the table of leases and their ends; it must not know HTTP. A
+lease takes its slots from the queue of a host as a command does, and listeners are told of it as of one.
 """
 
 import asyncio
@@ -54,6 +54,11 @@ class Lease:
         return f"<Lease {self.id} on {self.host} [{self.state}]>"
 
     @property
+    def signature(self) -> str | None:
+        """The name alone: no more is known of it."""
+        return self.program
+
+    @property
     def ending(self) -> str | None:
         return self.state.value if self.state in _ENDINGS else None
 
@@ -93,7 +98,8 @@ class Leases:
         return len(self._active)
 
     def ask(self, tenant: str, request: LeaseRequest) -> Lease:
-        """Held at once or queued. Raises Refusal: 429 ``queue_full``, 404 ``host_not_found``, 503 draining."""
+        """Held at once or queued. Raises Refusal: 429 ``queue_full``, 404 ``host_not_found``, 503
+        draining."""
         host = self._host(tenant, request)
         if self._is_draining or host.is_draining:
             raise draining()

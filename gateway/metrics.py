@@ -1,7 +1,7 @@
 """Counts for Prometheus: a listener of the commands and a reader of the tables.
 
-Owns names and units (prefix ``mars_gateway_``, base units). No label is chosen by a caller: a host's name is the
-operator's.
+Owns names and units (prefix ``mars_gateway_``, base units). No label is chosen by a caller: a host's name is
+the operator's.
 """
 
 import math
@@ -71,7 +71,7 @@ class Metrics:
         self._refused.labels(code).inc()
 
     def watch_hosts(self, hosts: Hosts) -> None:
-        self._registry.register(_HostGauges(hosts))  # type: ignore[arg-type]
+        self._registry.register(_HostGauges(hosts))
 
     def queued(self, run: ToolRun) -> None:
         pass

@@ -1,7 +1,8 @@
 """What is written down about commands and sessions where it outlives the gateway, and how it is read again.
 
-Owns the fields of the notes that hosts keep for us (``record``) and that the store holds. A note that is not ours,
-or of a version that we do not know, reads as None: on a shared host somebody else's command is left alone.
+Owns the fields of the notes that hosts keep for us (``record``) and that the store holds. A note that is not
+ours, or of a version that we do not know, reads as None: on a shared host somebody else's command is left
+alone.
 """
 
 import asyncio
@@ -24,10 +25,11 @@ class ExecNote(Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str]
     command_digest: str
     program: str | None
+    signature: str | None
     cpu: float
     memory_mb: float | None
     kill_grace_s: float
-    queue_s: float
+    queue_s: float = 0.0
     body_digest: str | None = None
     """With which its key was claimed; None of one without a key."""
     v: Literal[1] = 1
@@ -102,6 +104,8 @@ def new_exec(id_: str, host: str, note: ExecNote, queued_at_s: float) -> Exec:
         labels=note.labels,
         command_digest=note.command_digest,
         program=note.program,
+        signature=note.signature,
+        body_digest=note.body_digest,
         queued_at_s=queued_at_s,
         granted=loop.create_future(),
         stop=loop.create_future(),
@@ -119,18 +123,19 @@ def adopted(seen: HostExec, host: str, note: ExecNote, now: float) -> Exec:
     return record
 
 
-def note_of(record: Exec, now: float, body_digest: str | None = None) -> ExecNote:
+def note_of(record: Exec, now: float) -> ExecNote:
     return ExecNote(
         tenant=record.tenant,
         session=record.session,
         labels=dict(record.labels),
         command_digest=record.command_digest,
         program=record.program,
+        signature=record.signature,
         cpu=record.cpu,
         memory_mb=record.memory_mb,
         kill_grace_s=record.kill_grace_s,
         queue_s=record.queue_s(now),
-        body_digest=body_digest,
+        body_digest=record.body_digest,
     )
 
 

@@ -1,8 +1,9 @@
 """Sessions of tenants: settings that their commands share, and a workspace on one host.
 
-Owns the table of sessions, where each is and when it expires. It must not know HTTP or processes; a session ends
-after its commands have, and its host removes what is left. What a host or the store says of sessions from before
-is taken over (``adopt``, ``restore``); a session that only the store knows is on a host that is not back yet.
+Owns the table of sessions, where each is and when it expires. It must not know HTTP or processes; a session
+ends after its commands have, and its host removes what is left. What a host or the store says of sessions
+from before is taken over (``adopt``, ``restore``); a session that only the store knows is on a host that is
+not back yet.
 """
 
 import asyncio
@@ -15,14 +16,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from gateway.errors import Refusal, adopting, draining, host_lost, invalid, session_not_found
+from gateway.errors import Refusal, adopting, draining, host_lost, session_not_found
 from gateway.execs import Execs
+from gateway.field_checks import check_settings
 from gateway.host import CommandHost, HostFault, HostLost
 from gateway.hosts import Host, Hosts
 from gateway.limits import Limits
 from gateway.notes import SessionNote, as_record, read_bytes
 from gateway.protocol import Persist, SessionRequest, SessionStatus
-from gateway.field_checks import check_settings
 from gateway.store import Store, StoreUnavailable
 from gateway.tasks import Tasks
 
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 _MAX_ANCESTORS = 16
 """Agents nest a few deep; a ring of parents must end too."""
 _REMOVAL_S = 60.0
-"""For a host to end what runs in a session and remove its workspace. One that is gone removes nothing; the session
-is over here all the same."""
+"""For a host to end what runs in a session and remove its workspace. One that is gone removes nothing; the
+session is over here all the same."""
 
 Key = tuple[str, str]
 """Tenant and session."""
@@ -80,7 +81,8 @@ class Sessions:
         self._sessions: dict[Key, Session] = {}
         self._creating: dict[Key, asyncio.Task[Session]] = {}
         self._leftovers: OrderedDict[str, Session] = OrderedDict()
-        """What hosts that were gone shall remove when they are back, by name there; the oldest are given up."""
+        """What hosts that were gone shall remove when they are back, by name there; the oldest are given
+        up."""
         self._endings = Tasks()
         self._writings = Tasks()
         self._is_closed = False
@@ -194,9 +196,8 @@ class Sessions:
             return
         for note in (read_bytes(record, SessionNote) for record in records):
             if note is not None and not note.is_ended and self._hosts.find(note.host) is not None:
-                if (note.tenant, note.session) not in self._sessions:
-                    name = host_name(note.tenant, note.session)
-                    self._add(self._from_note(note, note.host, name, note.workspace))
+                name = host_name(note.tenant, note.session)
+                self._add(self._from_note(note, note.host, name, note.workspace))
 
     async def close(self, *, keeps_all: bool) -> None:
         self._is_closed = True
@@ -331,7 +332,8 @@ class Sessions:
 
 
 def host_name(tenant: str, session_id: str) -> str:
-    """Of a session on its host: a directory's name. Always the same, as a workspace that was kept is found again."""
+    """Of a session on its host: a directory's name. Always the same, as a workspace that was kept is found
+    again."""
     return f"{session_id}.{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 

@@ -2,18 +2,18 @@
 
 Owns the meaning of a key. It must not know HTTP.
 
-Theory of operation. A key stands for one exec id, the same in every gateway. It is *claimed* in the store, with the
-digest of the request, before anything is sent to a host; only who made the claim sends. A request whose key was
-claimed before with the same digest *joins* what that became:
+Theory of operation. A key stands for one exec id, the same in every gateway. It is *claimed* in the store,
+with the digest of the request, before anything is sent to a host; only who made the claim sends. A request
+whose key was claimed before with the same digest *joins* what that became:
 
 1. it is on its way in this very moment: both wait for the same;
 2. it is on record here or in the store: that is the answer;
 3. hosts are still asked what they have from before: 503, and the same request may be sent again;
-4. we made that claim: it was run, and is forgotten: 410. An attempt of ours whose claim the store did not answer
-   is the exception; it was refused and not sent;
-5. else an earlier gateway made it and no host knows of it: the command waited in that gateway's queue. It is sent
-   now under the same id, to the same host, where the directory of the id keeps it from running twice whatever we
-   think here.
+4. we made that claim: it was run, and is forgotten: 410. An attempt of ours whose claim the store did not
+   answer is the exception; it was refused and not sent;
+5. else an earlier gateway made it and no host knows of it: the command waited in that gateway's queue. It is
+   sent now under the same id, to the same host, where the directory of the id keeps it from running twice
+   whatever we think here.
 """
 
 import asyncio
@@ -110,7 +110,9 @@ class Submission:
             ) from error
         except StoreUnavailable as error:
             self._doubt(exec_id)
-            message = "keys cannot be put on record now; this command was not run (one without a key would be)"
+            message = (
+                "keys cannot be put on record now; this command was not run (one without a key would be)"
+            )
             raise Refusal(
                 503, "store_unavailable", message, param="Idempotency-Key", retry_after_s=2
             ) from error
@@ -128,8 +130,8 @@ class Submission:
 
 
 def keyed_exec_id(tenant: str, key: str) -> str:
-    """The same in every gateway, so that a host knows a command that it was sent before. Keys themselves, which
-    are a caller's, are written down nowhere."""
+    """The same in every gateway, so that a host knows a command that it was sent before. Keys themselves,
+    which are a caller's, are written down nowhere."""
     text = f"{len(tenant)}:{tenant}{key}".encode("utf-8", "surrogatepass")
     return f"ex-{hashlib.sha256(text).hexdigest()[:32]}"
 

@@ -33,7 +33,7 @@ either end, enough to notice, and no session stands still."""
 def stride(priority: int) -> int:
     """An integer, as sums of floats would drift."""
     low, high = PRIORITIES
-    return round(_STRIDE * 2.0 ** (-min(high, max(low, priority)) / _PRIORITY_OF_TWICE))
+    return round(_STRIDE * float(2.0 ** (-min(high, max(low, priority)) / _PRIORITY_OF_TWICE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ class Turns:
         self._ranks = None
 
     def heads(self) -> Iterator[str]:
-        """The oldest of each session: first that whose turn it is. Behind it, the sessions of the same tenant,
-        then those of the tenant after it."""
+        """The oldest of each session, first that whose turn it is. Behind it, those of the same tenant,
+        then those of the next tenant."""
         for name in self._order:
             tenant = self._tenants[name]
             yield from (tenant.queues[session][0].id for session in tenant.order)

@@ -21,23 +21,27 @@ from gateway.host_agent.operations import Caller, Operations, Refused
 from gateway.host_agent.paths import OPEN_DIRECTORY, Place, Root, refusing_errors
 from gateway.host_agent.tar_reader import TarError, TarReader
 from gateway.host_agent.tar_writer import TarWriter, TooDeep
+from gateway.host_agent.turns import STEP_S, Turns
 from gateway.host_agent.wire import Fault, Frame, Op
 
 MAX_ARCHIVES = 64
 ARCHIVE_TTL_S = 600.0
 PIECE_BYTES = 512 << 10
-EVENTS_PER_STEP = 64
-"""About a millisecond of small files on a local disk: nobody else waits longer for the loop."""
 
 OpenRoot = Callable[[str], Root]
 
 
 class Archives:
     def __init__(
-        self, open_root: OpenRoot, clock: Callable[[], float], bounds: ExtractionBounds | None = None
+        self,
+        open_root: OpenRoot,
+        clock: Callable[[], float],
+        bounds: ExtractionBounds | None = None,
+        step_s: float = STEP_S,
     ) -> None:
         self._open_root = open_root
         self._clock = clock
+        self._step_s = step_s
         self._bounds = bounds or ExtractionBounds()
         self._open: OrderedDict[str, _Archive] = OrderedDict()
 
@@ -86,7 +90,7 @@ class Archives:
             raise Refused(Fault.BAD_REQUEST, "archive: it was opened to write")
         with self._ending_on_failure(archive):
             async with archive.one_at_a_time:
-                data, is_eof = await archive.tar.next_piece()
+                data, is_eof = await archive.tar.next_piece(Turns(self._step_s))
         return Frame({"is_eof": is_eof}, data)
 
     async def _write(self, request: Frame, caller: Caller) -> Frame:
@@ -96,7 +100,7 @@ class Archives:
         is_last = of(request, "is_last", bool)
         with self._ending_on_failure(archive):
             async with archive.one_at_a_time:
-                await archive.tar.take(request.payload, is_last=is_last)
+                await archive.tar.take(request.payload, Turns(self._step_s), is_last=is_last)
         if is_last:
             self._end(archive)
         return Frame({"entries": archive.tar.entries})
@@ -162,19 +166,16 @@ class _Reading:
                 self._fd = os.dup(place.directory)
                 self._pieces = TarWriter().file(Place(self._fd, place.name))
 
-    async def next_piece(self) -> tuple[bytes, bool]:
+    async def next_piece(self, turns: Turns) -> tuple[bytes, bool]:
         """And whether it was the last."""
         data = bytearray()
-        steps = 0
         while len(data) < PIECE_BYTES:
             _must_be_open(self._is_closed)
             some = next(self._pieces, None)
             if some is None:
                 return bytes(data), True
             data += some
-            steps += 1
-            if steps % EVENTS_PER_STEP == 0:
-                await asyncio.sleep(0)
+            await turns.give()
         return bytes(data), False
 
     def close(self) -> None:
@@ -193,12 +194,11 @@ class _Writing:
     def entries(self) -> int:
         return self._extraction.entries
 
-    async def take(self, data: bytes, *, is_last: bool) -> None:
-        for count, event in enumerate(self._reader.feed(data), 1):
+    async def take(self, data: bytes, turns: Turns, *, is_last: bool) -> None:
+        for event in self._reader.feed(data):
             self._extraction.take(event)
-            if count % EVENTS_PER_STEP == 0:
-                await asyncio.sleep(0)
-                _must_be_open(self._is_closed)
+            await turns.give()
+            _must_be_open(self._is_closed)
         if is_last:
             if not self._reader.is_complete:
                 raise TarError("its end is missing")

@@ -93,12 +93,13 @@ class Files:
 
     async def _remove(self, request: Frame, caller: Caller) -> Frame:
         path = of(request, "path", str)
-        with refusing_errors(), self._at(request) as root, root.place(path, follows_last=False) as place:
-            if place.name == ".":
-                raise Refused(Fault.BAD_REQUEST, "path: it is the workspace itself; end the session")
+        with refusing_errors(), self._at(request) as root:
             try:
-                failed = await removal.remove(place.directory, place.name)
-            except FileNotFoundError:
+                with root.place(path, follows_last=False) as place:
+                    if place.name == ".":
+                        raise Refused(Fault.BAD_REQUEST, "path: name what is to go, by its own name")
+                    failed = await removal.remove(place.directory, place.name)
+            except (FileNotFoundError, NotADirectoryError):
                 return Frame({"was_there": False})
         if failed:
             raise Refused(Fault.FORBIDDEN, f"path: {failed} entries of it cannot be removed")

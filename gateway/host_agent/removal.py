@@ -6,7 +6,6 @@ follows no link. It must not know whose tree it is.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -15,22 +14,21 @@ from itertools import islice
 from pathlib import Path
 
 from gateway.host_agent.paths import OPEN_DIRECTORY
+from gateway.host_agent.turns import STEP_S, Turns
 
 MAX_DEPTH = 64
 """Directories held open at a time. What lies deeper is moved up to the top first, then removed from there."""
 ENTRIES_AT_ONCE = 1000
-ENTRIES_PER_STEP = 64
-"""About a millisecond on a local disk: nobody else waits longer for the loop."""
+"""Names read before they are removed."""
 
 
-async def remove(directory: int, name: str) -> int:
+async def remove(directory: int, name: str, step_s: float = STEP_S) -> int:
     """What is there in the open ``directory``, with all in it. Returns how many entries would not go.
     Raises FileNotFoundError if there is nothing. If it is cancelled, a part is gone."""
-    failed = 0
-    for count, is_gone in enumerate(removing(directory, name)):
+    failed, turns = 0, Turns(step_s)
+    for is_gone in removing(directory, name):
         failed += not is_gone
-        if count % ENTRIES_PER_STEP == ENTRIES_PER_STEP - 1:
-            await asyncio.sleep(0)
+        await turns.give()
     return failed
 
 

@@ -78,13 +78,19 @@ def serve(directory: Path, terms: Terms, open_execs: OpenExecs) -> int:
     try:
         with locked(directory):
             start_log(directory)
-            asyncio.run(Agent(directory.resolve(), terms, open_execs).run())
+            asyncio.run(_serve(directory.resolve(), terms, open_execs))
     except Taken:
         return EXIT_TAKEN
     return 0
 
 
+async def _serve(directory: Path, terms: Terms, open_execs: OpenExecs) -> None:
+    await Agent(directory, terms, open_execs).run()
+
+
 class Agent:
+    """To be made within the loop that runs it."""
+
     def __init__(self, directory: Path, terms: Terms, open_execs: OpenExecs) -> None:
         self._directory = directory
         self._terms = terms

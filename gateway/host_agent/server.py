@@ -83,7 +83,7 @@ class Server:
         await asyncio.gather(*(each.close() for each in list(self._connections)))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not _may_ask(writer) or len(self._connections) >= self._bounds.connections:
+        if not may_ask(_uid_of(writer)) or len(self._connections) >= self._bounds.connections:
             writer.transport.abort()
             return
         connection = _Connection(self, reader, writer)
@@ -155,23 +155,27 @@ class _Connection:
         if request is None:
             return False
         try:
-            await self._send(request, self._server.greeting(request))
+            greeting = self._server.greeting(request)
         except Refused as refused:
-            await self._send_refusal(request, refused)
+            await self._send(request, _refusal(refused))
             return False
+        await self._send(request, Frame({**greeting, "ok": True}))
         return True
 
     async def _read_requests(self) -> None:
-        while (request := await self._next()) is not None:
+        while not self._writer.is_closing() and (request := await self._next()) is not None:
             if request.header.get("op") == Op.CANCEL:
                 self._cancel(request)
                 continue
             self._begin(request)
-            while (
-                len(self._tasks) >= self._bounds.in_flight or self._unsent_bytes > self._bounds.unsent_bytes
-            ):
+            await asyncio.sleep(0)  # it starts, so that what it is about to send counts
+            while self._is_full():
                 self._has_room.clear()
                 await self._has_room.wait()
+
+    def _is_full(self) -> bool:
+        bounds = self._bounds
+        return len(self._tasks) >= bounds.in_flight or self._unsent_bytes > bounds.unsent_bytes
 
     async def _next(self) -> Frame | None:
         """None: there are no more. Raises FrameError, IncompleteReadError, OSError."""
@@ -205,38 +209,31 @@ class _Connection:
         self._has_room.set()
 
     async def _serve(self, request: Frame) -> None:
-        try:
-            await self._answer(request)
-        except OSError as error:
-            log.info("an answer could not be sent: %s", type(error).__name__)
+        answer = await self._answer(request)
+        with contextlib.suppress(OSError):  # it is gone, which the reading notices
+            await self._send(request, answer)
+            if request.header.get("op") == Op.RETIRE and answer.header.get("did_retire"):
+                self._server.retired.set()
 
-    async def _answer(self, request: Frame) -> None:
+    async def _answer(self, request: Frame) -> Frame:
         try:
             answer = await self._server.answer(request, self._caller)
-            await self._send(request, answer.header, answer.payload)
         except Refused as refused:
-            await self._send_refusal(request, refused)
-            return
+            return _refusal(refused)
         except Exception as error:  # noqa: BLE001 - the root of a request's task: it fails alone
-            where = _innermost(error)
-            log.error("%s failed: %s in %s", _op(request), type(error).__name__, where)
-            message = f"the agent failed: {type(error).__name__} in {where}"
-            await self._send_refusal(request, Refused(Fault.INTERNAL, message))
-            return
-        if request.header.get("op") == Op.RETIRE and answer.header["did_retire"]:
-            self._server.retired.set()
+            what = f"{type(error).__name__} in {_innermost(error)}"
+            log.error("%s failed: %s", str(request.header.get("op"))[:40], what)
+            return _refusal(Refused(Fault.INTERNAL, f"the agent failed: {what}"))
+        return Frame({**answer.header, "ok": True}, answer.payload)
 
-    async def _send_refusal(self, request: Frame, refused: Refused) -> None:
-        fields = {**refused.fields, "error": refused.fault, "message": refused.message}
-        await self._send(request, fields, is_ok=False)
-
-    async def _send(
-        self, request: Frame, fields: dict[str, Any], payload: bytes = b"", *, is_ok: bool = True
-    ) -> None:
-        data = wire.encode({**fields, "id": request.header["id"], "ok": is_ok}, payload)
+    async def _send(self, request: Frame, answer: Frame) -> None:
+        """Raises OSError."""
+        data = wire.encode({**answer.header, "id": request.header["id"]}, answer.payload)
         self._unsent_bytes += len(data)
         try:
             async with self._one_at_a_time:
+                if self._writer.is_closing():
+                    raise ConnectionResetError
                 with self._abort_after(self._bounds.stall_s):
                     self._writer.write(data)
                     await self._writer.drain()
@@ -277,14 +274,18 @@ def short_path(directory: Path) -> Any:
         os.close(fd)
 
 
-def _may_ask(writer: asyncio.StreamWriter) -> bool:
+def may_ask(uid: int) -> bool:
     """The same user, or root."""
+    return uid in (os.geteuid(), 0)
+
+
+def _uid_of(writer: asyncio.StreamWriter) -> int:
     peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return _PEER.unpack(peer)[1] in (os.geteuid(), 0)
+    return int(_PEER.unpack(peer)[1])
 
 
-def _op(request: Frame) -> str:
-    return str(request.header.get("op"))[:40]
+def _refusal(refused: Refused) -> Frame:
+    return Frame({**refused.fields, "error": refused.fault, "message": refused.message, "ok": False})
 
 
 def _innermost(error: BaseException) -> str:

@@ -105,6 +105,12 @@ class FakeHost:
             if one.status.ended_by is None:
                 self.finish(one.order.exec_id, EndedBy.NOBODY, None)
 
+    def drop(self, exec_id: str) -> None:
+        """Its directory was removed behind the agent's back."""
+        one = self.execs.pop(exec_id)
+        one.status = HostExec(exec_id, EndedBy.NOBODY, reason="its host does not know it any more")
+        self._change(one)
+
     def running(self) -> list[str]:
         return [name for name, one in self.execs.items() if one.status.ended_by is None]
 
@@ -122,7 +128,8 @@ class FakeHost:
         if self.refuses is not None:
             raise self.refuses
         self.starts.append(order.exec_id)
-        self.execs[order.exec_id] = FakeExec(order, HostExec(order.exec_id, None, run_s=0.0))
+        one = self.execs[order.exec_id] = FakeExec(order, HostExec(order.exec_id, None, run_s=0.0))
+        one.stdin += order.stdin
         if self.answers_late is not None:
             await self._unless_lost(self.answers_late)
         return self.execs[order.exec_id].status
@@ -143,9 +150,7 @@ class FakeHost:
         if one.status.ended_by is None:
             self.finish(exec_id, EndedBy.STOP, -15)
 
-    async def read(
-        self, exec_id: str, stream: StreamName, offset: int, limit: int, wait_s: float
-    ) -> Chunk:
+    async def read(self, exec_id: str, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         one = await self._exec("read", exec_id)
         while one.status.ended_by is None and len(one.output[stream]) <= offset and wait_s > 0:
             if not await self._unless_lost(one.changed, wait_s):

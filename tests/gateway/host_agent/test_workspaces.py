@@ -1,7 +1,6 @@
 """Sessions on a host: made, listed, found again by the next agent, removed with all they have."""
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,10 @@ class Rig:
         return Path((await self.ask(Op.SESSION_PUT, session=name, record=record)).header["workspace"])
 
 
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path)
@@ -30,7 +33,7 @@ def rig(tmp_path: Path) -> Rig:
 async def test_put_is_idempotent_and_the_last_record_counts(rig: Rig, tmp_path: Path) -> None:
     first = await rig.ask(Op.SESSION_PUT, session="s", record={"n": 1})
     workspace = Path(first.header["workspace"])
-    assert (workspace.stat().st_mode & 0o777, first.header["is_new"]) == (0o700, True)
+    assert (mode_of(workspace), first.header["is_new"]) == (0o700, True)
     (workspace / "file").touch()
     again = await rig.ask(Op.SESSION_PUT, session="s", record={"n": 2})
     assert (again.header["workspace"], again.header["is_new"]) == (str(workspace), False)
@@ -159,7 +162,7 @@ async def test_there_is_a_limit(tmp_path: Path) -> None:
 
 async def test_a_workspace_that_a_command_replaced_by_a_link(rig: Rig, tmp_path: Path) -> None:
     workspace = await rig.put()
-    os.rename(workspace, tmp_path / "elsewhere")
+    workspace.rename(tmp_path / "elsewhere")
     workspace.symlink_to("/etc")
     with pytest.raises(Refused):
         rig.workspaces.root("s")
