@@ -88,8 +88,10 @@ class Host:
         """About once a second."""
         self._grant(self.queue.tick(self._clock()))
 
-    def saw(self, reading: Reading) -> None:
-        self._reading, self._read_at_s = reading, self._clock()
+    def saw(self, reading: Reading | None) -> None:
+        """None: it did not say."""
+        if reading is not None:
+            self._reading, self._read_at_s = reading, self._clock()
         self._grant(self.queue.observe(reading, self._clock()))
 
     def lost(self) -> None:
