@@ -103,7 +103,9 @@ def test_every_body_of_the_protocol_has_an_example() -> None:
     bodies = {
         kind
         for kind in vars(protocol).values()
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind.__module__ == protocol.__name__
+        if isinstance(kind, type)
+        and issubclass(kind, msgspec.Struct)
+        and kind.__module__ == protocol.__name__
     }
     parts = {
         protocol.LimitsRequest,

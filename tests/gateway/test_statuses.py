@@ -61,7 +61,10 @@ async def test_who_asks() -> None:
     async with open_rest(tokens=TOKENS, token=TOKENS["alice"]) as rest:
         http = recording(rest, seen)
         for method, url, _ in operations(names=NAMES):
-            for headers, status in [({"Authorization": "Bearer x"}, 401), ({"Origin": "http://evil.example"}, 403)]:
+            for headers, status in [
+                ({"Authorization": "Bearer x"}, 401),
+                ({"Origin": "http://evil.example"}, 403),
+            ]:
                 assert (await http.request(method, url, headers=headers)).status_code == status, (method, url)
     assert {each for each in DOCUMENTED if each[2] in (401, 403)} == seen
 
