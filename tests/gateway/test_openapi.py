@@ -1,4 +1,4 @@
-"""The OpenAPI document is what the gateway does: examples fit, and what is generated from it gets no surprise."""
+"""The OpenAPI document is what the gateway does: examples fit, and what it says is what one gets."""
 
 import asyncio
 import contextlib
@@ -103,7 +103,9 @@ def test_every_body_of_the_protocol_has_an_example() -> None:
     bodies = {
         kind
         for kind in vars(protocol).values()
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind.__module__ == protocol.__name__
+        if isinstance(kind, type)
+        and issubclass(kind, msgspec.Struct)
+        and kind.__module__ == protocol.__name__
     }
     parts = {
         protocol.LimitsRequest,
