@@ -135,7 +135,7 @@ async def _life_of_a_command(rest: Rest, http: httpx.AsyncClient) -> None:
     await http.put(f"{url}/heartbeat", json={"ttl_s": 3600})
     await _conversation(http, url)
     await http.post(f"{url}/stdin", json={"offset": 99})
-    for fault in (Fault.INTERNAL, Fault.GONE):
+    for fault in (Fault.INTERNAL, Fault.GONE, Fault.FORBIDDEN):
         rest.host.fails = HostFault(fault, "because")
         await _conversation(http, url)
     rest.host.fails = None
@@ -195,9 +195,9 @@ async def _files(rest: Rest, http: httpx.AsyncClient) -> None:
 
 
 async def _faults(rest: Rest, http: httpx.AsyncClient) -> None:
-    for fault in (Fault.NO_SPACE, Fault.INTERNAL):
+    for fault, methods in ((Fault.NO_SPACE, ["PUT"]), (Fault.INTERNAL, ["GET", "HEAD", "PUT", "DELETE"])):
         rest.host.fails = HostFault(fault, "because")
-        for part in ("files?path=f", "archive"):
-            for method in ("GET", "HEAD", "PUT", "DELETE"):
+        for method in methods:
+            for part in ("files?path=f", "archive"):
                 await http.request(method, f"/v1/sessions/s/{part}")
     rest.host.fails = None
