@@ -246,4 +246,6 @@ def _start_fields(order: RunOrder) -> dict[str, Any]:
         fields["tty"] = asdict(order.tty)
     if order.keeps_children:
         fields["on_exit"] = "keep"
+    if order.may_start_outside:
+        fields["allow_outside"] = True
     return fields
