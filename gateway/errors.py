@@ -59,3 +59,28 @@ def exec_not_found(exec_id: str) -> Refusal:
 
 def draining() -> Refusal:
     return Refusal(503, "draining", "the gateway is shutting down and starts nothing new", retry_after_s=5)
+
+
+def host_not_found(name: str, param: str = "host") -> Refusal:
+    return Refusal(404, "host_not_found", f"no host {name!r}; GET /v1/hosts names them", param=param)
+
+
+def host_lost(name: str) -> Refusal:
+    message = f"host {name!r} does not answer; what runs there goes on, and this may be asked again"
+    return Refusal(503, "host_lost", message, retry_after_s=5)
+
+
+def adopting() -> Refusal:
+    message = "the gateway has just started and still asks its hosts what they run"
+    return Refusal(503, "adopting", message, retry_after_s=1)
+
+
+def lease_not_found(lease_id: str) -> Refusal:
+    return Refusal(
+        404, "lease_not_found", f"no lease {lease_id!r}; those that are over are forgotten", param="id"
+    )
+
+
+def queue_full(queued: int, retry_after_s: float) -> Refusal:
+    message = f"{queued} commands are waiting for a CPU slot; this one was not run"
+    return Refusal(429, "queue_full", message, retry_after_s=retry_after_s)

@@ -22,6 +22,9 @@ class Limits:
 
     slots: float = field(default_factory=usable_cores)
     """CPU slots to hand out; a command takes `cpu` of them. Default: the cores this process may use."""
+    short_places: int | None = None
+    """Places beyond the slots for commands that are over within a second as a rule, so that they never wait
+    behind a build. Default: one for every two slots; 0: none."""
     queue_limit: int = 256
     """Commands that may wait for a slot; one more is answered 429 and not run."""
     queue_timeout_s: float = 60.0
@@ -48,6 +51,10 @@ class Limits:
 
     max_body_bytes: int = 4 << 20
     """Request body."""
+    max_file_bytes: int = 4 << 30
+    """One file that is written into a workspace."""
+    max_archive_bytes: int = 8 << 30
+    """One archive that is unpacked into a workspace, as it is sent."""
     max_command_bytes: int = 128 << 10
     """Command text or arguments; the kernel's own limit for one argument (MAX_ARG_STRLEN)."""
     max_stdin_bytes: int = 2 << 20
@@ -62,6 +69,8 @@ class Limits:
     """Output of all finished commands on disk; the oldest are forgotten first."""
     inline_output_bytes: int = 64 << 10
     """Beginning of each stream that the status of a finished command carries."""
+    head_cache_bytes: int = 64 << 20
+    """Such beginnings in memory, the latest; older ones are read from their hosts again."""
 
     allow_absolute_cwd: bool = False
     """Let commands start outside of the workspace of their session."""
@@ -70,5 +79,5 @@ class Limits:
         for name in self.__slots__:
             value = getattr(self, name)
             least = 0.05 if name == "slots" else 0
-            if value < least:
+            if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, not {value}")
