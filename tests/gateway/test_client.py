@@ -42,7 +42,7 @@ async def test_a_command_from_start_to_end() -> None:
 
 
 async def test_cancel_and_heartbeat() -> None:
-    async with gateway() as (client, rest):
+    async with gateway() as (client, _):
         first = await client.start("s", MAKE)
         await client.cancel(first.id)
         assert (await client.wait(first.id)).state is ExecState.CANCELLED
@@ -88,11 +88,9 @@ async def test_a_lease_is_held_as_long_as_it_takes() -> None:
             assert lease.state is LeaseState.HELD
             await asyncio.sleep(0.5)
             assert (await client.hosts())[0].running == 1
-            waiting = asyncio.get_running_loop().create_task(
-                client._held(LeaseRequest(session="other", queue_timeout_s=0.01))
-            )
             with pytest.raises(GatewayError):
-                await waiting
+                async with client.lease(LeaseRequest(session="other", queue_timeout_s=0.01)):
+                    pass
         assert (await client.hosts())[0].running == 0
         assert rest.host.starts == []
 

@@ -13,6 +13,7 @@ import pytest
 from gateway.client import GatewayClient, Unreachable
 from gateway.protocol import ExecRequest, ExecState, StreamName, TtyRequest
 from gateway.remote_command import RemoteCommand
+from tests.gateway.fake_host import FakeExec
 from tests.gateway.rest_rig import Rest, open_rest, until
 
 
@@ -41,14 +42,21 @@ class FakeEnds:
 @contextlib.asynccontextmanager
 async def running(ends: FakeEnds, **fields: Any) -> AsyncIterator[tuple[Rest, "asyncio.Task[Any]"]]:
     beats = fields.pop("beats", False)
-    async with open_rest(sessions=()) as rest:
-        async with GatewayClient("http://localhost", transport=httpx.ASGITransport(rest.app)) as client:
-            request = ExecRequest(command="make", **fields)
-            whole = asyncio.get_running_loop().create_task(
-                RemoteCommand(client, ends).run("cli", request, beats=beats)
-            )
-            yield rest, whole
-            await asyncio.wait({whole})
+    async with (
+        open_rest(sessions=()) as rest,
+        GatewayClient("http://localhost", transport=httpx.ASGITransport(rest.app)) as client,
+    ):
+        command = RemoteCommand(client, ends).run("cli", ExecRequest(command="make", **fields), beats=beats)
+        whole = asyncio.get_running_loop().create_task(command)
+        yield rest, whole
+        await asyncio.wait({whole})
+
+
+async def followed(rest: Rest) -> FakeExec:
+    """The command, once the client knows of it."""
+    shell = await rest.shell()
+    await until(lambda: "read" in rest.host.calls)
+    return shell
 
 
 async def test_output_input_and_exit_code() -> None:
@@ -75,7 +83,7 @@ async def test_input_that_never_ends_holds_nothing_up() -> None:
 async def test_the_first_interrupt_is_the_commands_the_second_ends_it() -> None:
     ends = FakeEnds()
     async with running(ends) as (rest, whole):
-        shell = await rest.shell()
+        shell = await followed(rest)
         ends.interrupts.put_nowait(Signals.SIGINT)
         await until(lambda: shell.signals == [("SIGINT", "group")])
         assert rest.host.stops == []
@@ -87,7 +95,7 @@ async def test_the_first_interrupt_is_the_commands_the_second_ends_it() -> None:
 async def test_a_request_to_end_ends_it(number: Signals) -> None:
     ends = FakeEnds()
     async with running(ends) as (rest, whole):
-        shell = await rest.shell()
+        shell = await followed(rest)
         ends.interrupts.put_nowait(number)
         assert (await whole).exit_code == 130
         assert shell.signals == []
@@ -141,7 +149,7 @@ async def test_heartbeats_where_they_are_asked_for() -> None:
         async with running(FakeEnds(), beats=beats) as (rest, whole):
             shell = await rest.shell()
             if beats:
-                await until(lambda: len(rest.app.state.heartbeats) == 1)  # noqa: B023
+                await until(lambda: len(rest.app.state.heartbeats) == 1)
             rest.host.finish(shell.order.exec_id)
             await whole
             assert len(rest.app.state.heartbeats) == int(beats)
