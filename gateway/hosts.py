@@ -90,8 +90,10 @@ class Host:
 
     def saw(self, reading: Reading | None) -> None:
         """None: it did not say."""
-        if reading is not None:
-            self._reading, self._read_at_s = reading, self._clock()
+        if reading is None:
+            self.tick()
+            return
+        self._reading, self._read_at_s = reading, self._clock()
         self._grant(self.queue.observe(reading, self._clock()))
 
     def lost(self) -> None:

@@ -31,13 +31,19 @@ class Containment:
     def capabilities(self) -> dict[str, Any]:
         controllers = self._cgroups.controllers
         return {
-            "containment": f"cgroup {self._cgroups.version}" if self._cgroups.is_any else "marker",
+            "containment": self._name(),
             "can_limit_memory": "memory" in controllers,
             "can_limit_pids": "pids" in controllers,
             "can_limit_cpu": "cpu" in controllers,
             "can_switch_user": os.geteuid() == 0,
             "has_bubblewrap": shutil.which("bwrap") is not None,
         }
+
+    def _name(self) -> str:
+        """As gateways know them. A v2 tree counts, for its ``cgroup.kill``, whatever is beside it."""
+        if not self._cgroups.is_any:
+            return "process_group"
+        return "cgroup_v1" if self._cgroups.version == "v1" else "cgroup_v2"
 
     def open(self, exec_id: str, limits: Limits) -> Group | None:
         """None: there are no control groups here. Raises Refused for limits that nothing here can hold."""
@@ -69,6 +75,9 @@ class Containment:
         """At once as a rule; what cannot go yet is tried again with the next ones."""
         if group is not None:
             self._unremoved[exec_id] = group
+        self._remove_what_can_go()
+
+    def _remove_what_can_go(self) -> None:
         for name in [name for name, each in self._unremoved.items() if each.remove()]:
             del self._unremoved[name]
 
@@ -81,6 +90,7 @@ class Containment:
             await self._sweeper.kill(exec_ids)
 
     def close(self) -> None:
+        self._remove_what_can_go()
         self._cgroups.close()
 
     def _refuse_what_cannot_hold(self, limits: Limits) -> None:

@@ -1,4 +1,5 @@
 """A whole gateway on hosts in memory, without HTTP."""
+# ruff: noqa: ASYNC110 - looking now and then is the test
 
 import asyncio
 import contextlib
@@ -18,12 +19,16 @@ from tests.gateway.fake_host import FakeHost
 
 @contextlib.asynccontextmanager
 async def gateway_on(*fakes: FakeHost, **options: Any) -> AsyncIterator[Gateway]:
-    limits = options.pop("limits", Limits(slots=2))
+    limits = options.pop("limits", Limits(slots=2, short_places=0))
     labels = options.pop("labels", {})
     plans = [
         HostPlan(
             fake,
-            HostQueue(AdmissionSettings(slots=limits.slots, queue_limit=limits.queue_limit)),
+            HostQueue(
+                AdmissionSettings(
+                    slots=limits.slots, queue_limit=limits.queue_limit, short_places=limits.short_places
+                )
+            ),
             labels.get(fake.name, {}),
         )
         for fake in fakes
@@ -59,4 +64,4 @@ async def ended(record: Exec) -> Exec:
 async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
         while not condition():
-            await asyncio.sleep(0.005)  # noqa: ASYNC110 - looking now and then is the test
+            await asyncio.sleep(0.005)
