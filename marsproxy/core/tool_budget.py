@@ -22,10 +22,11 @@ class ToolBudget:
         limits = self._settings
         hosts = self.hosts.each(now, limits.telemetry_stale_s)
         foreseen_mb = self._foreseen_mb(session)
-        usable = together([host for host in hosts if not self._lacks_memory(host, foreseen_mb)])
-        if usable is None:
+        usable = [host for host in hosts if not self._lacks_memory(host, foreseen_mb)]
+        if (all_usable := together(usable)) is None:
             return bool(hosts)
-        return are_full(usable, limits.tools_per_core)
+        are_slow = all(is_slow(host, limits.tool_wait_limit_s) for host in usable)
+        return are_slow or are_full(all_usable, limits.tools_per_core)
 
     def _lacks_memory(self, host: ToolHostsObserved, foreseen_mb: float) -> bool:
         limits = self._settings
@@ -44,6 +45,11 @@ def are_full(hosts: ToolHostsObserved, per_place: float) -> bool:
         return False
     places = min(hosts.cores, max(1, hosts.running)) if hosts.queued else hosts.cores
     return hosts.running + hosts.queued >= per_place * places
+
+
+def is_slow(host: ToolHostsObserved, limit_s: float) -> bool:
+    """Whether tools wait there now, and for long: few of them do, where each takes long."""
+    return bool(host.queued) and host.queue_wait_s is not None and host.queue_wait_s > limit_s
 
 
 def is_memory_short(hosts: ToolHostsObserved, target: float, foreseen_mb: float) -> bool:

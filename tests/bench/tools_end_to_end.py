@@ -33,6 +33,7 @@ KV_TOKENS = 400_000
 """Room for every session of a run: what waits here waits for tools."""
 NO_CPU_BUDGET = (
     *("--admission.tools-per-core", "1000"),
+    *("--admission.tool-wait-limit-s", "1000000"),
     *("--admission.tool-memory-target", "1"),
     *("--admission.tool-pressure-limit", "1"),
 )

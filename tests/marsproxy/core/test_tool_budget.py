@@ -97,6 +97,16 @@ def test_room_on_one_host_makes_up_for_another():
     )
 
 
+@pytest.mark.parametrize(
+    ("queued", "wait_s", "is_busy"),
+    [(1, 5.1, True), (1, 5.0, False), (0, 5.1, False), (None, 5.1, False), (1, None, False)],
+)
+def test_hosts_whose_tools_wait_for_long_are_busy_though_they_are_few(queued, wait_s, is_busy):
+    slow = replace(IDLE, running=4, queued=queued, queue_wait_s=wait_s)
+    assert budget_with(slow).is_busy(SESSION, 0.0) is is_busy
+    assert not budget_with(replace(slow, host="one"), replace(IDLE, host="two")).is_busy(SESSION, 0.0)
+
+
 def test_hosts_never_heard_of_are_no_reason_to_wait():
     assert not budget_with().is_busy(SESSION, 0.0)
 
