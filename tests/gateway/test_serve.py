@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.gateway.redis_server import RedisServer
+
 ProcessesOf = Callable[[str], list[int]]
 TOKEN = "a-token-of-enough-characters"
 
@@ -186,6 +188,28 @@ def test_stop_that_keeps_commands(processes_of: ProcessesOf, tmp_path: Path) -> 
         assert (ended["state"], ended["exit_code"]) == ("cancelled", 130)
     assert processes_of(exec_id) == []
     until(lambda: not agents_of(tmp_path))
+
+
+@pytest.mark.slow
+def test_keys_in_redis_outlive_the_gateway_and_its_host(tmp_path: Path, redis_server: RedisServer) -> None:
+    """The second gateway has a new directory, so no host tells it of the command: only the store does."""
+    body, key = {"argv": ["true"]}, {"Idempotency-Key": "k"}
+    with serving("--store", redis_server.url) as (_, url), httpx.Client(timeout=60) as http:
+        http.put(f"{url}/v1/sessions/s")
+        first = http.post(f"{url}/v1/sessions/s/execs", params={"wait": 30}, json=body, headers=key).json()
+        assert first["state"] == "exited"
+    with serving("--store", redis_server.url) as (_, url), httpx.Client(timeout=60) as http:
+        http.put(f"{url}/v1/sessions/s")
+        run = {"url": f"{url}/v1/sessions/s/execs", "params": {"wait": 30}, "json": body}
+        again = http.post(**run, headers=key).json()
+        assert (again["id"], again["state"], again["exit_code"]) == (first["id"], "exited", 0)
+        redis_server.stop()
+        refused = http.post(**run, headers={"Idempotency-Key": "k2"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+        assert "Retry-After" in refused.headers
+        assert http.post(**run).json()["state"] == "exited"
+        redis_server.start()
+        assert http.post(**run, headers={"Idempotency-Key": "k2"}).json()["state"] == "exited"
 
 
 @pytest.mark.slow
