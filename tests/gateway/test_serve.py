@@ -145,8 +145,7 @@ def test_restart_after_a_crash_goes_on(processes_of: ProcessesOf, tmp_path: Path
         httpx.put(f"{url}/v1/sessions/s")
         exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json=command, headers=key).json()["id"]
         endless = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
-        while not (processes_of(exec_id) and processes_of(endless)):
-            pass
+        until(lambda: bool(processes_of(exec_id) and processes_of(endless)))
         assert "another gateway is using" in failing("serve", "--port", "0", "--spool-dir", str(tmp_path))
         process.kill()
         process.wait()
@@ -167,8 +166,7 @@ def test_crash_with_a_private_directory_leaves_nothing(processes_of: ProcessesOf
     with serving() as (process, url):
         httpx.put(f"{url}/v1/sessions/s")
         exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
-        while not processes_of(exec_id):
-            pass
+        until(lambda: bool(processes_of(exec_id)))
         process.kill()
         process.wait()
         until(lambda: not processes_of(exec_id))
@@ -180,8 +178,7 @@ def test_stop_that_keeps_commands(processes_of: ProcessesOf, tmp_path: Path) -> 
     with serving(*keep) as (_, url):
         httpx.put(f"{url}/v1/sessions/s")
         exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
-        while not processes_of(exec_id):
-            pass
+        until(lambda: bool(processes_of(exec_id)))
     assert processes_of(exec_id) != []
     with serving("--spool-dir", str(tmp_path)) as (_, url):
         ended = httpx.delete(f"{url}/v1/execs/{exec_id}", params={"wait": 30}, timeout=60).json()
