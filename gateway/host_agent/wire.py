@@ -76,8 +76,8 @@ class Op:
     """after (a session's name, optional) -> sessions[] of {session, workspace, record}, by name; is_last.
     What would be too long for one answer goes on after the last of them."""
     SESSION_REMOVE = "session.remove"
-    """session; optional: keeps_workspace (bool): ends what runs in it and removes the workspace, unless that is
-    to be kept for a session of the same name. A session that is not there is no fault."""
+    """session; optional: keeps_workspace (bool): ends what runs in it and removes the workspace, unless that
+    is to be kept for a session of the same name. A session that is not there is no fault."""
 
     FILE_READ = "file.read"
     """session, path, offset, limit -> P, size, mode, mtime_s, is_eof"""
