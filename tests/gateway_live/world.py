@@ -1,0 +1,184 @@
+"""A gateway, the host that runs its commands and a caller, with the accidents that may befall them.
+
+Owns how a place ("local" or "ssh") is set up, broken and taken down, and where commands leave traces
+(``traces``: files outside of every workspace). Tests say what has to hold, not how it is arranged.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.gateway.ssh_host import SshHost, running_ssh_host
+from tests.gateway_live.caller import Caller, Session
+from tests.gateway_live.gateway_process import GatewayProcess
+from tests.gateway_live.processes import carrying, eventually, kill_all, named
+
+PLACES = ("local", "ssh")
+AGENT_DIRECTORY = ".mars-agent"
+"""Of a worker, in the home directory there."""
+
+JUMPING = """
+import pathlib, time
+_real_time = time.time
+def _offset_s():
+    try:
+        return float(pathlib.Path({offset!r}).read_text())
+    except (OSError, ValueError):
+        return 0.0
+time.time = lambda: _real_time() + _offset_s()
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+
+
+@dataclass
+class World:
+    place: str
+    directory: Path
+    gateway: GatewayProcess
+    caller: Caller
+    workers: dict[str, SshHost]
+    """Hosts reached over SSH, by name; none in the place "local"."""
+
+    @property
+    def host(self) -> str:
+        return next(iter(self.workers), "local")
+
+    @property
+    def traces(self) -> Path:
+        return self.directory / "traces"
+
+    def session(self, name: str | None = None, **settings: object) -> Session:
+        return self.caller.session(
+            name, **({} if __import__("os").environ.get("GWROOT") else {"host": self.host}) | settings
+        )
+
+    def trace(self) -> Path:
+        """A file for a command to write to that survives its session."""
+        return self.traces / uuid.uuid4().hex[:8]
+
+    def agents(self) -> list[int]:
+        """Pids of the agents of its hosts."""
+        return named("agent", "serve", str(self.directory))
+
+    def commands(self) -> list[int]:
+        """Pids of all that its commands started: the agents give them homes in here."""
+        return sorted(set(carrying("MARS_EXEC_ID=")) & set(carrying(str(self.directory))))
+
+    def set_clock(self, ahead_s: float) -> None:
+        """Of gateway and agents: how far it is ahead of the machine's."""
+        (self.directory / "clock").write_text(str(ahead_s))
+
+    def start_gateway(self) -> None:
+        self.caller.move_to(self.gateway.start())
+        eventually(self.is_up, "all hosts are up")
+
+    def is_up(self) -> bool:
+        return all(host.get("state", "up") == "up" for host in self.caller.hosts().values())
+
+    def kill_gateway(self) -> None:
+        self.gateway.kill()
+
+    def restart_gateway(self) -> None:
+        self.kill_gateway()
+        self.start_gateway()
+
+    def kill_agent(self) -> None:
+        kill_all(self.agents())
+
+    def reboot_host(self) -> None:
+        """Everything on it ends at once; the gateway's own host takes the gateway along."""
+        if not self.workers:
+            self.kill_gateway()
+        for worker in self.workers.values():
+            worker.reboot()
+        self.kill_agent()
+        kill_all(self.commands())
+        for worker in self.workers.values():
+            worker.start()
+        if not self.workers:
+            self.start_gateway()
+
+
+@contextlib.contextmanager
+def open_world(
+    place: str,
+    *arguments: str,
+    workers: int = 1,
+    token: str | None = None,
+    disk_mb: int | None = None,
+    has_clock: bool = False,
+    **environment: str,
+) -> Iterator[World]:
+    """Leaves nothing behind, whatever happened in it. The directory's name is short: sockets are in it.
+
+    ``disk_mb``: the agents' directories are on a disk of that size. ``has_clock``: ``World.set_clock`` works.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="mars-live-"))
+    (directory / "traces").mkdir()
+    clock = {"PYTHONPATH": str(_jumping_clock(directory))} if has_clock else {}
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        stack.callback(lambda: kill_all({*carrying(str(directory)), *named(str(directory))}))
+        hosts = {}
+        for name in [f"w{number + 1}" for number in range(workers if place == "ssh" else 0)]:
+            home = directory / name
+            settings = {"SetEnv": " ".join([f"HOME={home}", *(f"{k}={v}" for k, v in clock.items())])}
+            hosts[name] = stack.enter_context(running_ssh_host(home, settings))
+        if disk_mb is not None:
+            for each in [directory / name / AGENT_DIRECTORY for name in hosts] or [directory / "spool"]:
+                stack.enter_context(_small_disk(each, disk_mb))
+        gateway = GatewayProcess(
+            directory / "spool",
+            directory / "gateway.log",
+            [*_hosts_file(directory / "hosts.toml", hosts), *arguments],
+            environment | clock,
+        )
+        caller = Caller("http://not-started", token)
+        stack.callback(caller.close)
+        world = World(place, directory, gateway, caller, hosts)
+        stack.callback(gateway.kill)
+        world.start_gateway()
+        yield world
+
+
+@contextlib.contextmanager
+def _small_disk(directory: Path, size_mb: int) -> Iterator[None]:
+    directory.mkdir(mode=0o700, parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=700", "none", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def _jumping_clock(directory: Path) -> Path:
+    """A folder for PYTHONPATH that gives every Python there a ``time.time`` of ours."""
+    folder = directory / "jumping"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(JUMPING.format(offset=str(directory / "clock")))
+    return folder
+
+
+def _hosts_file(path: Path, hosts: dict[str, SshHost]) -> list[str]:
+    """Arguments for ``serve``."""
+    if not hosts:
+        return []
+    path.write_text("".join(_host_table(name, host) for name, host in hosts.items()))
+    return ["--hosts-file", str(path)]
+
+
+def _host_table(name: str, host: SshHost) -> str:
+    return f"""
+[[hosts]]
+name = "{name}"
+address = "{host.address}"
+port = {host.port}
+user = "{host.user}"
+key = "{host.key}"
+known_hosts = "{host.known_hosts}"
+"""
