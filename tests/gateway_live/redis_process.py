@@ -12,12 +12,12 @@ from tests.gateway_live.processes import eventually
 
 
 @contextlib.contextmanager
-def running_redis(log_directory: Path) -> Iterator[str]:
+def running_redis() -> Iterator[str]:
     """Its URL."""
     with tempfile.TemporaryDirectory(prefix="mars-redis-") as directory:
         socket = Path(directory, "redis.sock")
         settings = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", directory]
-        with (log_directory / "redis.log").open("w") as log:
+        with Path(directory, "redis.log").open("w") as log:
             process = subprocess.Popen(["redis-server", *settings], stdout=log, stderr=log)
         try:
             eventually(lambda: _answers(socket), "Redis answers")

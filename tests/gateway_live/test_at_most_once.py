@@ -20,13 +20,13 @@ def runs(trace: Path) -> int:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def kept(request: pytest.FixtureRequest, place: str, tmp_path: Path) -> Iterator[World]:
+def kept(request: pytest.FixtureRequest, place: str) -> Iterator[World]:
     """A world whose gateway keeps its records in either store."""
     if request.param == "memory":
         with open_world(place) as world:
             yield world
     else:
-        with running_redis(tmp_path) as url, open_world(place, "--store", url) as world:
+        with running_redis() as url, open_world(place, "--store", url) as world:
             yield world
 
 

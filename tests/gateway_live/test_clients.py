@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from tests.gateway_live.gateway_process import ROOT
@@ -15,29 +16,33 @@ from tests.gateway_live.processes import carrying, eventually, open_descriptors
 from tests.gateway_live.world import World
 
 
-def leave_without_a_word(world: World, session: str, command: str) -> None:
-    """Asks, and resets the connection once the request was sent."""
+@contextlib.contextmanager
+def leaving_without_a_word(world: World, session: str, command: str) -> Iterator[None]:
+    """Asks, and resets the connection at the end. What the gateway had not read by then is lost."""
     address = urlsplit(world.gateway.url)
     body = json.dumps({"command": command}).encode()
     head = f"POST /v1/sessions/{session}/execs?wait=30 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((address.hostname, address.port)) as client:
         client.sendall(head.encode() + body)
+        yield
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def active(world: World, session: str) -> int:
+    count = world.caller.http.get(f"/v1/sessions/{session}").json()["execs_active"]
+    assert isinstance(count, int)
+    return count
 
 
 def test_client_gone_without_a_word(shared: World) -> None:
     session, trace, goon = shared.session(), shared.trace(), shared.trace()
-    leave_without_a_word(
-        shared,
-        session.name,
-        f"echo up > {trace}; until [ -e {goon} ]; do sleep 0.02; done; echo end > {trace}",
-    )
-    eventually(trace.exists, "it runs")
+    command = f"echo up > {trace}; until [ -e {goon} ]; do sleep 0.02; done; echo end > {trace}"
+    with leaving_without_a_word(shared, session.name, command):
+        eventually(trace.exists, "it runs")
     goon.touch()
     eventually(lambda: trace.read_text() == "end\n", "it ends by itself")
-    url = f"/v1/sessions/{session.name}"
-    eventually(lambda: shared.caller.http.get(url).json()["execs_active"] == 0, "the gateway knows")
+    eventually(lambda: active(shared, session.name) == 0, "the gateway knows")
 
 
 def test_hundred_clients_gone_leave_no_descriptors(shared: World) -> None:
@@ -45,9 +50,9 @@ def test_hundred_clients_gone_leave_no_descriptors(shared: World) -> None:
     session.stdout("true")
     before = open_descriptors(shared.gateway.pid)
     for _ in range(100):
-        leave_without_a_word(shared, session.name, "true")
-    url = f"/v1/sessions/{session.name}"
-    eventually(lambda: shared.caller.http.get(url).json()["execs_active"] == 0, "all are over")
+        with leaving_without_a_word(shared, session.name, "true"):
+            pass
+    eventually(lambda: active(shared, session.name) == 0, "all are over")
     eventually(lambda: open_descriptors(shared.gateway.pid) <= before + 5, "descriptors are given back")
 
 
