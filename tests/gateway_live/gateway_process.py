@@ -25,6 +25,7 @@ class GatewayProcess:
     log: Path
     arguments: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    python: Path = Path(sys.executable)
     url: str = ""
     _process: "subprocess.Popen[str] | None" = None
 
@@ -34,7 +35,7 @@ class GatewayProcess:
         return self._process.pid
 
     def start(self) -> str:
-        command = [sys.executable, "-m", "gateway", "serve", "--port", "0"]
+        command = [str(self.python), "-m", "gateway", "serve", "--port", "0"]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [*command, "--spool-dir", str(self.directory), *self.arguments],
@@ -43,17 +44,13 @@ class GatewayProcess:
                 stderr=log,
                 text=True,
                 cwd=self.log.parent,
-                env=self._environment(),
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **self.environment},
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line.startswith(READY), self.log.read_text()
         self.url = line.removeprefix(READY).strip()
         return self.url
-
-    def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join([*self.environment.get("PYTHONPATH", "").split(), str(ROOT)])
-        return {"PATH": os.environ["PATH"], **self.environment, "PYTHONPATH": path}
 
     def kill(self) -> None:
         """As the kernel does it for want of memory: no word, no clean-up."""

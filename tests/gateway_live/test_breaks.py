@@ -4,6 +4,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -138,14 +139,14 @@ def test_event_stream_resumes_after_a_crash(world: World) -> None:
     exec_id = world.session().start(COUNTING)
     first = _events(world, exec_id, None, enough=2)
     world.restart_gateway()
-    rest = _events(world, exec_id, first[-1][0])
+    rest = _events(world, exec_id, next(id_ for id_, *_ in reversed(first) if id_))
     output = [data for _, kind, data in first + rest if kind == "output" and data["stream"] == "stdout"]
     assert "".join(data["text"] for data in output) == COUNTED
     _, kind, last = rest[-1]
-    assert (kind, last["state"], last["exit_code"]) == ("exit", "exited", 42)
+    assert (kind, last["status"]["state"], last["status"]["exit_code"]) == ("exit", "exited", 42)
 
 
-Event = tuple[str, str, dict[str, object]]
+Event = tuple[str, str, dict[str, Any]]
 
 
 def _events(world: World, exec_id: str, after: str | None, enough: int | None = None) -> list[Event]:

@@ -5,10 +5,14 @@ Owns how a place ("local" or "ssh") is set up, broken and taken down, and where 
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 import uuid
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,14 +124,15 @@ def open_world(
     """
     directory = Path(tempfile.mkdtemp(prefix="mars-live-"))
     (directory / "traces").mkdir()
-    clock = {"PYTHONPATH": str(_jumping_clock(directory))} if has_clock else {}
+    python = _jumping_python(directory) if has_clock else Path(sys.executable)
+    path = f"{python.parent}:{os.environ['PATH']}"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         stack.callback(lambda: kill_all({*carrying(str(directory)), *named(str(directory))}))
         hosts = {}
         for name in [f"w{number + 1}" for number in range(workers if place == "ssh" else 0)]:
             home = directory / name
-            settings = {"SetEnv": " ".join([f"HOME={home}", *(f"{k}={v}" for k, v in clock.items())])}
+            settings = {"SetEnv": f"HOME={home} PATH={path}"}
             hosts[name] = stack.enter_context(running_ssh_host(home, settings))
         if disk_mb is not None:
             for each in [directory / name / AGENT_DIRECTORY for name in hosts] or [directory / "spool"]:
@@ -136,7 +141,8 @@ def open_world(
             directory / "spool",
             directory / "gateway.log",
             [*_hosts_file(directory / "hosts.toml", hosts), *arguments],
-            environment | clock,
+            environment,
+            python,
         )
         caller = Caller("http://not-started", token)
         stack.callback(caller.close)
@@ -156,12 +162,14 @@ def _small_disk(directory: Path, size_mb: int) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", directory], check=True)
 
 
-def _jumping_clock(directory: Path) -> Path:
-    """A folder for PYTHONPATH that gives every Python there a ``time.time`` of ours."""
-    folder = directory / "jumping"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(JUMPING.format(offset=str(directory / "clock")))
-    return folder
+def _jumping_python(directory: Path) -> Path:
+    """A Python like this one with a ``time.time`` of ours, also where it is told to ignore its environment."""
+    home = directory / "python"
+    venv.create(home, symlinks=True, with_pip=False)
+    packages = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
+    Path(packages, "jumping_clock.py").write_text(JUMPING.format(offset=str(directory / "clock")))
+    Path(packages, "jumping.pth").write_text(f"{sysconfig.get_path('purelib')}\nimport jumping_clock\n")
+    return home / "bin" / "python3"
 
 
 def _hosts_file(path: Path, hosts: dict[str, SshHost]) -> list[str]:
