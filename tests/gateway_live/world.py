@@ -163,7 +163,7 @@ def _small_disk(directory: Path, size_mb: int) -> Iterator[None]:
 
 
 def _jumping_python(directory: Path) -> Path:
-    """A Python like this one with a ``time.time`` of ours, also where it is told to ignore its environment."""
+    """This Python with a ``time.time`` of ours, also where it is told to ignore its environment."""
     home = directory / "python"
     venv.create(home, symlinks=True, with_pip=False)
     packages = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
