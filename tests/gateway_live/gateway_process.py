@@ -20,8 +20,8 @@ READY = "mars-gateway ready on "
 class GatewayProcess:
     """``start`` it again after any end: settings and directories stay, the port does not."""
 
-    directory: Path
-    """Of its spool; what a restart finds again."""
+    directory: Path | None
+    """Of its spool; what a restart finds again. None: it takes one that goes with it."""
     log: Path
     arguments: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -35,10 +35,12 @@ class GatewayProcess:
         return self._process.pid
 
     def start(self) -> str:
-        command = [str(self.python), "-m", "gateway", "serve", "--port", "0"]
+        command = [str(self.python), "-m", "gateway", "serve", "--port", "0", *self.arguments]
+        if self.directory is not None:
+            command += ["--spool-dir", str(self.directory)]
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                [*command, "--spool-dir", str(self.directory), *self.arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -4,12 +4,15 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.gateway_live.processes import carrying, eventually
+from tests.gateway_live.caller import Caller
+from tests.gateway_live.gateway_process import GatewayProcess
+from tests.gateway_live.processes import carrying, eventually, named
 from tests.gateway_live.world import World, open_world
 
 COUNT = 200
@@ -187,3 +190,20 @@ def test_reader_is_answered_or_cut_but_never_told_the_end_by_a_crash(world: Worl
     reader.join()
     assert all(answer.headers["X-Eof"] == "false" for answer in answers)
     assert world.caller.look(exec_id)["state"] == "running"
+
+
+def test_gateway_without_a_directory_leaves_nothing(tmp_path: Path) -> None:
+    """Nobody could find its commands again, so they go with it, however it goes."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    gateway = GatewayProcess(None, tmp_path / "log", environment={"TMPDIR": str(temporary)})
+    caller = Caller(gateway.start())
+    try:
+        exec_id = caller.session("s").start("setsid sleep 1000 & sleep 1000")
+        eventually(lambda: len(carrying(exec_id)) >= 2, "it runs")
+    finally:
+        gateway.kill()
+        caller.close()
+    eventually(lambda: carrying(exec_id) == [], "its commands end")
+    eventually(lambda: named(str(temporary)) == [], "its agent ends")
+    eventually(lambda: list(temporary.iterdir()) == [], "its directory goes")

@@ -1,5 +1,6 @@
 """A terminal over a WebSocket: what was missed is replayed, and one client at a time writes."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -42,12 +43,11 @@ class Terminal:
         self.socket.socket.close()
 
     def closed_with(self) -> int:
-        try:
+        with contextlib.suppress(ConnectionClosed):
             while True:
                 self.take()
-        except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return closed.rcvd.code
+        assert self.socket.close_code is not None
+        return self.socket.close_code
 
 
 def test_what_was_missed_is_replayed(shared: World) -> None:

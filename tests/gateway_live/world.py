@@ -7,6 +7,7 @@ Owns how a place ("local" or "ssh") is set up, broken and taken down, and where 
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -128,7 +129,7 @@ def open_world(
     path = f"{python.parent}:{os.environ['PATH']}"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stack.callback(lambda: kill_all({*carrying(str(directory)), *named(str(directory))}))
+        stack.callback(_end_everything, str(directory))
         hosts = {}
         for name in [f"w{number + 1}" for number in range(workers if place == "ssh" else 0)]:
             home = directory / name
@@ -150,6 +151,14 @@ def open_world(
         stack.callback(gateway.kill)
         world.start_gateway()
         yield world
+
+
+def _end_everything(directory: str) -> None:
+    """Agents clear up after themselves where they are let."""
+    kill_all(named("serve", directory), signal.SIGTERM)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not named("serve", directory), "agents end", within_s=5)
+    kill_all({*carrying(directory), *named(directory)})
 
 
 @contextlib.contextmanager
