@@ -12,7 +12,7 @@ import pytest
 
 from tests.gateway_live.caller import Caller
 from tests.gateway_live.gateway_process import GatewayProcess
-from tests.gateway_live.processes import carrying, eventually, named
+from tests.gateway_live.processes import carrying, eventually, kill_all, named
 from tests.gateway_live.world import World, open_world
 
 COUNT = 200
@@ -204,6 +204,9 @@ def test_gateway_without_a_directory_leaves_nothing(tmp_path: Path) -> None:
     finally:
         gateway.kill()
         caller.close()
-    eventually(lambda: carrying(exec_id) == [], "its commands end")
-    eventually(lambda: named(str(temporary)) == [], "its agent ends")
-    eventually(lambda: list(temporary.iterdir()) == [], "its directory goes")
+    try:
+        eventually(lambda: carrying(exec_id) == [], "its commands end")
+        eventually(lambda: named(str(temporary)) == [], "its agent ends")
+        eventually(lambda: list(temporary.iterdir()) == [], "its directory goes")
+    finally:
+        kill_all(carrying(str(temporary)))
