@@ -1,0 +1,299 @@
+"""Control groups, one per command: its limits, what it used, and that nothing of it can hide.
+
+Owns the groups of this agent and the names of the kernel's files, of cgroup v2 and v1 (Linux
+Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/). Must not know what a command is.
+
+A command's *group* is a directory of the same name in every tree that we may write (``cgroup_trees``): one
+with everything, or one for each controller. A process cannot leave them without write access to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.host_agent.cgroup_trees import CONTROLLERS, Tree
+
+_MB = 1_000_000
+_CPU_PERIOD_US = 100_000
+"""The kernel's default for both versions."""
+_V1_SHARES = 1024
+_V2_WEIGHT = 100
+"""The kernel's defaults: what a group that said nothing has."""
+_EMPTY_AFTER_S = 2.0
+"""What was killed is gone in milliseconds, unless it hangs in the kernel."""
+_LONGEST_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Limits:
+    """None: no limit of that kind."""
+
+    memory_mb: int | None = None
+    pids: int | None = None
+    cpu_max: float | None = None
+    """Cores."""
+    cpu_weight: float = 1.0
+    """Share beside other commands."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """None is unknown."""
+
+    cpu_s: float | None = None
+    rss_mb: float | None = None
+    peak_mb: float | None = None
+    """Without the file cache that is left, which the kernel takes back when it needs room."""
+    oom_kills: int | None = None
+
+
+class Cgroups:
+    """The trees of this agent. None of them: ``is_any`` is false and ``open`` is not to be called."""
+
+    def __init__(self, trees: Iterable[Tree]) -> None:
+        self._trees = tuple(trees)
+        self.controllers = frozenset(c for tree in self._trees for c in tree.controllers) & set(CONTROLLERS)
+        self.is_any = bool(self._trees)
+        self.version = "none"
+        if self.is_any:
+            v2 = any(tree.is_v2 for tree in self._trees)
+            v1 = any(not tree.is_v2 for tree in self._trees)
+            self.version = "v1+v2" if v1 and v2 else "v2" if v2 else "v1"
+
+    def open(self, name: str, limits: Limits) -> Group:
+        """Raises OSError, and then leaves nothing."""
+        group = Group({tree: tree.parent / name for tree in self._trees})
+        try:
+            group.make(limits)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def left_over(self) -> Iterator[Group]:
+        """Of an earlier agent."""
+        for name in sorted({path.name for tree in self._trees for path in _groups_in(tree.parent)}):
+            yield Group({tree: tree.parent / name for tree in self._trees})
+
+    def close(self) -> None:
+        """Where nothing is left in it."""
+        for tree in self._trees:
+            _remove(tree.parent)
+
+
+class Group:
+    """Of one command."""
+
+    def __init__(self, paths: Mapping[Tree, Path]) -> None:
+        self._paths = paths
+        self._v2 = next((path for tree, path in paths.items() if tree.is_v2), None)
+        self._by_controller = {c: (tree, path) for tree, path in paths.items() for c in tree.controllers}
+
+    def make(self, limits: Limits) -> None:
+        for path in self._paths.values():
+            path.mkdir()
+        for controller, writes in _settings(limits):
+            if controller not in self._by_controller:
+                continue  # Who asked for a limit that nobody holds was refused before.
+            tree, path = self._by_controller[controller]
+            for file, value in writes(tree.is_v2):
+                _write(path / file, value)
+
+    def entrances(self) -> list[int]:
+        """Descriptors by which a child enters: "0" written to each is itself. For the caller to close."""
+        fds: list[int] = []
+        try:
+            for path in self._paths.values():
+                fds.append(os.open(path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))  # noqa: PERF401
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds
+
+    def pids(self) -> list[int]:
+        """Living processes; a zombie is in none."""
+        found: set[int] = set()
+        for path in self._paths.values():
+            with contextlib.suppress(OSError):
+                found.update(int(pid) for pid in (path / "cgroup.procs").read_text().split())
+        return sorted(found)
+
+    def has(self, pid: int) -> bool:
+        return pid in self.pids()
+
+    def kill(self) -> None:
+        """SIGKILL to all that are in it now, in one stroke where the kernel has that (5.14)."""
+        if self._v2 is not None and _try_write(self._v2 / "cgroup.kill", "1"):
+            return
+        self._freeze(True)  # Who is stopped does not fork faster than we kill.
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self._freeze(False)
+
+    async def killed(self) -> bool:
+        """Kill until none is left. False: something hangs in the kernel."""
+        until_s = time.monotonic() + _EMPTY_AFTER_S
+        pause_s = 0.0005
+        while self.pids():
+            if time.monotonic() > until_s:
+                return False
+            self.kill()
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_POLL_S)
+        return True
+
+    def use(self) -> Use:
+        memory = self._by_controller.get("memory")
+        cpu_s = self._cpu_s()
+        if memory is None:
+            return Use(cpu_s)
+        tree, path = memory
+        return Use(cpu_s, *(_memory_v2(path) if tree.is_v2 else _memory_v1(path)))
+
+    def remove(self) -> bool:
+        """False: it is not empty yet."""
+        removed = [_remove(path) for path in self._paths.values()]
+        return all(removed)
+
+    def _freeze(self, is_frozen: bool) -> None:
+        if "freezer" in self._by_controller:
+            freezer = self._by_controller["freezer"][1]
+            _try_write(freezer / "freezer.state", "FROZEN" if is_frozen else "THAWED")
+        elif self._v2 is not None:
+            _try_write(self._v2 / "cgroup.freeze", "1" if is_frozen else "0")
+
+    def _cpu_s(self) -> float | None:
+        """v2 counts it in every group, with the cpu controller or without."""
+        if self._v2 is not None:
+            used_us = _fields(self._v2 / "cpu.stat").get("usage_usec")
+            return None if used_us is None else used_us / 1e6
+        if "cpuacct" in self._by_controller:
+            used_ns = _number(self._by_controller["cpuacct"][1] / "cpuacct.usage")
+            return None if used_ns is None else used_ns / 1e9
+        return None
+
+
+_Writes = Callable[[bool], "list[tuple[str, str]]"]
+
+
+def _settings(limits: Limits) -> Iterator[tuple[str, _Writes]]:
+    if limits.memory_mb is not None:
+        in_bytes = str(limits.memory_mb * _MB)
+        yield "memory", lambda is_v2: _memory_limit(in_bytes, is_v2)
+    if limits.pids is not None:
+        number = str(limits.pids)
+        yield "pids", lambda _: [("pids.max", number)]
+    weight = limits.cpu_weight
+    if weight != 1.0:
+        yield "cpu", lambda is_v2: [_cpu_weight(weight, is_v2)]
+    if limits.cpu_max is not None:
+        quota_us = max(1000, round(limits.cpu_max * _CPU_PERIOD_US))  # The kernel takes no less.
+        yield "cpu", lambda is_v2: [_cpu_max(quota_us, is_v2)]
+
+
+def _memory_limit(in_bytes: str, is_v2: bool) -> list[tuple[str, str]]:
+    """With swap in it: a command that swaps is slower than one that is ended, and drags others down."""
+    if is_v2:
+        return [("memory.max", in_bytes), ("memory.swap.max", "0")]
+    return [("memory.limit_in_bytes", in_bytes), ("memory.memsw.limit_in_bytes", in_bytes)]
+
+
+def _cpu_weight(weight: float, is_v2: bool) -> tuple[str, str]:
+    if is_v2:
+        return "cpu.weight", str(min(max(round(weight * _V2_WEIGHT), 1), 10_000))
+    return "cpu.shares", str(min(max(round(weight * _V1_SHARES), 2), 262_144))
+
+
+def _cpu_max(quota_us: int, is_v2: bool) -> tuple[str, str]:
+    if is_v2:
+        return "cpu.max", f"{quota_us} {_CPU_PERIOD_US}"
+    return "cpu.cfs_quota_us", str(quota_us)
+
+
+_OPTIONAL = ("memory.swap.max", "memory.memsw.limit_in_bytes")
+"""Kernels without swap accounting have no such file."""
+
+
+def _write(path: Path, value: str) -> None:
+    if path.name in _OPTIONAL:
+        _try_write(path, value)
+    else:
+        path.write_text(value)
+
+
+def _try_write(path: Path, value: str) -> bool:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # Never made if it is not there.
+    except OSError:
+        return False
+    try:
+        os.write(fd, value.encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _memory_v2(path: Path) -> tuple[float | None, float | None, int | None]:
+    stat = _fields(path / "memory.stat")
+    cache = max(stat.get("file", 0) - stat.get("shmem", 0), 0)
+    oom_kills = _fields(path / "memory.events").get("oom_kill")
+    return _mb(stat.get("anon")), _peak_mb(_number(path / "memory.peak"), cache), oom_kills
+
+
+def _memory_v1(path: Path) -> tuple[float | None, float | None, int | None]:
+    stat = _fields(path / "memory.stat")
+    cache = max(stat.get("total_cache", 0) - stat.get("total_shmem", 0), 0)
+    oom_kills = _fields(path / "memory.oom_control").get("oom_kill")
+    return _mb(stat.get("total_rss")), _peak_mb(_number(path / "memory.max_usage_in_bytes"), cache), oom_kills
+
+
+def _peak_mb(peak: int | None, cache: int) -> float | None:
+    return None if peak is None else max(peak - cache, 0) / _MB
+
+
+def _mb(size: int | None) -> float | None:
+    return None if size is None else size / _MB
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Of a file with a name and a number in each line; empty if it cannot be read."""
+    try:
+        pairs = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _groups_in(parent: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return [Path(entry.path) for entry in os.scandir(parent) if entry.is_dir()]
+    return []
+
+
+def _remove(group: Path) -> bool:
+    try:
+        group.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,212 @@
+"""From an order to a process that runs, or to nothing at all.
+
+Owns the order of steps: environment and directory, control group, streams, process. Each step is undone if a
+later one fails; nothing here waits, so that nobody can be cancelled in the middle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gateway.host_agent.cgroups import Group
+from gateway.host_agent.containment import Containment
+from gateway.host_agent.environment import environment
+from gateway.host_agent.exec_directory import ExecDirectory
+from gateway.host_agent.order import Order
+from gateway.host_agent.process import Launch, Leader, not_started, spawn
+from gateway.host_agent.shell_state import NoShell, ShellState, ShellStates, wrapped
+from gateway.host_agent.spool import Channel, Pump, Spool
+from gateway.host_agent.standard_input import Feed, complete_input
+from gateway.host_agent.terminal import open_terminal
+from gateway.host_agent.wire import MARKER
+
+
+class Workspaces(Protocol):
+    """What commands need of the part that has the workspaces."""
+
+    def path(self, session: str) -> Path:
+        """Raises Refused: there is no such session."""
+        ...
+
+    def start_directory(self, session: str, cwd: str, allow_outside: bool) -> Path:
+        """Raises Refused."""
+        ...
+
+
+@dataclass
+class Launched:
+    """What belongs to a process that runs."""
+
+    leader: Leader
+    group: Group | None
+    stdout: Spool
+    stderr: Spool
+    channels: list[Channel]
+    feed: Feed | None
+    terminal_fd: int | None
+    """Master of its terminal; one of the channels owns it."""
+    given_env: Mapping[str, str]
+    """What it would have begun with if no earlier command had left anything."""
+
+
+@dataclass
+class _Streams:
+    stdin: int
+    stdout: int
+    stderr: int
+    channels: list[Channel] = field(default_factory=list)
+    feed: Feed | None = None
+    terminal_fd: int | None = None
+
+
+class Launcher:
+    def __init__(
+        self,
+        workspaces: Workspaces,
+        containment: Containment,
+        states: ShellStates,
+        pump: Pump,
+        agents_env: Mapping[str, str],
+        open_files: tuple[int, int] | None,
+    ) -> None:
+        self._workspaces = workspaces
+        self._containment = containment
+        self._states = states
+        self._pump = pump
+        self._agents_env = agents_env
+        self._open_files = open_files
+        """What commands are allowed, where the agent allows itself more."""
+
+    def launch(self, order: Order, directory: ExecDirectory) -> Launched:
+        """Raises Refused, for reasons of ours or of the workspace."""
+        workspace = self._workspaces.path(order.session)
+        given = environment(self._agents_env, workspace, order.env, has_terminal=order.tty is not None)
+        state = self._states.of(order.session) if order.keeps_env_cwd else ShellState()
+        cwd = self._directory(order, state)
+        argv = _argv(order, directory)
+        stdout = Spool(directory.stdout, order.max_output_bytes)
+        stderr = Spool(directory.stderr, order.max_output_bytes)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as undo:
+            group = self._containment.open(order.exec_id, order.limits)
+            undo.callback(self._containment.remove, order.exec_id, group)
+            try:
+                entrances = [] if group is None else group.entrances()
+                ours.callback(_close_all, entrances)
+                streams = self._streams(order, stdout, stderr, ours, undo)
+            except OSError as error:
+                raise not_started(f"no pipe or file for its input and output: {error.strerror}") from error
+            leader = spawn(
+                Launch(
+                    argv=argv,
+                    cwd=cwd,
+                    env={**state.environment(given), MARKER: order.exec_id},
+                    stdin=streams.stdin,
+                    stdout=streams.stdout,
+                    stderr=streams.stderr,
+                    entrances=entrances,
+                    has_terminal=order.tty is not None,
+                    fsize_mb=order.fsize_mb,
+                    open_files=self._open_files,
+                )
+            )
+            undo.pop_all()
+        if streams.feed is not None:
+            streams.feed.accept(0, order.stdin, is_eof=not order.keeps_stdin)
+        return Launched(
+            leader, group, stdout, stderr, streams.channels, streams.feed, streams.terminal_fd, given
+        )
+
+    def _directory(self, order: Order, state: ShellState) -> Path:
+        """Where the last command was, if it is still there, else as it was ordered."""
+        left = state.directory(order.cwd)
+        if left is not None and Path(left).is_dir():
+            return Path(left)
+        return self._workspaces.start_directory(order.session, order.cwd, order.may_start_outside)
+
+    def _streams(
+        self,
+        order: Order,
+        stdout: Spool,
+        stderr: Spool,
+        ours: contextlib.ExitStack,
+        undo: contextlib.ExitStack,
+    ) -> _Streams:
+        """``ours`` closes what only the child needs."""
+        if order.tty is not None:
+            stderr.complete()
+            return self._terminal(order, stdout, ours, undo)
+        stdin, feed = _input(order, ours, undo)
+        streams = _Streams(stdin, -1, -1, feed=feed)
+        streams.stdout = self._pipe(stdout, streams, ours, undo)
+        if order.merges_output:
+            stderr.complete()
+            streams.stderr = streams.stdout
+        else:
+            streams.stderr = self._pipe(stderr, streams, ours, undo)
+        return streams
+
+    def _pipe(
+        self, spool: Spool, streams: _Streams, ours: contextlib.ExitStack, undo: contextlib.ExitStack
+    ) -> int:
+        channel, write_fd = self._pump.open(spool)
+        ours.callback(os.close, write_fd)
+        undo.callback(channel.close)
+        streams.channels.append(channel)
+        return write_fd
+
+    def _terminal(
+        self, order: Order, stdout: Spool, ours: contextlib.ExitStack, undo: contextlib.ExitStack
+    ) -> _Streams:
+        assert order.tty is not None
+        master, slave = open_terminal(order.tty)
+        ours.callback(os.close, slave)
+        channel = self._pump.attach(master, stdout)
+        undo.callback(channel.close)
+        feed = Feed(master, is_terminal=True)
+        undo.callback(feed.close)
+        return _Streams(slave, slave, slave, [channel], feed, master)
+
+
+def _input(order: Order, ours: contextlib.ExitStack, undo: contextlib.ExitStack) -> tuple[int, Feed | None]:
+    if not order.keeps_stdin:
+        fd = complete_input(order.stdin)
+        ours.callback(os.close, fd)
+        return fd, None
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    ours.callback(os.close, read_fd)
+    feed = Feed(write_fd)
+    undo.callback(feed.close)
+    return read_fd, feed
+
+
+def _argv(order: Order, directory: ExecDirectory) -> list[str]:
+    if not order.keeps_env_cwd:
+        return list(order.argv)
+    try:
+        return wrapped(order.argv, directory.shell_state)
+    except NoShell:
+        raise not_started('state: "env_cwd" needs argv to be bash, -c or -lc, and one text') from None
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def raise_open_files() -> tuple[int, int] | None:
+    """As many descriptors as the system lets us have: each command takes five of ours. Returns what there was
+    before, for the commands (a program that uses select() breaks with more), or None if nothing changed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return None
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return None
+    return soft, hard
