@@ -59,3 +59,17 @@ def exec_not_found(exec_id: str) -> Refusal:
 
 def draining() -> Refusal:
     return Refusal(503, "draining", "the gateway is shutting down and starts nothing new", retry_after_s=5)
+
+
+def host_not_found(name: str, param: str = "host") -> Refusal:
+    return Refusal(404, "host_not_found", f"no host {name!r}; GET /v1/hosts names them", param=param)
+
+
+def host_lost(name: str) -> Refusal:
+    message = f"host {name!r} does not answer; what runs there goes on, and this may be asked again"
+    return Refusal(503, "host_lost", message, retry_after_s=5)
+
+
+def adopting() -> Refusal:
+    message = "the gateway has just started and still asks its hosts what they run"
+    return Refusal(503, "adopting", message, retry_after_s=1)

@@ -5,9 +5,12 @@ Owns the fields and the legal steps between states. It must not start, stop or a
 
 import asyncio
 import base64
+import contextlib
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.host import EndedBy, HostExec, StreamCount
 from gateway.protocol import (
     EXIT_CANCELLED,
     EXIT_SIGNAL_BASE,
@@ -17,10 +20,14 @@ from gateway.protocol import (
     StreamName,
     StreamStatus,
 )
-from gateway.runner import EndedBy, Exit
-from gateway.spool import Spool
 
-_ENDINGS = {ExecState.EXITED, ExecState.TIMED_OUT, ExecState.CANCELLED, ExecState.LOST}
+_ENDINGS = {
+    ExecState.EXITED,
+    ExecState.TIMED_OUT,
+    ExecState.CANCELLED,
+    ExecState.OOM_KILLED,
+    ExecState.LOST,
+}
 _NEXT_STATES = {
     ExecState.QUEUED: {ExecState.STARTING, ExecState.CANCELLED, ExecState.REJECTED},
     ExecState.STARTING: {ExecState.RUNNING, ExecState.REJECTED, *_ENDINGS},
@@ -31,19 +38,21 @@ _NEXT_STATES = {
 
 @dataclass(slots=True, eq=False)
 class Exec:
-    """Times are on the gateway's monotonic clock."""
+    """Times are on the gateway's monotonic clock. What is read-only from outside changes by ``step`` and
+    ``end`` alone."""
 
     id: str
     tenant: str
     session: str
+    host: str
     cpu: float
+    memory_mb: float | None
+    """Set aside for it; None when nothing is known."""
     kill_grace_s: float
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     command_digest: str
     program: str | None
     """Name of the program, for learning about its kind; never its arguments."""
-    stdout: Spool
-    stderr: Spool
     queued_at_s: float
     granted: asyncio.Future[bool]
     """True when it holds its slots, False when nobody wants it any more."""
@@ -51,6 +60,10 @@ class Exec:
     """Done when it is to end before its time, with the seconds between SIGTERM and SIGKILL."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     state: ExecState = ExecState.QUEUED
+    steps: int = 0
+    """How many states it has left behind; see ``Execs.wait_step``."""
+    stepped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at each step, and then another takes its place."""
     started_at_s: float | None = None
     ended_at_s: float | None = None
     exit_code: int | None = None
@@ -58,53 +71,79 @@ class Exec:
     reason: str | None = None
     cpu_s: float | None = None
     max_rss_mb: float | None = None
+    host_run_s: float | None = None
+    """On the host's clock, without what the way there takes."""
+    stdout: StreamCount = StreamCount()
+    stderr: StreamCount = StreamCount()
 
     def __repr__(self) -> str:
-        return f"<Exec {self.id} [{self.state}]>"
+        return f"<Exec {self.id} on {self.host} [{self.state}]>"
+
+    @property
+    def ending(self) -> str | None:
+        return self.state.value if self.state.is_final else None
+
+    @property
+    def was_started(self) -> bool:
+        """Its output may be on its host. Of one that was lost in its start that is not known."""
+        return self.started_at_s is not None and self.state is not ExecState.REJECTED
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.stdout.kept_bytes + self.stderr.kept_bytes
+
+    def count(self, stream: StreamName) -> StreamCount:
+        return self.stdout if stream is StreamName.STDOUT else self.stderr
 
     def step(self, state: ExecState, now: float) -> None:
         assert state in _NEXT_STATES.get(self.state, ()), f"{self.state} to {state}"
         self.state = state
+        self.steps += 1
         if state is ExecState.STARTING:
             self.started_at_s = now
         if state.is_final:
             self.ended_at_s = now
+        self.stepped.set()
+        self.stepped = asyncio.Event()
 
-    def end(self, exit_: Exit, now: float) -> None:
-        """Take over how a command that was running ended."""
-        self.cpu_s, self.max_rss_mb = exit_.cpu_s, exit_.max_rss_mb
-        if exit_.returncode is not None and exit_.returncode < 0:
-            self.signal_name = signal.Signals(-exit_.returncode).name
-        match exit_.by:
-            case EndedBy.ITSELF:
-                self.exit_code = _shell_code(exit_.returncode)
-                self.step(ExecState.EXITED, now)
-            case EndedBy.TIMEOUT:
-                self.exit_code = EXIT_TIMED_OUT
-                self.step(ExecState.TIMED_OUT, now)
-            case EndedBy.STOP:
-                self.exit_code = EXIT_CANCELLED
-                self.step(ExecState.CANCELLED, now)
-            case EndedBy.NOBODY:
-                self.reason = self.reason or "how it ended is not known"
-                self.step(ExecState.LOST, now)
+    def update(self, seen: HostExec) -> None:
+        """What the host counts while it runs, too."""
+        self.stdout, self.stderr = seen.stdout, seen.stderr
+        self.host_run_s = seen.run_s
+
+    def end(self, seen: HostExec, now: float) -> None:
+        """Take over how a command that had its start ended."""
+        self.update(seen)
+        self.cpu_s, self.max_rss_mb = seen.cpu_s, seen.max_rss_mb
+        self.reason = self.reason or seen.reason
+        if seen.returncode is not None and seen.returncode < 0:
+            self.signal_name = _signal_name(-seen.returncode)
+        state, self.exit_code = _ending(seen)
+        if state is ExecState.LOST:
+            self.reason = self.reason or "how it ended is not known"
+        self.step(state, now)
+
+    def lose(self, reason: str, now: float) -> None:
+        self.reason = reason
+        self.step(ExecState.LOST, now)
 
     def queue_s(self, now: float) -> float:
-        return (self.started_at_s or self.ended_at_s or now) - self.queued_at_s
+        if self.started_at_s is not None:
+            return self.started_at_s - self.queued_at_s
+        return (now if self.ended_at_s is None else self.ended_at_s) - self.queued_at_s
 
     def run_s(self, now: float) -> float | None:
-        return None if self.started_at_s is None else (self.ended_at_s or now) - self.started_at_s
-
-    def spool(self, stream: StreamName) -> Spool:
-        return self.stdout if stream is StreamName.STDOUT else self.stderr
-
-    @property
-    def spool_bytes(self) -> int:
-        return self.stdout.kept_bytes + self.stderr.kept_bytes
+        if self.started_at_s is None:
+            return None
+        if self.ended_at_s is not None:
+            return self.ended_at_s - self.started_at_s if self.host_run_s is None else self.host_run_s
+        return now - self.started_at_s
 
 
-def exec_status(record: Exec, now: float, host: str, position: int | None, inline_bytes: int) -> ExecStatus:
-    inline = inline_bytes if record.state.is_final else 0
+def exec_status(
+    record: Exec, now: float, position: int | None, heads: Mapping[StreamName, bytes]
+) -> ExecStatus:
+    """``heads``: the beginning of each stream of a command that is over; none where it is not known."""
     return ExecStatus(
         id=record.id,
         session=record.session,
@@ -113,17 +152,32 @@ def exec_status(record: Exec, now: float, host: str, position: int | None, inlin
         signal=record.signal_name,
         timed_out=record.state is ExecState.TIMED_OUT,
         reason=record.reason,
-        host=host,
+        host=record.host,
         cpu=record.cpu,
         queue_s=record.queue_s(now),
         run_s=record.run_s(now),
         cpu_s=record.cpu_s,
         max_rss_mb=record.max_rss_mb,
-        labels=record.labels,
-        stdout=_stream_status(record.stdout, inline),
-        stderr=_stream_status(record.stderr, inline),
+        labels=dict(record.labels),
+        stdout=_stream_status(record.stdout, heads.get(StreamName.STDOUT)),
+        stderr=_stream_status(record.stderr, heads.get(StreamName.STDERR)),
         queue_position=position,
     )
+
+
+def _ending(seen: HostExec) -> tuple[ExecState, int | None]:
+    match seen.ended_by:
+        case EndedBy.ITSELF:
+            return ExecState.EXITED, _shell_code(seen.returncode)
+        case EndedBy.TIMEOUT:
+            return ExecState.TIMED_OUT, EXIT_TIMED_OUT
+        case EndedBy.STOP:
+            return ExecState.CANCELLED, EXIT_CANCELLED
+        case EndedBy.OOM:
+            return ExecState.OOM_KILLED, _shell_code(seen.returncode)
+        case EndedBy.NOBODY:
+            return ExecState.LOST, None
+    raise AssertionError("it runs")
 
 
 def _shell_code(returncode: int | None) -> int | None:
@@ -132,11 +186,16 @@ def _shell_code(returncode: int | None) -> int | None:
     return EXIT_SIGNAL_BASE - returncode
 
 
-def _stream_status(spool: Spool, inline_bytes: int) -> StreamStatus:
-    counts = (spool.total_bytes, spool.kept_bytes, spool.is_truncated)
-    if inline_bytes == 0:
+def _signal_name(number: int) -> str:
+    with contextlib.suppress(ValueError):  # A real-time signal has no name.
+        return signal.Signals(number).name
+    return f"SIG{number}"
+
+
+def _stream_status(count: StreamCount, head: bytes | None) -> StreamStatus:
+    counts = (count.total_bytes, count.kept_bytes, count.total_bytes > count.kept_bytes)
+    if head is None:
         return StreamStatus(*counts)
-    head = spool.read(0, inline_bytes)
     text, used = _text(head)
     if text is None:
         return StreamStatus(*counts, b64=base64.b64encode(head).decode(), next_offset=len(head))

@@ -7,9 +7,9 @@ real host, whatever the way there. Owns no behaviour.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from gateway.protocol import StreamName
+from gateway.protocol import HostCapabilities, StreamName
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +181,16 @@ class CommandHost(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def state(self) -> Literal["up", "connecting", "down"]:
+        """Of the connection now. A call waits also where it is not "up"."""
+        ...
+
+    @property
+    def capabilities(self) -> HostCapabilities | None:
+        """None until it was reached once."""
+        ...
+
     async def start(self, order: RunOrder) -> HostExec:
         """At most once per ``exec_id``, whatever breaks. Raises StartError, HostLost."""
         ...
@@ -211,7 +221,9 @@ class CommandHost(Protocol):
 
     async def list_sessions(self) -> list[HostSession]: ...
 
-    async def remove_session(self, name: str) -> None: ...
+    async def remove_session(self, name: str, *, keeps_workspace: bool = False) -> None:
+        """Ends what runs in it; again is the same as once."""
+        ...
 
     async def read_file(self, session: str, path: str, offset: int, limit: int) -> FileChunk: ...
 

@@ -74,7 +74,8 @@ class Op:
     SESSION_LIST = "session.list"
     """-> sessions[] of {session, workspace, record}"""
     SESSION_REMOVE = "session.remove"
-    """session: ends what runs in it and removes the workspace"""
+    """session; optional: keeps_workspace (bool): ends what runs in it and removes the workspace, if not told to
+    keep it. A session that is not there is no fault."""
 
     FILE_READ = "file.read"
     """session, path, offset, limit -> P, size, mode, mtime_s, is_eof"""
