@@ -7,16 +7,24 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
-import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from gateway.errors import Refusal, error_body
 from gateway.gateway import Gateway
+from gateway.heartbeats import Heartbeats
 from gateway.openapi import add_schemas
-from gateway.protocol import ErrorBody
-from gateway.routes import ThisGateway, routes
+from gateway.routes_events import event_routes
+from gateway.routes_execs import exec_routes
+from gateway.routes_files import file_routes
+from gateway.routes_hosts import host_routes
+from gateway.routes_leases import lease_routes
+from gateway.routes_probes import probe_routes
+from gateway.routes_pty import pty_routes
+from gateway.routes_sessions import session_routes
+from gateway.routing import json_response, refusal_response
+from gateway.terminals import Terminals
 
 OpenGateway = Callable[[], AbstractAsyncContextManager[Gateway]]
 
@@ -25,21 +33,29 @@ def make_app(open_gateway: OpenGateway) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_gateway() as gateway:
+            limits = gateway.limits
             app.state.gateway = gateway
-            yield
+            app.state.heartbeats = Heartbeats(gateway.execs)
+            app.state.terminals = Terminals(
+                gateway.submission,
+                timeout_s=limits.max_timeout_s,
+                max_output_bytes=limits.max_output_bytes,
+            )
+            try:
+                yield
+            finally:
+                app.state.heartbeats.close()
 
     app = FastAPI(
         title="MARS tool-execution gateway",
-        description="Runs commands for agents behind a queue for CPU slots.",
+        description="Runs commands for agents, on this machine and others, when there is room for them.",
         version="1",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(routes())
-    app.add_api_route("/healthz", healthz, methods=["GET"], tags=["probes"], response_class=Response)
-    app.add_api_route("/readyz", readyz, methods=["GET"], tags=["probes"], response_class=Response)
-    app.add_api_route("/metrics", metrics, methods=["GET"], tags=["probes"], response_class=Response)
+    app.include_router(_v1())
+    app.include_router(probe_routes())
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _no_route)
@@ -47,49 +63,37 @@ def make_app(open_gateway: OpenGateway) -> FastAPI:
     return app
 
 
-async def healthz() -> Response:
-    """The process lives."""
-    return Response("ok\n", media_type="text/plain")
-
-
-async def readyz(gateway: ThisGateway) -> Response:
-    """It takes commands."""
-    if gateway.host.is_draining:
-        return Response("draining\n", 503, media_type="text/plain")
-    return Response("ready\n", media_type="text/plain")
-
-
-async def metrics(gateway: ThisGateway) -> Response:
-    return Response(gateway.metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+def _v1() -> APIRouter:
+    api = APIRouter(prefix="/v1")
+    for routes in (
+        session_routes,
+        exec_routes,
+        event_routes,
+        file_routes,
+        lease_routes,
+        host_routes,
+        pty_routes,
+    ):
+        api.include_router(routes())
+    return api
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     gateway: Gateway = request.app.state.gateway
     gateway.metrics.refused(error.code)
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if error.status in (408, 413):
-        headers["Connection"] = "close"  # What is left of the body is not read.
-    return _error(error.status, error.body(), headers)
+    return refusal_response(error)
 
 
 async def _bad_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = str(first["loc"][-1])
-    return _error(400, error_body(400, "invalid_value", f"{param}: {first['msg']}", param))
+    return json_response(error_body(400, "invalid_value", f"{param}: {first['msg']}", param), 400)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
-    headers = dict(error.headers or {})
-    return _error(error.status_code, error_body(error.status_code, "no_such_route", message), headers)
-
-
-def _error(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
+    body = error_body(error.status_code, "no_such_route", message)
+    return json_response(body, error.status_code, dict(error.headers or {}))

@@ -73,3 +73,14 @@ def host_lost(name: str) -> Refusal:
 def adopting() -> Refusal:
     message = "the gateway has just started and still asks its hosts what they run"
     return Refusal(503, "adopting", message, retry_after_s=1)
+
+
+def lease_not_found(lease_id: str) -> Refusal:
+    return Refusal(
+        404, "lease_not_found", f"no lease {lease_id!r}; those that are over are forgotten", param="id"
+    )
+
+
+def queue_full(queued: int, retry_after_s: float) -> Refusal:
+    message = f"{queued} commands are waiting for a CPU slot; this one was not run"
+    return Refusal(429, "queue_full", message, retry_after_s=retry_after_s)

@@ -52,7 +52,11 @@ class Exec:
     labels: Mapping[str, str]
     command_digest: str
     program: str | None
-    """Name of the program, for learning about its kind; never its arguments."""
+    """Its name, and never its arguments: it is told to the proxy."""
+    signature: str | None
+    """By which what it takes is learned (``tool_signature``)."""
+    body_digest: str | None
+    """Of the request, when it had a key."""
     queued_at_s: float
     granted: asyncio.Future[bool]
     """True when it holds its slots, False when nobody wants it any more."""
@@ -73,8 +77,8 @@ class Exec:
     max_rss_mb: float | None = None
     host_run_s: float | None = None
     """On the host's clock, without what the way there takes."""
-    stdout: StreamCount = StreamCount()
-    stderr: StreamCount = StreamCount()
+    stdout: StreamCount = field(default_factory=StreamCount)
+    stderr: StreamCount = field(default_factory=StreamCount)
 
     def __repr__(self) -> str:
         return f"<Exec {self.id} on {self.host} [{self.state}]>"
@@ -115,10 +119,11 @@ class Exec:
         """Take over how a command that had its start ended."""
         self.update(seen)
         self.cpu_s, self.max_rss_mb = seen.cpu_s, seen.max_rss_mb
-        self.reason = self.reason or seen.reason
         if seen.returncode is not None and seen.returncode < 0:
             self.signal_name = _signal_name(-seen.returncode)
         state, self.exit_code = _ending(seen)
+        if state is not ExecState.CANCELLED or self.reason is None:
+            self.reason = seen.reason  # It was asked to end and had another end already.
         if state is ExecState.LOST:
             self.reason = self.reason or "how it ended is not known"
         self.step(state, now)

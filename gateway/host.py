@@ -55,6 +55,8 @@ class RunOrder:
     tty: TerminalSize | None = None
     keeps_children: bool = False
     """Leave background processes when the leader ends (until the session ends)."""
+    may_start_outside: bool = False
+    """``cwd`` may be outside of the workspace."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """What a gateway that comes back needs to go on; JSON."""
 

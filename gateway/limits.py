@@ -48,6 +48,10 @@ class Limits:
 
     max_body_bytes: int = 4 << 20
     """Request body."""
+    max_file_bytes: int = 4 << 30
+    """One file that is written into a workspace."""
+    max_archive_bytes: int = 8 << 30
+    """One archive that is unpacked into a workspace, as it is sent."""
     max_command_bytes: int = 128 << 10
     """Command text or arguments; the kernel's own limit for one argument (MAX_ARG_STRLEN)."""
     max_stdin_bytes: int = 2 << 20
@@ -62,6 +66,8 @@ class Limits:
     """Output of all finished commands on disk; the oldest are forgotten first."""
     inline_output_bytes: int = 64 << 10
     """Beginning of each stream that the status of a finished command carries."""
+    head_cache_bytes: int = 64 << 20
+    """Such beginnings in memory, the latest; older ones are read from their hosts again."""
 
     allow_absolute_cwd: bool = False
     """Let commands start outside of the workspace of their session."""

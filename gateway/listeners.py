@@ -31,6 +31,11 @@ class ToolRun(Protocol):
         ...
 
     @property
+    def signature(self) -> str | None:
+        """By which what it takes is learned."""
+        ...
+
+    @property
     def ending(self) -> str | None:
         """Name of the final state; None before."""
         ...

@@ -279,6 +279,23 @@ class SignalStatus(Struct, frozen=True):
     """False: it was over."""
 
 
+class HeartbeatRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Ties a command to its client: it is cancelled unless the next one comes in time."""
+
+    ttl_s: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+
+
+class FileStatus(Struct, frozen=True):
+    path: str
+    size_bytes: int
+
+
+class ArchiveStatus(Struct, frozen=True):
+    path: str
+    entries: int
+    """Files, directories and links that were unpacked."""
+
+
 class LeaseRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Admission for a command that the caller runs itself, on a host of ours or beside it."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import httpx
 import msgspec
 
-from gateway.exec_record import Exec
+from gateway.listeners import ToolRun
 from gateway.protocol import ToolReport
 from marsproxy.core.events import ToolHostsObserved, ToolObserved, ToolPhase
 
@@ -58,14 +58,14 @@ class Reporter:
         """The batch under way, until the proxy has taken it."""
         self._has_events = asyncio.Event()
 
-    def queued(self, record: Exec) -> None:
-        self._add(record, ToolPhase.QUEUED)
+    def queued(self, run: ToolRun) -> None:
+        self._add(run, ToolPhase.QUEUED)
 
-    def started(self, record: Exec) -> None:
-        self._add(record, ToolPhase.STARTED)
+    def started(self, run: ToolRun) -> None:
+        self._add(run, ToolPhase.STARTED)
 
-    def finished(self, record: Exec) -> None:
-        self._add(record, ToolPhase.FINISHED)
+    def finished(self, run: ToolRun) -> None:
+        self._add(run, ToolPhase.FINISHED)
 
     async def run(self) -> None:
         async with self._client() as client:
@@ -128,7 +128,7 @@ class Reporter:
         self._unsent = []
         return None
 
-    def _add(self, record: Exec, phase: ToolPhase) -> None:
+    def _add(self, record: ToolRun, phase: ToolPhase) -> None:
         if len(self._events) >= _MAX_BUFFER:
             self._events.popleft()
             self.dropped_events += 1
@@ -136,7 +136,7 @@ class Reporter:
         self._has_events.set()
 
 
-def _event(record: Exec, phase: ToolPhase, now: float) -> ToolObserved:
+def _event(record: ToolRun, phase: ToolPhase, now: float) -> ToolObserved:
     return ToolObserved(
         exec_id=record.id,
         phase=phase,

@@ -12,7 +12,8 @@ from typing import Generic, Protocol, TypeVar
 from gateway.limits import Limits
 
 SESSION_TTL_S = 30 * 86400.0
-"""Of a session's record since it was written last; it outlives its use only where a host was gone for good."""
+"""Of a session's record since it was written last; it outlives its use only where a host was gone for
+good."""
 
 T = TypeVar("T")
 

@@ -2,12 +2,14 @@
 
 Owns names and commands of Redis. Any URL that redis-py reads works: ``redis://``, ``rediss://`` (TLS),
 ``unix://``, with user and password in it (never logged). Redis that is gone is StoreUnavailable within
-``_TIMEOUT_S``; the next call tries again. Nothing here is dropped before its time as long as Redis itself drops
-nothing: its ``maxmemory-policy`` must be ``noeviction``, the default; full memory is then StoreUnavailable too.
+``_TIMEOUT_S``; the next call tries again. Nothing here is dropped before its time as long as Redis itself
+drops nothing: its ``maxmemory-policy`` must be ``noeviction``, the default; full memory is then
+StoreUnavailable too.
 """
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 from redis import asyncio as aioredis
@@ -71,13 +73,14 @@ class RedisStore:
                 batch.llen(ids)
                 *_, count = await batch.execute()
             if (surplus := count - self._max_execs) > 0:
-                for oldest in await self._redis.lpop(ids, surplus) or []:
-                    await self._redis.delete(self._name("exec", oldest.decode()))
+                oldest: Any = await self._redis.lpop(ids, surplus)
+                names = [self._name("exec", id_.decode()) for id_ in oldest or ()]
+                if names:
+                    await self._redis.delete(*names)
 
     async def find_exec(self, exec_id: str) -> bytes | None:
         async with _translated():
-            found: bytes | None = await self._redis.get(self._name("exec", exec_id))
-            return found
+            return _as_bytes(await self._redis.get(self._name("exec", exec_id)))
 
     async def put_session(self, name: str, record: bytes) -> None:
         async with _translated():
@@ -91,10 +94,10 @@ class RedisStore:
         async with _translated():
             pattern = self._name("session", "*")
             names = [name async for name in self._redis.scan_iter(match=pattern, count=_PAGE)]
-            found: list[bytes | None] = []
+            found: list[Any] = []
             for begin in range(0, len(names), _PAGE):
                 found += await self._redis.mget(names[begin : begin + _PAGE])
-        return [record for record in found if record is not None]
+        return [bytes(record) for record in found if record is not None]
 
     async def close(self) -> None:
         with contextlib.suppress(RedisError, OSError):
@@ -103,6 +106,11 @@ class RedisStore:
 
     def _name(self, kind: str, name: str) -> str:
         return f"{self._prefix}{kind}:{name}"
+
+
+def _as_bytes(value: Any) -> bytes | None:
+    """What redis-py may answer has as many types as it has settings; with ours it is bytes."""
+    return None if value is None else bytes(value)
 
 
 def _ms(seconds: float) -> int:

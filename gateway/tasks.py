@@ -27,10 +27,13 @@ class Tasks:
         task.add_done_callback(self._forget)
         return task
 
-    async def join(self) -> None:
-        """Wait until all have ended by themselves."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def join(self, timeout_s: float | None = None) -> None:
+        """Wait until all have ended by themselves, or so long."""
+        loop = asyncio.get_running_loop()
+        until_s = None if timeout_s is None else loop.time() + timeout_s
+        while self._tasks and (until_s is None or loop.time() < until_s):
+            left_s = None if until_s is None else until_s - loop.time()
+            await asyncio.wait(self._tasks, timeout=left_s)
 
     async def close(self) -> None:
         """Cancel all and wait until they have ended."""

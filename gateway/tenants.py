@@ -14,6 +14,9 @@ from gateway.errors import Refusal
 OPEN_TENANT = ""
 """Of everybody, when no tokens are configured."""
 
+OPERATOR = "operator"
+"""The tenant that may do what concerns all tenants."""
+
 _LEAST_TOKEN_CHARACTERS = 16
 
 
@@ -41,6 +44,12 @@ class Tenants:
                 401, "invalid_token", "Authorization: a known bearer token is needed", param="Authorization"
             )
         return matches[0]
+
+    def check_operator(self, tenant: str) -> None:
+        """Raises Refusal for one tenant among several, unless it is the operator."""
+        if len(self._digests) > 1 and tenant != OPERATOR:
+            message = f"this concerns all tenants: only the one named {OPERATOR!r} may do it"
+            raise Refusal(403, "operator_only", message, param="Authorization")
 
 
 def is_loopback(host: str) -> bool:

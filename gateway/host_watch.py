@@ -1,0 +1,67 @@
+"""Looks after one host: asks what it has left, notices that it is gone, and that it is back.
+
+Owns the beat. What a return means is ``adoption``'s, what a reading means the queue's.
+"""
+
+import asyncio
+import logging
+
+from gateway.adoption import Adoption
+from gateway.host import HostFault, HostLost, Reading
+from gateway.hosts import Host
+
+log = logging.getLogger(__name__)
+
+_BUSY_S = 0.5
+"""Between readings while something runs or waits: memory can go in a second."""
+_IDLE_S = 5.0
+_ANSWER_S = 3.0
+"""A host that does not say how it is for so long starts nothing until it does. Its commands are not lost yet:
+that takes its ``lost_after_s``."""
+_RETRY_S = 0.25
+
+
+class HostWatch:
+    def __init__(self, host: Host, adoption: Adoption, *, busy_s: float = _BUSY_S) -> None:
+        self._host = host
+        self._adoption = adoption
+        self._busy_s = busy_s
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            reading = await self._reading()
+            if reading is None:
+                self._gone()
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if self._host.is_gone or not self._host.asked.is_set():
+                await self._came_back()
+            self._host.saw(reading)
+            await asyncio.sleep(self._busy_s if self._host.is_busy else min(_IDLE_S, 10 * self._busy_s))
+
+    async def _reading(self) -> Reading | None:
+        """None when it does not answer. One that answers no is there, and unknown."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await self._host.client.observe()
+        except HostFault as fault:
+            log.debug("host %s has no reading: %s", self._host.name, fault)
+            return Reading()
+        except (HostLost, TimeoutError):
+            return None
+
+    def _gone(self) -> None:
+        if not self._host.is_gone:
+            log.warning("host %s is gone: it does not answer", self._host.name)
+        self._host.lost()
+
+    async def _came_back(self) -> None:
+        try:
+            await self._adoption.of(self._host)
+        except (HostLost, HostFault) as error:
+            log.warning("host %s does not say what it runs: %s", self._host.name, error)
+            return
+        if self._host.is_gone:
+            log.info("host %s is back", self._host.name)
+        self._host.came_back()
