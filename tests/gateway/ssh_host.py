@@ -152,9 +152,10 @@ def running_ssh_host(directory: Path, settings: Mapping[str, str] | None = None)
         host.close()
 
 
-def make_key(path: Path, passphrase: str = "") -> None:
+def make_key(path: Path, passphrase: str = "", *kind: str) -> None:
+    arguments = kind or ("-t", "ed25519")
     subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "test", "-f", str(path)],
+        ["ssh-keygen", "-q", *arguments, "-N", passphrase, "-C", "test", "-f", str(path)],
         check=True,
         stdin=subprocess.DEVNULL,
     )
