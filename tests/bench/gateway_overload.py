@@ -168,8 +168,11 @@ def _fill(load: Load) -> list[str]:
     return ["python3", "-c", FILL, str(load.each_mb)]
 
 
-def measure(admission: str, load: Load, arguments: list[str]) -> Figures:
-    with memory_bound(load.bound_mb) as bound, open_world("local", *arguments) as world:
+def measure(admission: str, load: Load, slots: float) -> Figures:
+    with (
+        memory_bound(load.bound_mb) as bound,
+        open_world("local", "--queue-limit", "1000", slots=slots) as world,
+    ):
         began_s = time.perf_counter()
         durations, states, retries = asyncio.run(overload(world.gateway.url, load))
         return Figures(
@@ -188,8 +191,8 @@ def main(*, out: Path | None = None) -> None:
     """``out``: a JSON file for the figures."""
     load = Load()
     both = [
-        measure("with", load, ["--queue-limit", "1000"]),
-        measure("without", load, ["--queue-limit", "1000", "--slots", "100000"]),
+        measure("with", load, len(os.sched_getaffinity(0))),
+        measure("without", load, 4096),
     ]
     table = Table("figure", *(figures.admission for figures in both), title=str(load))
     for name in list(asdict(both[0]))[1:]:

@@ -174,14 +174,14 @@ def highest_rss_mb(pid: int) -> float:
 
 async def measure(place: str) -> Figures:
     figures = Figures(place)
-    room = ("--slots", "64", "--queue-limit", "1000", "--max-output-bytes", str(2 * OUTPUT_BYTES))
-    with open_world(place, *room) as world:
+    room = ("--queue-limit", "1000", "--max-output-bytes", str(2 * OUTPUT_BYTES))
+    with open_world(place, *room, slots=64) as world:
         async with client_of(world) as client:
             await throughput(client, figures)
             await latency(client, figures)
             await at_once(client, figures)
             await beside_stalled(client, figures, world)
-    with open_world(place, *room) as world:
+    with open_world(place, *room, slots=64) as world:
         async with client_of(world) as client:
             await gigabyte(client, figures, world)
     figures.missed = missed(figures)

@@ -79,7 +79,7 @@ class Session:
     def __init__(self, caller: Caller, name: str, answer: Answer) -> None:
         self._caller = caller
         self.name = name
-        self.host: str = answer.get("host", "")
+        self.host: str = answer["host"]
         self.workspace: str = answer["workspace"]
 
     def post(

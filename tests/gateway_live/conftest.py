@@ -10,7 +10,7 @@ from tests.gateway_live.world import PLACES, World, open_world
 @pytest.fixture(scope="session", params=PLACES)
 def shared(request: pytest.FixtureRequest) -> Iterator[World]:
     """For tests that use sessions of their own and leave gateway and host as they found them."""
-    with open_world(request.param, "--slots", "8") as world:
+    with open_world(request.param, slots=8) as world:
         yield world
         left = world.commands()
         assert left == [], "of commands that were over"
@@ -26,5 +26,5 @@ def place(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def world(place: str) -> Iterator[World]:
-    with open_world(place, "--slots", "8") as opened:
+    with open_world(place, slots=8) as opened:
         yield opened

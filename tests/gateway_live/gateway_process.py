@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.gateway_live.processes import HANG_S
 
-ROOT = Path(__import__("os").environ.get("GWROOT") or Path(__file__).parents[2])
+ROOT = Path(__file__).parents[2]
 READY = "mars-gateway ready on "
 
 

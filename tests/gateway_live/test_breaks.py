@@ -71,7 +71,7 @@ def test_sessions_and_their_files_survive_a_crash(world: World) -> None:
 
 def test_queued_command_of_a_killed_gateway_is_never_half_run(place: str) -> None:
     """It never started: after the crash it is told so, or it is run; it is not forgotten in silence."""
-    with open_world(place, "--slots", "1") as world:
+    with open_world(place, slots=1) as world:
         session, trace = world.session(), world.trace()
         blocker = session.start("sleep 1000")
         queued = session.start(f"echo ran >> {trace}", key="queued")
@@ -124,7 +124,7 @@ def test_host_that_comes_back_goes_on(ssh: World) -> None:
 
 
 def test_host_that_stays_away_is_lost() -> None:
-    with open_world("ssh", "--lost-after-s", "1", workers=2) as world:
+    with open_world("ssh", workers=2, lost_after_s=1) as world:
         first, second = (world.session(host=name) for name in world.workers)
         gone = first.start("sleep 1000")
         eventually(lambda: carrying(gone), "it runs")

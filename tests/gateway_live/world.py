@@ -5,7 +5,7 @@ Owns how a place ("local" or "ssh") is set up, broken and taken down, and where 
 """
 
 import contextlib
-import os
+import json
 import shutil
 import signal
 import subprocess
@@ -58,9 +58,7 @@ class World:
         return self.directory / "traces"
 
     def session(self, name: str | None = None, **settings: object) -> Session:
-        return self.caller.session(
-            name, **({} if __import__("os").environ.get("GWROOT") else {"host": self.host}) | settings
-        )
+        return self.caller.session(name, **{"host": self.host, **settings})
 
     def trace(self) -> Path:
         """A file for a command to write to that survives its session."""
@@ -83,7 +81,7 @@ class World:
         eventually(self.is_up, "all hosts are up")
 
     def is_up(self) -> bool:
-        return all(host.get("state", "up") == "up" for host in self.caller.hosts().values())
+        return all(host["state"] == "up" for host in self.caller.hosts().values())
 
     def kill_gateway(self) -> None:
         self.gateway.kill()
@@ -113,7 +111,9 @@ class World:
 def open_world(
     place: str,
     *arguments: str,
+    slots: float = 8,
     workers: int = 1,
+    lost_after_s: float | None = None,
     token: str | None = None,
     disk_mb: int | None = None,
     has_clock: bool = False,
@@ -121,27 +121,27 @@ def open_world(
 ) -> Iterator[World]:
     """Leaves nothing behind, whatever happened in it. The directory's name is short: sockets are in it.
 
-    ``disk_mb``: the agents' directories are on a disk of that size. ``has_clock``: ``World.set_clock`` works.
+    ``slots`` and ``lost_after_s`` are of each host. ``disk_mb``: the agents' directories are on a disk of that size. ``has_clock``: ``World.set_clock`` works.
     """
     directory = Path(tempfile.mkdtemp(prefix="mars-live-"))
     (directory / "traces").mkdir()
     python = _jumping_python(directory) if has_clock else Path(sys.executable)
-    path = f"{python.parent}:{os.environ['PATH']}"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         stack.callback(_end_everything, str(directory))
         hosts = {}
         for name in [f"w{number + 1}" for number in range(workers if place == "ssh" else 0)]:
             home = directory / name
-            settings = {"SetEnv": f"HOME={home} PATH={path}"}
-            hosts[name] = stack.enter_context(running_ssh_host(home, settings))
+            hosts[name] = stack.enter_context(running_ssh_host(home))
         if disk_mb is not None:
             for each in [directory / name / AGENT_DIRECTORY for name in hosts] or [directory / "spool"]:
                 stack.enter_context(_small_disk(each, disk_mb))
+        settings = {"slots": slots, "lost_after_s": lost_after_s, "python": str(python)}
+        where = _hosts_file(directory / "hosts.toml", hosts, **settings) if hosts else ["--slots", str(slots)]
         gateway = GatewayProcess(
             directory / "spool",
             directory / "gateway.log",
-            [*_hosts_file(directory / "hosts.toml", hosts), *arguments],
+            [*where, *arguments],
             environment,
             python,
         )
@@ -181,21 +181,21 @@ def _jumping_python(directory: Path) -> Path:
     return home / "bin" / "python3"
 
 
-def _hosts_file(path: Path, hosts: dict[str, SshHost]) -> list[str]:
+def _hosts_file(path: Path, hosts: dict[str, SshHost], **settings: object) -> list[str]:
     """Arguments for ``serve``."""
-    if not hosts:
-        return []
-    path.write_text("".join(_host_table(name, host) for name, host in hosts.items()))
-    return ["--hosts-file", str(path)]
+    path.write_text("".join(_host_table(name, host, settings) for name, host in hosts.items()))
+    return ["--hosts", str(path)]
 
 
-def _host_table(name: str, host: SshHost) -> str:
-    return f"""
-[[hosts]]
-name = "{name}"
-address = "{host.address}"
-port = {host.port}
-user = "{host.user}"
-key = "{host.key}"
-known_hosts = "{host.known_hosts}"
-"""
+def _host_table(name: str, host: SshHost, settings: dict[str, object]) -> str:
+    fields = {
+        "address": host.address,
+        "port": host.port,
+        "user": host.user,
+        "key_file": str(host.key),
+        "known_hosts": str(host.known_hosts),
+        "directory": str(host.directory / AGENT_DIRECTORY),
+        **settings,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in fields.items() if value is not None]
+    return "\n".join([f"[hosts.{name}]", *lines, "\n"])
