@@ -85,7 +85,7 @@ def test_queue_timeout_is_rejected_and_never_runs(one_slot: World) -> None:
 
 
 def test_overload_is_429_before_anything_ran(place: str) -> None:
-    with open_world(place, slots=1, "--queue-limit", "2") as world:
+    with open_world(place, "--queue-limit", "2", slots=1) as world:
         session, trace = world.session(), world.trace()
         ids = [session.start("sleep 1000") for _ in range(3)]
         refused = session.post(f"touch {trace}", key="refused")

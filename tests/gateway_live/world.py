@@ -121,7 +121,8 @@ def open_world(
 ) -> Iterator[World]:
     """Leaves nothing behind, whatever happened in it. The directory's name is short: sockets are in it.
 
-    ``slots`` and ``lost_after_s`` are of each host. ``disk_mb``: the agents' directories are on a disk of that size. ``has_clock``: ``World.set_clock`` works.
+    ``slots`` and ``lost_after_s`` are of each host. ``disk_mb``: the agents' directories are on a disk of that
+    size. ``has_clock``: ``World.set_clock`` works.
     """
     directory = Path(tempfile.mkdtemp(prefix="mars-live-"))
     (directory / "traces").mkdir()
