@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.host_agent.operations import Refused
+from gateway.host_agent.process_use import stat_fields
 from gateway.host_agent.terminal import become_controlling
 from gateway.host_agent.waiters import Waiters
 from gateway.host_agent.wire import Fault
@@ -186,12 +187,3 @@ def identity(pid: int) -> Identity | None:
     """None: there is no such process."""
     fields = stat_fields(pid)
     return None if fields is None else Identity(pid, int(fields[19]))
-
-
-def stat_fields(pid: int) -> list[str] | None:
-    """Of /proc/PID/stat, from the third on: the second is a name with anything in it."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()
-    except OSError:
-        return None

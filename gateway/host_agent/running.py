@@ -26,6 +26,7 @@ from gateway.host_agent.containment import Containment
 from gateway.host_agent.exec_directory import ExecDirectory
 from gateway.host_agent.launcher import Launched
 from gateway.host_agent.order import Order
+from gateway.host_agent.process_use import rss_mb, use_of_sessions
 from gateway.host_agent.shell_state import ShellStates
 from gateway.host_agent.spool import Channel
 
@@ -205,5 +206,15 @@ def _peak_mb(usage: resource.struct_rusage, use: Use) -> float | None:
 
 def usage_of(running: Mapping[str, Running]) -> dict[str, dict[str, float | None]]:
     """What each uses now; None is unknown."""
-    uses = {exec_id: each.group.use() for exec_id, each in running.items() if each.group is not None}
-    return {exec_id: {"cpu_s": use.cpu_s, "rss_mb": use.rss_mb} for exec_id, use in uses.items()}
+    without_group = [each.leader.pid for each in running.values() if each.group is None]
+    of_sessions = use_of_sessions(without_group)
+    found: dict[str, dict[str, float | None]] = {}
+    for exec_id, each in running.items():
+        if each.group is None:
+            cpu_s, rss = of_sessions[each.leader.pid]
+            found[exec_id] = {"cpu_s": cpu_s, "rss_mb": rss}
+        else:
+            use = each.group.use()
+            rss_or_sum = rss_mb(each.group.pids()) if use.rss_mb is None else use.rss_mb
+            found[exec_id] = {"cpu_s": use.cpu_s, "rss_mb": rss_or_sum}
+    return found
