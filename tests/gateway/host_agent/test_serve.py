@@ -107,7 +107,7 @@ async def test_a_command_from_hello_to_output(agents: Path) -> None:
     async with agent_of(agents), connected(agents) as peer:
         hello = (await peer.hello()).header
         assert (hello["version"], hello["agent"], len(hello["instance"])) == (wire.VERSION, None, 16)
-        assert hello["capabilities"]["containment"] in ("cgroup_v2", "cgroup_v1", "process_group")
+        assert "containment" in hello["capabilities"]
         assert isinstance(hello["capabilities"]["has_pressure"], bool)
         assert await run_echo(peer) == b"hi\n"
         assert [mode_of(agents), mode_of(agents / "agent.sock")] == [0o700, 0o600]
@@ -272,11 +272,13 @@ async def test_nothing_is_lost_through_connect(agents: Path) -> None:
 
 
 async def test_many_connect_at_once(agents: Path) -> None:
-    """All of them to one agent."""
+    """All of them to one agent; the others that were started find its lock and end."""
     hello = [(Op.HELLO, {"versions": [wire.VERSION]})]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(through_connect(agents, hello)) for _ in range(5)]
     assert len({task.result()[0][0].header["instance"] for task in tasks}) == 1
+    while len(agents_of(agents)) > 1:  # noqa: ASYNC110 - other processes
+        await asyncio.sleep(0.01)
     assert len(agents_of(agents)) == 1
 
 
