@@ -28,6 +28,8 @@ EXIT_NOT_FOUND = 127
 
 Seconds = Annotated[float, Meta(ge=0, le=7 * 86400)]
 Bytes = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+Megabytes = Annotated[float, Meta(ge=0)]
 Text = Annotated[str, Meta(min_length=1)]
 Words = Annotated[list[str], Meta(min_length=1, max_length=4096)]
 Variables = Annotated[dict[str, str], Meta(max_length=256)]
@@ -85,10 +87,12 @@ class LimitsRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """Of one command with all that it starts. A host that cannot hold one of them refuses the command;
     ``/v1/hosts`` says what each can."""
 
-    memory_mb: Annotated[int | None, Meta(ge=1)] = None
-    pids: Annotated[int | None, Meta(ge=1)] = None
-    fsize_mb: Annotated[int | None, Meta(ge=1, description="Largest file it may write.")] = None
-    cpu_max: Annotated[float | None, Meta(gt=0, le=1024, description="Cores, also when others idle.")] = None
+    memory_mb: Count | None = None
+    pids: Count | None = None
+    fsize_mb: Annotated[Count | None, Meta(description="Largest file it may write.")] = None
+    cpu_max: Annotated[
+        Annotated[float, Meta(gt=0, le=1024)] | None, Meta(description="Cores, also when others idle.")
+    ] = None
 
 
 class TtyRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -186,8 +190,8 @@ class ExecRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     ] = "kill_group"
     limits: Annotated[LimitsRequest | None, Meta(description="Default: the session's.")] = None
     memory_mb: Annotated[
-        float | None,
-        Meta(ge=0, description="Memory to set aside for it. Default: what its kind took before."),
+        Megabytes | None,
+        Meta(description="Memory to set aside for it. Default: what its kind took before."),
     ] = None
     timeout_s: Annotated[
         Seconds | None,
@@ -302,11 +306,14 @@ class LeaseRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     session: Annotated[Text, Meta(max_length=128, description="Takes turns with others; need not exist.")]
     host: Annotated[str | None, Meta(description="Default: the session's, else the gateway's own.")] = None
     cpu: Annotated[float, Meta(ge=0, le=1024)] = 1.0
-    memory_mb: Annotated[float | None, Meta(ge=0)] = None
+    memory_mb: Megabytes | None = None
     command_sha256: Annotated[
-        str | None, Meta(pattern="^[0-9a-f]{64}$", description="Of the command text; joins it with its turn.")
+        Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None,
+        Meta(description="Of the command text; joins it with its turn."),
     ] = None
-    program: Annotated[str | None, Meta(max_length=64, description="Its name, to learn by.")] = None
+    program: Annotated[
+        Annotated[str, Meta(max_length=64)] | None, Meta(description="Its name, to learn by.")
+    ] = None
     ttl_s: Annotated[float, Meta(gt=0, le=3600, description="Ends unless renewed before.")] = 30.0
     queue_timeout_s: Seconds | None = None
     labels: Labels = {}
@@ -318,8 +325,8 @@ class LeaseRenewal(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 class LeaseEnding(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     exit_code: int | None = None
-    cpu_s: Annotated[float | None, Meta(ge=0)] = None
-    max_rss_mb: Annotated[float | None, Meta(ge=0)] = None
+    cpu_s: Seconds | None = None
+    max_rss_mb: Megabytes | None = None
 
 
 class LeaseState(StrEnum):
