@@ -37,7 +37,7 @@ _SUBCOMMANDS = {
     "uv": "add build lock pip run sync",
     "yarn": "add build install run test",
 }
-"""Those that tell commands of one program apart. A word that is none of them may be anything, a password too."""
+"""Those that tell commands of one program apart. Any other word may be a password."""
 _MODULES = "build compileall mypy pip pytest timeit tox unittest venv"
 """The same for ``python -m``."""
 _MAX_PARTS = 4
