@@ -121,7 +121,7 @@ def open_world(
 ) -> Iterator[World]:
     """Leaves nothing behind, whatever happened in it. The directory's name is short: sockets are in it.
 
-    ``slots`` and ``lost_after_s`` are of each host. ``disk_mb``: the agents' directories are on a disk of that
+    ``slots`` and ``lost_after_s`` are of each host. ``disk_mb``: agents' directories are on a disk of that
     size. ``has_clock``: ``World.set_clock`` works.
     """
     directory = Path(tempfile.mkdtemp(prefix="mars-live-"))
