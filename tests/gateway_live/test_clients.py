@@ -79,7 +79,9 @@ def test_client_program_interrupted_ends_its_command(shared: World) -> None:
 
 def test_client_program_hands_input_and_exit_code_through(shared: World) -> None:
     session = shared.session()
-    with client_program(shared, "--session", session.name, "--", "bash", "-c", "sort; exit 5") as client:
+    with client_program(
+        shared, "--stdin", "--session", session.name, "--", "bash", "-c", "sort; exit 5"
+    ) as client:
         out, _ = client.communicate(b"b\na\n", timeout=30)
         assert (out, client.returncode) == (b"a\nb\n", 5)
 

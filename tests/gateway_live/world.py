@@ -81,7 +81,9 @@ class World:
         eventually(self.is_up, "all hosts are up")
 
     def is_up(self) -> bool:
-        return all(host["state"] == "up" for host in self.caller.hosts().values())
+        """It has heard from every host, also what ran there before."""
+        is_ready = self.caller.http.get("/readyz").status_code == 200
+        return is_ready and all(host["state"] == "up" for host in self.caller.hosts().values())
 
     def kill_gateway(self) -> None:
         self.gateway.kill()
