@@ -50,7 +50,8 @@ class Use:
     cpu_s: float | None = None
     rss_mb: float | None = None
     peak_mb: float | None = None
-    """Without the file cache that is left, which the kernel takes back when it needs room."""
+    """Without file cache, which the kernel takes back when it needs room: the most that any look at ``rss_mb``
+    found, and no less than the kernel's own peak without the cache that is left of it."""
     oom_kills: int | None = None
 
 
@@ -93,6 +94,7 @@ class Group:
 
     def __init__(self, paths: Mapping[Tree, Path]) -> None:
         self._paths = paths
+        self._most_rss_mb = 0.0
         self._v2 = next((path for tree, path in paths.items() if tree.is_v2), None)
         self._by_controller = {c: (tree, path) for tree, path in paths.items() for c in tree.controllers}
 
@@ -157,7 +159,9 @@ class Group:
         if memory is None:
             return Use(cpu_s)
         tree, path = memory
-        return Use(cpu_s, *(_memory_v2(path) if tree.is_v2 else _memory_v1(path)))
+        rss_mb, peak_mb, oom_kills = _memory_v2(path) if tree.is_v2 else _memory_v1(path)
+        self._most_rss_mb = max(self._most_rss_mb, rss_mb or 0.0, peak_mb or 0.0)
+        return Use(cpu_s, rss_mb, self._most_rss_mb or None, oom_kills)
 
     def remove(self) -> bool:
         """False: it is not empty yet."""

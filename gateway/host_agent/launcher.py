@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from gateway.host_agent.containment import Containment
 from gateway.host_agent.environment import environment
 from gateway.host_agent.exec_directory import ExecDirectory
 from gateway.host_agent.order import Order
-from gateway.host_agent.process import Launch, Leader, not_started, spawn
+from gateway.host_agent.process import EXIT_NOT_FOUND, Launch, Leader, not_started, spawn
 from gateway.host_agent.shell_state import NoShell, ShellState, ShellStates, wrapped
 from gateway.host_agent.spool import Channel, Pump, Spool
 from gateway.host_agent.standard_input import Feed, complete_input
@@ -89,7 +90,7 @@ class Launcher:
         given = environment(self._agents_env, workspace, order.env, has_terminal=order.tty is not None)
         state = self._states.of(order.session) if order.keeps_env_cwd else ShellState()
         cwd = self._directory(order, state)
-        argv = _argv(order, directory)
+        argv = _argv(order, directory, given)
         stdout = Spool(directory.stdout, order.max_output_bytes)
         stderr = Spool(directory.stderr, order.max_output_bytes)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as undo:
@@ -185,11 +186,14 @@ def _input(order: Order, ours: contextlib.ExitStack, undo: contextlib.ExitStack)
     return read_fd, feed
 
 
-def _argv(order: Order, directory: ExecDirectory) -> list[str]:
+def _argv(order: Order, directory: ExecDirectory, given: Mapping[str, str]) -> list[str]:
     if not order.keeps_env_cwd:
         return list(order.argv)
+    shell = shutil.which(order.argv[0], path=given.get("PATH", os.defpath))  # Not by the PATH that was left.
+    if shell is None:
+        raise not_started("no such program", EXIT_NOT_FOUND)
     try:
-        return wrapped(order.argv, directory.shell_state)
+        return [shell, *wrapped(order.argv, directory.shell_state)[1:]]
     except NoShell:
         raise not_started('state: "env_cwd" needs argv to be bash, -c or -lc, and one text') from None
 

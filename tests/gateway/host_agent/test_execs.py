@@ -223,9 +223,9 @@ async def test_signals_by_name(host: Host) -> None:
 async def test_the_tree_is_more_than_the_group(host: Host) -> None:
     """The leader ignores it; who left its group hears it."""
     exec_id = await host.start(
-        "trap '' USR1; setsid python3 -c 'import signal, time\n"
-        'signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))\n'
-        'print("up", flush=True)\n'
+        "trap '' USR1; setsid python3 -c 'import os, signal, time\n"
+        'signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"heard\\n"))\n'
+        'os.write(1, b"up\\n")\n'
         "while True: time.sleep(1)' & wait"
     )
     await host.printed(exec_id, b"up")
