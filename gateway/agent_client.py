@@ -62,6 +62,8 @@ class AgentHost:
         except NeverSent as error:
             raise StartError(str(error)) from error
         except HostFault as fault:
+            if fault.code == Fault.GONE:
+                raise  # It was started once, by whoever had this id before.
             if fault.code != Fault.INTERNAL:
                 raise StartError(fault.message, agent_answers.shell_exit_code(fault)) from fault
             return await self._look_whether_started(order.exec_id, fault)
@@ -244,4 +246,6 @@ def _start_fields(order: RunOrder) -> dict[str, Any]:
         fields["tty"] = asdict(order.tty)
     if order.keeps_children:
         fields["on_exit"] = "keep"
+    if order.may_start_outside:
+        fields["allow_outside"] = True
     return fields

@@ -292,9 +292,13 @@ class Execs:
             record.reason = f"no CPU slot within {queue_timeout_s:g} s"
             record.step(ExecState.REJECTED, self._clock())
         elif record.stop.done():
-            record.exit_code = EXIT_CANCELLED
-            record.step(ExecState.CANCELLED, self._clock())
+            self._not_admitted(record)
         return not record.state.is_final
+
+    def _not_admitted(self, record: Exec) -> None:
+        if record.stop.done():
+            record.exit_code = EXIT_CANCELLED
+        record.step(ExecState.CANCELLED if record.stop.done() else ExecState.REJECTED, self._clock())
 
     async def _run(self, record: Exec, command: Command, host: Host) -> None:
         now = self._clock()
@@ -359,7 +363,7 @@ class Execs:
             return
         now = self._clock()
         if record.state is ExecState.QUEUED:
-            record.step(ExecState.REJECTED, now)
+            self._not_admitted(record)
         elif not record.state.is_final:
             record.lose("the gateway lost track of it", now)
         del self._active[record.id]

@@ -18,14 +18,14 @@ _IDLE_S = 5.0
 _ANSWER_S = 3.0
 """A host that does not say how it is for so long starts nothing until it does. Its commands are not lost yet:
 that takes its ``lost_after_s``."""
-_RETRY_S = 0.25
+_STEP_S = 0.25
+"""How late a connection that is down is noticed, and how soon a host that is gone is asked again."""
 
 
 class HostWatch:
-    def __init__(self, host: Host, adoption: Adoption, *, busy_s: float = _BUSY_S) -> None:
+    def __init__(self, host: Host, adoption: Adoption) -> None:
         self._host = host
         self._adoption = adoption
-        self._busy_s = busy_s
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -33,12 +33,23 @@ class HostWatch:
             reading = await self._reading()
             if reading is None:
                 self._gone()
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(_STEP_S)
                 continue
             if self._host.is_gone or not self._host.asked.is_set():
                 await self._came_back()
             self._host.saw(reading)
-            await asyncio.sleep(self._busy_s if self._host.is_busy else min(_IDLE_S, 10 * self._busy_s))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Shorter while something runs or waits, and over at once when the connection is."""
+        loop = asyncio.get_running_loop()
+        since_s = loop.time()
+        while self._host.client.state == "up":
+            left_s = (_BUSY_S if self._host.is_busy else _IDLE_S) - (loop.time() - since_s)
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(left_s, _STEP_S))
+        await asyncio.sleep(0)
 
     async def _reading(self) -> Reading | None:
         """None when it does not answer. One that answers no is there, and unknown."""

@@ -37,7 +37,7 @@ ArchivePath = Annotated[
 ]
 
 
-def _workspace(gateway: ThisGateway, tenant: Tenant, sid: SessionId) -> Workspace:
+async def _workspace(gateway: ThisGateway, tenant: Tenant, sid: SessionId) -> Workspace:
     session = gateway.sessions.use(tenant, sid)
     return Workspace(gateway.sessions.client(session), session.name, session.id)
 

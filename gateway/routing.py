@@ -30,11 +30,6 @@ def terminals_of(connection: HTTPConnection) -> Terminals:
     return terminals
 
 
-def heartbeats_of(connection: HTTPConnection) -> Heartbeats:
-    heartbeats: Heartbeats = connection.app.state.heartbeats
-    return heartbeats
-
-
 def authenticated(connection: HTTPConnection, authorization: str | None) -> str:
     """The tenant. Also of WebSockets, which may bring their token elsewhere."""
     host = connection.headers.get("host")
@@ -44,12 +39,22 @@ def authenticated(connection: HTTPConnection, authorization: str | None) -> str:
     return gateway_of(connection).tenants.authenticate(authorization, host)
 
 
-def _tenant(request: Request) -> str:
+# Coroutines all: what is not one would be called in a thread, at the price of a switch for each request.
+async def _gateway(request: Request) -> Gateway:
+    return gateway_of(request)
+
+
+async def _heartbeats(request: Request) -> Heartbeats:
+    heartbeats: Heartbeats = request.app.state.heartbeats
+    return heartbeats
+
+
+async def _tenant(request: Request) -> str:
     return authenticated(request, request.headers.get("authorization"))
 
 
-ThisGateway = Annotated[Gateway, Depends(gateway_of)]
-TheHeartbeats = Annotated[Heartbeats, Depends(heartbeats_of)]
+ThisGateway = Annotated[Gateway, Depends(_gateway)]
+TheHeartbeats = Annotated[Heartbeats, Depends(_heartbeats)]
 Tenant = Annotated[str, Depends(_tenant)]
 SessionId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$", examples=["fix-1"])]
 ExecId = Annotated[str, Path(max_length=64, examples=["ex-1352d06e879e3c5538b318de"])]

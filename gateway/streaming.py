@@ -1,9 +1,11 @@
 """Answers whose body comes as it is made.
 
-Owns closing what makes it, whichever side ends first: a generator that is left at a ``yield`` would keep its
-reads and handles until the garbage is collected.
+Owns stopping and closing what makes it, whichever side ends first: a generator that is left at a ``yield``
+would keep its reads and handles until the garbage is collected, and one that is cancelled again and again, as
+Starlette's own streams are, could not close them.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 from starlette.responses import StreamingResponse
@@ -19,7 +21,11 @@ class StreamedResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self.stream_response(send))
+                leaving = group.create_task(self.listen_for_disconnect(receive))
+                sending.add_done_callback(lambda _: leaving.cancel())
+                leaving.add_done_callback(lambda _: sending.cancel())
         finally:
             await self._body.aclose()
 

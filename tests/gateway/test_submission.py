@@ -43,6 +43,11 @@ class WeakStore(MemoryStore):
             raise StoreUnavailable("gone")
         await super().release(exec_id)
 
+    async def put_exec(self, exec_id: str, record: bytes) -> None:
+        if not self.is_there:
+            raise StoreUnavailable("gone")
+        await super().put_exec(exec_id, record)
+
     async def close(self) -> None:
         pass
 
