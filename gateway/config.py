@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -34,7 +34,14 @@ class Config:
     port: int = 8090
     """Port to listen on; 0 takes a free one and prints it."""
     spool_dir: Path | None = None
-    """Where workspaces and output live. Default: a private temporary directory."""
+    """Where workspaces and output of this host live; commands there go on if the gateway dies. Default: a
+    private temporary directory, whose commands end with the gateway."""
+    hosts: Path | None = None
+    """TOML file that names the hosts to run commands on. Default: this one alone."""
+    store: str = "memory"
+    """Where keys, sessions and endings are on record: memory, or a redis://, rediss:// or unix:// URL."""
+    on_stop: Literal["end", "keep"] = "end"
+    """What SIGTERM does to commands: end them, or keep them running for the next gateway."""
     token_file: Path | None = None
     """Lines of tenant:token. More of them may be in MARS_GATEWAY_TOKENS."""
     proxy: str | None = None
@@ -44,6 +51,10 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be 0 to 65535, not {self.port}")
+        if self.store != "memory" and not self.store.startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigError("store must be memory or a redis://, rediss:// or unix:// URL")
+        if self.on_stop == "keep" and self.spool_dir is None and self.hosts is None:
+            raise ConfigError("on_stop keep needs a spool_dir: what is in a temporary directory ends with us")
         if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
             raise ConfigError(f"proxy must be an http:// or https:// URL, not {self.proxy!r}")
 

@@ -34,7 +34,7 @@ OnStop = Literal["end", "keep"]
 
 _HOUSEKEEPING_S = 1.0
 """How late an expiry may be noticed."""
-_START_WAIT_S = 2.0
+_START_WAIT_S = 5.0
 """A gateway does not serve before its hosts were asked what they run, or so long: until then it would have to
 refuse sessions and keys. Hosts that are there answer in milliseconds."""
 _ADOPTION_TIMEOUT_S = 30.0

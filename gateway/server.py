@@ -1,7 +1,7 @@
 """Serves one gateway on one socket until it is told to stop.
 
 Owns the socket, the signals and the line that says it is ready. On SIGTERM or SIGINT it first ends the
-commands, which answers the requests that wait for them, and then the server.
+commands, or leaves them to the next gateway, which answers the requests that wait for them, and then the server.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 
 import uvicorn
@@ -16,9 +17,12 @@ from fastapi import FastAPI
 
 from gateway.app import make_app
 from gateway.config import PROXY_TOKEN_ENV, TOKENS_ENV, Config
+from gateway.fleet import open_hosts
 from gateway.gateway import Gateway, open_gateway
-from gateway.limits import ConfigError
+from gateway.hosts_file import local_host, read_hosts
+from gateway.limits import ConfigError, Limits
 from gateway.spool_directory import spool_directory
+from gateway.store import MemoryStore, Store
 from gateway.tenants import Tenants, is_loopback, read_tokens
 
 _BACKLOG = 1024
@@ -28,16 +32,28 @@ _KEEP_ALIVE_S = 75
 
 async def serve(config: Config, environ: Mapping[str, str]) -> None:
     tenants = _tenants(config, environ)
+    settings = [local_host()] if config.hosts is None else read_hosts(config.hosts)
 
     @contextlib.asynccontextmanager
     async def gateway() -> AsyncIterator[Gateway]:
-        async with open_gateway(
-            config.limits,
-            tenants,
-            directory=directory,
-            proxy_url=config.proxy,
-            proxy_token=environ.get(PROXY_TOKEN_ENV),
-        ) as opened:
+        async with (
+            open_hosts(
+                settings,
+                config.limits,
+                directory=directory,
+                is_private=config.spool_dir is None,
+                environ=environ,
+            ) as hosts,
+            open_gateway(
+                config.limits,
+                tenants,
+                hosts=hosts,
+                store=open_store(config.store, config.limits),
+                proxy_url=config.proxy,
+                proxy_token=environ.get(PROXY_TOKEN_ENV),
+                on_stop=config.on_stop,
+            ) as opened,
+        ):
             yield opened
 
     app = make_app(gateway)
@@ -72,6 +88,14 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """They are ours; uvicorn would wait for the requests before it lets us end the commands."""
         yield
+
+
+def open_store(store: str, limits: Limits) -> Store:
+    if store == "memory":
+        return MemoryStore(limits, time.monotonic)
+    from gateway.store_redis import RedisStore  # A quarter of a second that most gateways need not pay.
+
+    return RedisStore(store, limits)
 
 
 def _tenants(config: Config, environ: Mapping[str, str]) -> Tenants:

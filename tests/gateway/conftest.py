@@ -12,7 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 from gateway.app import make_app
+from gateway.fleet import open_hosts
 from gateway.gateway import Gateway, open_gateway
+from gateway.hosts_file import local_host
 from gateway.limits import Limits
 from gateway.spool_directory import spool_directory
 from gateway.tenants import Tenants
@@ -63,8 +65,26 @@ async def _open_rig(
     *, tokens: dict[str, str] | None = None, token: str | None = None, **options: Any
 ) -> AsyncIterator[Rig]:
     limits = options.pop("limits", Limits(slots=2))
-    with spool_directory(options.pop("spool_dir", None)) as directory:
-        app = make_app(lambda: open_gateway(limits, Tenants(tokens or {}), directory=directory, **options))
+    spool_dir = options.pop("spool_dir", None)
+    with spool_directory(spool_dir) as directory:
+
+        @contextlib.asynccontextmanager
+        async def gateway() -> AsyncIterator[Gateway]:
+            async with (
+                open_hosts(
+                    [local_host()],
+                    limits,
+                    directory=directory,
+                    is_private=spool_dir is None,
+                    environ={},
+                ) as hosts,
+                open_gateway(
+                    limits, Tenants(tokens or {}), hosts=hosts, **{"start_wait_s": 60, **options}
+                ) as opened,
+            ):
+                yield opened
+
+        app = make_app(gateway)
         async with app.router.lifespan_context(app), _client(app, token) as http:
             yield Rig(http, app.state.gateway)
         assert _marked(str(directory)) == [], "each command's HOME is in here"
