@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gateway.agent_bundle import AgentBundle
 from gateway.agent_program import agent_environment, put_agent
-from gateway.host_agent.program import LOG, SOCKET
+from gateway.host_agent.program import EXIT_TAKEN, LOG, SOCKET
 from gateway.link import ConnectError
 from gateway.stream_channel import StreamChannel
 
@@ -42,14 +42,13 @@ class LocalTransport:
             program = put_agent(self._bundle, self._directory)
             channel = await self._try_connect()
             if channel is None:
-                await self._start(program)
-                channel = await self._connect_soon()
+                channel = await self._start_and_connect(program)
         except OSError as error:
             raise ConnectError(f"{self._directory}: {error.strerror or error}") from error
         return channel
 
     async def close(self) -> None:
-        bound, self._bound = self._bound, None
+        bound = self._bound
         if bound is None:
             return
         assert bound.stdin is not None
@@ -60,6 +59,7 @@ class LocalTransport:
         except TimeoutError:
             bound.kill()
             await bound.wait()
+        self._bound = None  # Not before: who is cancelled here closes again.
 
     async def _try_connect(self) -> StreamChannel | None:
         """None: nobody listens."""
@@ -76,25 +76,26 @@ class LocalTransport:
         finally:
             os.close(fd)
 
-    async def _connect_soon(self) -> StreamChannel:
+    async def _start_and_connect(self, program: Path) -> StreamChannel:
         """Whoever calls bounds the time."""
+        if not self._is_private:
+            await self._start_free(program)
         while (channel := await self._try_connect()) is None:
-            if self._bound is not None and self._bound.returncode is not None:
-                code, self._bound = self._bound.returncode, None
-                raise ConnectError(
-                    f"the agent ended with exit code {code}; {LOG} in its directory may say why"
-                )
+            if self._is_private:
+                await self._see_to_bound(program)
             await asyncio.sleep(_RETRY_S)
         return channel
 
-    async def _start(self, program: Path) -> None:
-        if self._is_private:
+    async def _see_to_bound(self, program: Path) -> None:
+        """An agent of before that is still ending has the directory (EXIT_TAKEN): ours comes after it."""
+        code = None if self._bound is None else self._bound.returncode
+        if code not in (None, EXIT_TAKEN):
+            self._bound = None
+            raise ConnectError(f"the agent ended with exit code {code}; {self._directory / LOG} may say why")
+        if self._bound is None or code == EXIT_TAKEN:
             await self._start_bound(program)
-        else:
-            await self._start_free(program)
 
     async def _start_bound(self, program: Path) -> None:
-        await self.close()  # One that runs and does not listen: it is ending.
         log = os.open(self._directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._bound = await self._spawn(

@@ -12,11 +12,14 @@ import pytest
 
 from gateway.agent_bundle import AgentBundle, build_agent
 from gateway.agent_client import AgentHost
+from gateway.host import EndedBy
 from gateway.introduction import Introduction
 from gateway.link import ConnectError, Link, LinkSettings, LinkState
+from gateway.protocol import StreamName
 from gateway.ssh_connection import SshAddress, SshConnections
 from gateway.transport_ssh import SshTransport
 from tests.gateway.fake_agent import until
+from tests.gateway.orders import order
 from tests.gateway.ssh_host import SshHost, make_key, running_ssh_host
 
 MakeHost = Callable[..., SshHost]
@@ -126,6 +129,63 @@ async def test_shell_that_greets(make_host: MakeHost, bundle: AgentBundle) -> No
         assert (await way.host.observe()).cores is not None
 
 
+async def test_connection_cut_in_mid_command(make_host: MakeHost, bundle: AgentBundle) -> None:
+    """The command does not notice, nothing runs twice, and no output is lost or comes twice."""
+    host = make_host()
+    ran = host.directory / "ran"
+    async with Way(address_of(host), bundle) as way:
+        await way.host.put_session("s", {})
+        await way.host.start(
+            order(f"echo once >> {ran}; for n in 1 2 3 4 5 6; do echo $n; sleep 0.1; done; exit 7", "ex-1")
+        )
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(way.host.wait("ex-1", 30, inline_bytes=100))
+            for generation in (2, 3):
+                assert host.cut() > 0
+                await until(lambda wanted=generation: way.link.generation == wanted)  # type: ignore[misc]
+        ended = waiting.result()
+        assert (ended.ended_by, ended.returncode) == (EndedBy.ITSELF, 7)
+        assert ended.head is not None
+        assert ended.head[StreamName.STDOUT] == b"1\n2\n3\n4\n5\n6\n"
+    assert ran.read_text() == "once\n"
+
+
+async def test_start_under_cuts_runs_once(make_host: MakeHost, bundle: AgentBundle) -> None:
+    """Wherever the connection breaks: before the request, after it, or after the answer was sent."""
+    host = make_host(MaxStartups="100")
+    ran = host.directory / "ran"
+    async with Way(address_of(host), bundle) as way:
+        await way.host.put_session("s", {})
+        async with asyncio.TaskGroup() as tasks:
+            starts = [
+                tasks.create_task(way.host.start(order(f"echo {n} >> {ran}", f"ex-{n}"))) for n in range(40)
+            ]
+            for delay_s in (0.0, 0.02, 0.05):
+                await asyncio.sleep(delay_s)
+                host.cut()
+                await way.link.until_up()
+        for each in starts:
+            ended = await way.host.wait(each.result().exec_id, 20)
+            assert (ended.ended_by, ended.returncode) == (EndedBy.ITSELF, 0)
+    assert sorted(map(int, ran.read_text().split())) == list(range(40))
+
+
+async def test_host_that_booted_in_mid_command(make_host: MakeHost, bundle: AgentBundle) -> None:
+    """Nobody knows how it ended, and it is not run again."""
+    host = make_host()
+    ran = host.directory / "ran"
+    async with Way(address_of(host), bundle) as way:
+        await way.host.put_session("s", {})
+        asked = order(f"echo once >> {ran}; exec sleep 1000", "ex-1")
+        await way.host.start(asked)
+        host.reboot()
+        host.start()
+        ended = await way.host.wait("ex-1", 20)
+        assert (ended.ended_by, ended.returncode) == (EndedBy.NOBODY, None)
+        assert (await way.host.start(asked)).existed
+    assert ran.read_text() == "once\n"
+
+
 async def test_comes_back_after_the_connection_was_cut(make_host: MakeHost, bundle: AgentBundle) -> None:
     """To the agent that went on meanwhile."""
     host = make_host()
@@ -164,17 +224,6 @@ async def test_agent_that_was_killed_is_started_again(make_host: MakeHost, bundl
         await until(lambda: way.link.generation == 2)
         assert way.link.hello.instance != instance
         assert not connection.is_closed()
-
-
-async def test_host_that_booted(make_host: MakeHost, bundle: AgentBundle) -> None:
-    """Nothing of before is left but the disk."""
-    host = make_host()
-    async with Way(address_of(host), bundle) as way:
-        await way.link.until_up()
-        host.reboot()
-        host.start()
-        await until(lambda: way.link.generation == 2)
-        assert (await way.host.observe()).cores is not None
 
 
 async def test_unknown_host_is_refused(make_host: MakeHost, bundle: AgentBundle, tmp_path: Path) -> None:
