@@ -30,14 +30,16 @@ _RUN_EDGES_S = log_edges(-3, 5, 6)
 _MEMORY_EDGES_MB = log_edges(0, 6, 8)
 
 _SMALL_PRIORS = {
-    (0.15, 0.4): "basename cat chmod cp cut date diff dirname echo file head id ln ls mkdir mv nl printf pwd"
-    " readlink realpath rm sort stat tail tee test touch tr true uname uniq wc which whoami",
-    (0.11, 0.4): "egrep fgrep grep rg",
+    (0.15, 0.4): "basename,cat,chmod,cp,cut,date,diff,dirname,echo,file,head,id,ln,ls,mkdir,mv,nl,printf,pwd,"
+    "readlink,realpath,rm,sort,stat,tail,tee,test,touch,tr,true,uname,uniq,wc,which,whoami,"
+    "git branch,git diff,git log,git ls-files,git rev-parse,git show,git status",
+    (0.11, 0.4): "egrep,fgrep,grep,rg",
     (0.165, 2.7): "find",
 }
 """Median and ninth decile of run times in seconds: of viewing and creating files, of grep and of find in 48
-sessions of a coding agent (ThunderAgent's SWE-agent trace; 0.4 is the ninth decile of all its tool calls).
-What runs other code has none: a test may take a second or an hour."""
+sessions of a coding agent (ThunderAgent's SWE-agent trace; 0.4 is the ninth decile of all its tool calls, and
+what only reads a repository is put with them). What runs other code has none: a test may take a second or an
+hour. In a simulation of a full host, strangers that read were what waited longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,9 @@ class Predictions:
         self._pasts: OrderedDict[str, _Past] = OrderedDict()
         """Least recently met first."""
         self._priors = {
-            program: _lognormal(*quantiles)
-            for quantiles, programs in _SMALL_PRIORS.items()
-            for program in programs.split()
+            part: _lognormal(*quantiles)
+            for quantiles, parts in _SMALL_PRIORS.items()
+            for part in parts.split(",")
         }
         self._known, self._run_within, self._run_off, self._memory_within = (_Mean() for _ in range(4))
 
