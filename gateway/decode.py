@@ -7,6 +7,7 @@ allowed there.
 import asyncio
 import re
 import types
+from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -56,7 +57,7 @@ def _explained(message: str, kind: type[msgspec.Struct]) -> Refusal:
         param = unknown[1] if param == "body" else f"{param}.{unknown[1]}"
         return _invalid(param, f"unknown field; allowed are {', '.join(struct.__struct_fields__)}")
     if what.startswith("Invalid enum value"):
-        what += f"; allowed are {', '.join(map(repr, get_args(_type_at(kind, param))))}"
+        what += f"; allowed are {', '.join(map(repr, _values(_type_at(kind, param))))}"
     return _invalid(param, what)
 
 
@@ -71,5 +72,11 @@ def _type_at(kind: type[msgspec.Struct], param: str) -> Any:
         found = get_type_hints(found)[name]
         if get_origin(found) in (Union, types.UnionType):
             found = next(t for t in get_args(found) if t is not type(None))
-    assert get_origin(found) is Literal or issubclass(found, msgspec.Struct)
     return found
+
+
+def _values(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    assert issubclass(kind, Enum)
+    return [member.value for member in kind]

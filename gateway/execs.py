@@ -248,7 +248,7 @@ class Execs:
         del self._finished[record.id]
         self._kept_bytes -= record.kept_bytes
         self._heads.drop(record.id)
-        if record.was_started:
+        if record.started_at_s is not None:  # Also what its host refused has a directory there.
             self._errands.spawn(f"forget {record.id}", self._forget_there(record))
 
     def _queued(self, command: Command) -> Exec:

@@ -77,5 +77,6 @@ def _admission(settings: HostSettings, limits: Limits) -> AdmissionSettings:
     return AdmissionSettings(
         slots=default if settings.slots is None else settings.slots,
         queue_limit=limits.queue_limit,
+        short_places=limits.short_places,
         memory_mb=settings.memory_mb,
     )

@@ -59,6 +59,7 @@ class Gateway:
         """Take nothing new; what was started ends or goes on as ``on_stop`` says. Requests that wait are
         answered."""
         self.is_draining = True
+        self.sessions.drain()
         self.leases.drain()
         reason = "the gateway is shutting down"
         if self.on_stop == "keep":

@@ -30,8 +30,9 @@ class HostWatch:
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
-            reading = await self._reading()
-            if reading is None:
+            try:
+                reading = await self._reading()
+            except (HostLost, TimeoutError):
                 self._gone()
                 await asyncio.sleep(_STEP_S)
                 continue
@@ -52,19 +53,18 @@ class HostWatch:
         await asyncio.sleep(0)
 
     async def _reading(self) -> Reading | None:
-        """None when it does not answer. One that answers no is there, and unknown."""
+        """None where it answers no: then it is there, and how it is is not known. Raises HostLost,
+        TimeoutError."""
         try:
             async with asyncio.timeout(_ANSWER_S):
                 return await self._host.client.observe()
         except HostFault as fault:
             log.debug("host %s has no reading: %s", self._host.name, fault)
-            return Reading()
-        except (HostLost, TimeoutError):
             return None
 
     def _gone(self) -> None:
         if not self._host.is_gone:
-            log.warning("host %s is gone: it does not answer", self._host.name)
+            log.warning("host %s does not answer; nothing is started there", self._host.name)
         self._host.lost()
 
     async def _came_back(self) -> None:

@@ -88,7 +88,11 @@ class Host:
         """About once a second."""
         self._grant(self.queue.tick(self._clock()))
 
-    def saw(self, reading: Reading) -> None:
+    def saw(self, reading: Reading | None) -> None:
+        """None: it did not say."""
+        if reading is None:
+            self.tick()
+            return
         self._reading, self._read_at_s = reading, self._clock()
         self._grant(self.queue.observe(reading, self._clock()))
 

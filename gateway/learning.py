@@ -1,6 +1,6 @@
 """Teaches the predictions what commands and leases took.
 
-A listener. Only of those that ended by themselves: how long one ran that was stopped says nothing.
+A listener. How long one ran that was stopped says nothing; what memory it had reached does.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,10 @@ class Learning:
     def finished(self, run: ToolRun) -> None:
         now = self._clock()
         run_s = run.run_s(now)
-        if run.ending in _BY_ITSELF and run_s is not None:
-            self._predictions.learn(
-                run.signature, now, run_s=run_s, cpu_s=run.cpu_s, memory_mb=run.max_rss_mb
-            )
+        if run_s is None:
+            return
+        learn, memory_mb = self._predictions.learn, run.max_rss_mb
+        if run.ending in _BY_ITSELF:
+            learn(run.signature, now, run_s=run_s, cpu_s=run.cpu_s, memory_mb=memory_mb)
+        elif memory_mb is not None:
+            learn(run.signature, now, run_s=None, memory_mb=memory_mb)

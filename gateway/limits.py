@@ -22,6 +22,9 @@ class Limits:
 
     slots: float = field(default_factory=usable_cores)
     """CPU slots to hand out; a command takes `cpu` of them. Default: the cores this process may use."""
+    short_places: int | None = None
+    """Places beyond the slots for commands that are over within a second as a rule, so that they never wait
+    behind a build. Default: one for every two slots; 0: none."""
     queue_limit: int = 256
     """Commands that may wait for a slot; one more is answered 429 and not run."""
     queue_timeout_s: float = 60.0
@@ -76,5 +79,5 @@ class Limits:
         for name in self.__slots__:
             value = getattr(self, name)
             least = 0.05 if name == "slots" else 0
-            if value < least:
+            if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, not {value}")

@@ -37,10 +37,13 @@ _REFUSALS = {
     416: ("The file has nothing in that range; Content-Range has its size.", "range_not_satisfiable"),
     426: ("A WebSocket is needed.", "upgrade_required"),
     429: ("No room; nothing was run.", "queue_full"),
+    502: ("The host answered with a fault of its own.", "host_fault"),
     503: ("Shutting down, just started, or a host does not answer.", "draining"),
     507: ("The disk of the host is full.", "no_space"),
 }
-_COMMON = (400, 401, 403, 404, 503)
+_COMMON = (401, 403)
+_UNUSED = {"HTTPValidationError", "ValidationError"}
+"""What FastAPI would answer wrong parameters with."""
 
 
 def json_body(kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def empty_answer(text: str, headers: Mapping[str, str] | None = None) -> dict[st
 
 
 def refusals(*statuses: int) -> Answers:
-    """Those that any route may give, and these."""
+    """These, and those of all who ask without permission."""
     return {status: _refusal(status) for status in sorted({*_COMMON, *statuses})}
 
 
@@ -85,7 +88,8 @@ def add_schemas(app: FastAPI) -> None:
         document = generate()
         components = document.setdefault("components", {})
         _, schemas = msgspec.json.schema_components([*EXAMPLES, ErrorBody], ref_template=_REF)
-        components["schemas"] = schemas
+        own = components.get("schemas", {})
+        components["schemas"] = {k: v for k, v in own.items() if k not in _UNUSED} | schemas
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}, {}]
         for path in document["paths"].values():

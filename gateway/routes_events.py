@@ -37,7 +37,7 @@ def event_routes() -> APIRouter:
         responses={
             200: {"description": "Events, until `exit`.", "content": {_SSE: stream}},
             204: empty_answer("`Last-Event-ID` was that of `exit`: nothing follows."),
-            **refusals(),
+            **refusals(400, 404, 503),
         },
     )
     return api

@@ -71,14 +71,14 @@ def _add_life(api: APIRouter) -> None:
         responses={
             200: json_answer("The command is over.", ExecStatus, LOCATION),
             202: pending,
-            **refusals(408, 409, 410, 413, 429),
+            **refusals(400, 404, 408, 409, 410, 413, 429, 503),
         },
     )
     add(
         _EXEC,
         get_exec,
         methods=["GET"],
-        responses={200: json_answer("The command.", ExecStatus, LOCATION), **refusals()},
+        responses={200: json_answer("The command.", ExecStatus, LOCATION), **refusals(400, 404, 503)},
     )
     add(
         _EXEC,
@@ -87,7 +87,7 @@ def _add_life(api: APIRouter) -> None:
         responses={
             200: json_answer("It is over.", ExecStatus, LOCATION),
             202: json_answer("It is being ended.", ExecStatus, LOCATION),
-            **refusals(),
+            **refusals(400, 404, 503),
         },
     )
 
@@ -99,25 +99,34 @@ def _add_conversation(api: APIRouter) -> None:
         get_output,
         methods=["GET"],
         response_class=Response,
-        responses={200: raw_answer("Bytes from the offset on.", BINARY, _OUTPUT_HEADERS), **refusals(410)},
+        responses={
+            200: raw_answer("Bytes from the offset on.", BINARY, _OUTPUT_HEADERS),
+            **refusals(400, 404, 410, 502, 503),
+        },
     )
     add(
         f"{_EXEC}/stdin",
         post_stdin,
         methods=["POST"],
         openapi_extra=json_body(StdinRequest),
-        responses={200: json_answer("Taken.", StdinStatus), **refusals(408, 409, 413)},
+        responses={
+            200: json_answer("Taken.", StdinStatus),
+            **refusals(400, 404, 408, 409, 410, 413, 502, 503),
+        },
     )
     add(
         f"{_EXEC}/signal",
         post_signal,
         methods=["POST"],
         openapi_extra=json_body(SignalRequest),
-        responses={200: json_answer("Sent, if there was one to send it to.", SignalStatus), **refusals(409)},
+        responses={
+            200: json_answer("Sent, if there was one to send it to.", SignalStatus),
+            **refusals(400, 404, 408, 409, 410, 413, 502, 503),
+        },
     )
-    for path, route, kind, text in (
-        ("tty", put_tty, TtyRequest, "The terminal has that size."),
-        ("heartbeat", put_heartbeat, HeartbeatRequest, "It lives on."),
+    for path, route, kind, text, more in (
+        ("tty", put_tty, TtyRequest, "The terminal has that size.", (409, 410, 502)),
+        ("heartbeat", put_heartbeat, HeartbeatRequest, "It lives on.", ()),
     ):
         add(
             f"{_EXEC}/{path}",
@@ -125,7 +134,7 @@ def _add_conversation(api: APIRouter) -> None:
             methods=["PUT"],
             status_code=204,
             openapi_extra=json_body(kind),
-            responses={204: empty_answer(text), **refusals(409)},
+            responses={204: empty_answer(text), **refusals(400, 404, 408, 413, 503, *more)},
         )
 
 

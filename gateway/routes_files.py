@@ -62,7 +62,7 @@ def _add_files(api: APIRouter) -> None:
         responses={
             200: raw_answer("The file.", BINARY, _FILE_HEADERS),
             206: raw_answer("The range that was asked for.", BINARY, _RANGE_HEADERS),
-            **refusals(416),
+            **refusals(400, 404, 409, 416, 503),
         },
     )
     add(
@@ -70,21 +70,24 @@ def _add_files(api: APIRouter) -> None:
         head_file,
         methods=["HEAD"],
         response_class=Response,
-        responses={200: empty_answer("What GET would say.", _FILE_HEADERS), **refusals()},
+        responses={200: empty_answer("What GET would say.", _FILE_HEADERS), **refusals(400, 404, 409, 503)},
     )
     add(
         _FILE,
         put_file,
         methods=["PUT"],
         openapi_extra=raw_body(BINARY),
-        responses={200: json_answer("It is there, whole.", FileStatus), **refusals(408, 413, 507)},
+        responses={
+            200: json_answer("It is there, whole.", FileStatus),
+            **refusals(400, 404, 408, 409, 413, 503, 507),
+        },
     )
     add(
         _FILE,
         delete_file,
         methods=["DELETE"],
         status_code=204,
-        responses={204: empty_answer("It is gone."), **refusals()},
+        responses={204: empty_answer("It is gone."), **refusals(400, 404, 409, 503)},
     )
 
 
@@ -94,14 +97,17 @@ def _add_archives(api: APIRouter) -> None:
         get_archive,
         methods=["GET"],
         response_class=Response,
-        responses={200: raw_answer("A tar of the directory.", TAR), **refusals()},
+        responses={200: raw_answer("A tar of the directory.", TAR), **refusals(400, 404, 409, 503)},
     )
     api.add_api_route(
         _ARCHIVE,
         put_archive,
         methods=["PUT"],
         openapi_extra=raw_body(TAR, _GZIP),
-        responses={200: json_answer("It is unpacked.", ArchiveStatus), **refusals(408, 413, 507)},
+        responses={
+            200: json_answer("It is unpacked.", ArchiveStatus),
+            **refusals(400, 404, 408, 409, 413, 503, 507),
+        },
     )
 
 

@@ -25,7 +25,7 @@ def host_routes() -> APIRouter:
         put_drain,
         methods=["PUT"],
         openapi_extra=json_body(DrainRequest),
-        responses={200: json_answer("The host now.", HostStatus), **refusals(408, 413)},
+        responses={200: json_answer("The host now.", HostStatus), **refusals(400, 404, 408, 413)},
     )
     return api
 

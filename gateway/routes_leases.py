@@ -26,23 +26,23 @@ def lease_routes() -> APIRouter:
         responses={
             200: json_answer("Held: go ahead.", LeaseStatus, LOCATION),
             202: json_answer("Queued: ask again.", LeaseStatus, LOCATION),
-            **refusals(408, 413, 429),
+            **refusals(400, 404, 408, 413, 429, 503),
         },
     )
-    add(_LEASE, get_lease, methods=["GET"], responses={200: now, **refusals()})
+    add(_LEASE, get_lease, methods=["GET"], responses={200: now, **refusals(400, 404)})
     add(
         _LEASE,
         put_lease,
         methods=["PUT"],
         openapi_extra=json_body(LeaseRenewal),
-        responses={200: now, **refusals(408, 409, 413)},
+        responses={200: now, **refusals(400, 404, 408, 409, 413)},
     )
     add(
         _LEASE,
         delete_lease,
         methods=["DELETE"],
         openapi_extra=json_body(LeaseEnding),
-        responses={200: now, **refusals(408, 413)},
+        responses={200: now, **refusals(400, 404, 408, 413)},
     )
     return api
 

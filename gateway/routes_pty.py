@@ -30,7 +30,7 @@ def pty_routes() -> APIRouter:
         methods=["GET"],
         status_code=426,
         response_class=Response,
-        responses=refusals(426),
+        responses=refusals(400, 426),
     )
     return api
 

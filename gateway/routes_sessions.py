@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from gateway.decode import decode, read_body
+from gateway.errors import Refusal
 from gateway.openapi import empty_answer, json_answer, json_body, refusals
 from gateway.protocol import SessionRequest, SessionStatus
 from gateway.routing import SessionId, Tenant, ThisGateway, json_response
@@ -21,21 +22,21 @@ def session_routes() -> APIRouter:
         responses={
             200: json_answer("Settings replaced.", SessionStatus),
             201: json_answer("Created.", SessionStatus),
-            **refusals(408, 409, 413, 429),
+            **refusals(400, 404, 408, 409, 413, 429, 503),
         },
     )
     add(
         _PATH,
         get_session,
         methods=["GET"],
-        responses={200: json_answer("The session.", SessionStatus), **refusals()},
+        responses={200: json_answer("The session.", SessionStatus), **refusals(400, 404, 503)},
     )
     add(
         _PATH,
         delete_session,
         methods=["DELETE"],
         status_code=204,
-        responses={204: empty_answer("It is gone."), **refusals()},
+        responses={204: empty_answer("It is gone."), **refusals(400, 503)},
     )
     return api
 
@@ -53,7 +54,11 @@ async def get_session(gateway: ThisGateway, tenant: Tenant, sid: SessionId) -> R
 
 async def delete_session(gateway: ThisGateway, tenant: Tenant, sid: SessionId) -> Response:
     """Kill its commands and remove its workspace. A session that is not there is gone already: 204."""
-    session = gateway.sessions.find(tenant, sid)
-    if session is not None:
+    try:
+        session = gateway.sessions.get(tenant, sid)
+    except Refusal as refusal:
+        if refusal.status != 404:  # Such as 503: it may turn up yet.
+            raise
+    else:
         await gateway.sessions.end(session, "its session was deleted")
     return Response(status_code=204)

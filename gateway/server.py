@@ -1,7 +1,8 @@
 """Serves one gateway on one socket until it is told to stop.
 
 Owns the socket, the signals and the line that says it is ready. On SIGTERM or SIGINT it first ends the
-commands, or leaves them to the next gateway, which answers the requests that wait for them, and then the server.
+commands, or leaves them to the next gateway, which answers the requests that wait for them, and then the
+server.
 """
 
 import asyncio

@@ -93,6 +93,8 @@ class Sessions:
     async def put(self, tenant: str, session_id: str, settings: SessionRequest) -> tuple[Session, bool]:
         """Create the session or replace its settings; True if it is new. Checks the settings. Raises Refusal.
         A session that is being created is created even if its caller leaves."""
+        if self._is_closed:
+            raise draining()
         check_settings(settings, self._limits)
         key = (tenant, session_id)
         if (creating := self._creating.get(key)) is not None:
@@ -199,8 +201,12 @@ class Sessions:
                 name = host_name(note.tenant, note.session)
                 self._add(self._from_note(note, note.host, name, note.workspace))
 
-    async def close(self, *, keeps_all: bool) -> None:
+    def drain(self) -> None:
+        """Take no new ones, nor new settings."""
         self._is_closed = True
+
+    async def close(self, *, keeps_all: bool) -> None:
+        self.drain()
         if not keeps_all:
             async with asyncio.TaskGroup() as group:
                 for session in list(self._sessions.values()):
@@ -220,8 +226,6 @@ class Sessions:
         return session
 
     def _check_room(self) -> None:
-        if self._is_closed:
-            raise draining()
         if not self._hosts.are_asked and not self._store.is_durable:
             raise adopting()  # It may be there, with a workspace.
         if len(self._sessions) + len(self._creating) >= self._limits.max_sessions:

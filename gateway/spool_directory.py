@@ -1,7 +1,7 @@
 """The directory of the agent on the gateway's own host, where its workspaces and output live.
 
-Owns making it and guarding it against a second gateway. What is in it is the agent's; in a directory that is kept
-that outlives a gateway, and the next one goes on with it.
+Owns making it and guarding it against a second gateway. What is in it is the agent's; in a directory that is
+kept that outlives a gateway, and the next one goes on with it.
 """
 
 import contextlib

@@ -85,10 +85,13 @@ class SshConnection:
                 self._connection = await self._connect(tunnel)
             return self._connection
 
-    def drop(self) -> None:
-        """It is not to be trusted: the next ``get`` makes another."""
-        if self._connection is not None:
-            self._connection.abort()
+    def drop(self, connection: asyncssh.SSHClientConnection | None = None) -> None:
+        """It is not to be trusted: the next ``get`` makes another. ``connection``: that one, though there may
+        be another already."""
+        dropped = connection or self._connection
+        if dropped is not None:
+            dropped.abort()
+        if dropped is self._connection:
             self._connection = None
 
     async def close(self) -> None:

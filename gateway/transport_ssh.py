@@ -44,18 +44,15 @@ class SshTransport:
         self._python = python
 
     async def connect(self) -> "SshChannel":
-        is_good = False
         try:
-            channel = await self._connect()
-            is_good = True
-        except asyncssh.Error as error:
-            raise ConnectError(f"the SSH connection failed: {error.reason}") from error
-        except (OSError, EOFError) as error:
-            raise ConnectError(f"the SSH connection failed: {error}") from error
-        finally:
-            if not is_good:
-                self._connection.drop()
-        return channel
+            return await self._connect()
+        except (OSError, EOFError, asyncssh.Error) as error:
+            self._connection.drop()
+            reason = error.reason if isinstance(error, asyncssh.Error) else error
+            raise ConnectError(f"the SSH connection failed: {reason}") from error
+        except asyncio.CancelledError:  # It took too long, perhaps because the connection is dead.
+            self._connection.drop()
+            raise
 
     async def close(self) -> None:
         await self._connection.close()
@@ -78,9 +75,9 @@ class SshTransport:
 
     async def _say(self, words: Words, data: bytes | None = None) -> "SshChannel | None":
         """None: the agent's program is not there. Raises ConnectError for every other answer but ready."""
-        connection = await self._connection.get()
-        process = await connection.create_process(words.command, encoding=None, window=_WINDOW_BYTES)
-        channel = SshChannel(self._connection, process)
+        ssh = await self._connection.get()
+        process = await ssh.create_process(words.command, encoding=None, window=_WINDOW_BYTES)
+        channel = SshChannel(self._connection, ssh, process)
         answer: list[str] = []
         try:
             if data is not None:
@@ -97,8 +94,14 @@ class SshTransport:
 class SshChannel:
     """A ``conversation.Channel``."""
 
-    def __init__(self, connection: SshConnection, process: "asyncssh.SSHClientProcess[bytes]") -> None:
+    def __init__(
+        self,
+        connection: SshConnection,
+        ssh: asyncssh.SSHClientConnection,
+        process: "asyncssh.SSHClientProcess[bytes]",
+    ) -> None:
         self._connection = connection
+        self._ssh = ssh
         self._process = process
         self._has_ended = False
         self._errors = b""
@@ -147,7 +150,7 @@ class SshChannel:
         if self._has_ended:
             self._process.channel.abort()
         else:
-            self._connection.drop()
+            self._connection.drop(self._ssh)
 
     async def close(self) -> None:
         self._process.channel.abort()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
     if asked.command == "version":
         return _version()
     directory = asked.directory.expanduser().absolute()
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
         from gateway.host_agent.connect import connect
 
         return connect(directory)
+    if asked.idle_exit_s is not None and not asked.idle_exit_s > 0:
+        parser.error("--idle-exit-s: must be above 0")
     from gateway.host_agent.execs import open_execs
     from gateway.host_agent.serve import Terms, serve
 

@@ -15,8 +15,8 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+from gateway.host_agent import exec_fields as read
 from gateway.host_agent.extraction import Extraction, ExtractionBounds
-from gateway.host_agent.fields import of, one_of
 from gateway.host_agent.operations import Caller, Operations, Refused
 from gateway.host_agent.paths import OPEN_DIRECTORY, Place, Root, refusing_errors
 from gateway.host_agent.tar_reader import TarError, TarReader
@@ -71,8 +71,8 @@ class Archives:
         self.expire()
         if len(self._open) >= MAX_ARCHIVES:
             raise Refused(Fault.NO_SPACE, f"archive: {MAX_ARCHIVES} are open, which is this host's limit")
-        session, path = of(request, "session", str), of(request, "path", str)
-        mode = one_of(request, "mode", "read", "write")
+        session, path = read.text(request.header, "session"), read.text(request.header, "path")
+        mode = read.one_of(request.header, "mode", ("read", "write"))
         with refusing_errors(), self._open_root(session) as root:
             tar: _Reading | _Writing
             if mode == "read":
@@ -97,7 +97,7 @@ class Archives:
         archive = self._find(request, caller)
         if not isinstance(archive.tar, _Writing):
             raise Refused(Fault.BAD_REQUEST, "archive: it was opened to read")
-        is_last = of(request, "is_last", bool)
+        is_last = read.flag(request.header, "is_last")
         with self._ending_on_failure(archive):
             async with archive.one_at_a_time:
                 await archive.tar.take(request.payload, Turns(self._step_s), is_last=is_last)
@@ -110,7 +110,7 @@ class Archives:
         return Frame({})
 
     def _find(self, request: Frame, caller: Caller) -> _Archive:
-        archive = self._open.get(of(request, "archive", str))
+        archive = self._open.get(read.text(request.header, "archive"))
         if archive is None or archive.caller is not caller:
             raise Refused(Fault.UNKNOWN_ARCHIVE, "archive: it is not open, or not on this connection")
         archive.active_at_s = self._clock()

@@ -152,6 +152,7 @@ class Commands:
     def _start(self, order: Order, directory: ExecDirectory) -> Command:
         try:
             directory.write_order(order.on_disk())
+            directory.reserve_exit()
         except OSError as error:
             raise not_started(f"its order could not be written down: {error.strerror}") from error
         launched = self._launcher.launch(order, directory)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from gateway.host_agent import program
+from gateway.host_agent.unix_socket import try_connect
 
 START_LIMIT_S = 15.0
 """From the first try to an agent that answers: Python on a loaded host takes seconds to start."""
@@ -54,24 +55,6 @@ def connected(directory: Path) -> socket.socket:
                 raise NoAgent(f"it ended with exit code {started.returncode}; {program.LOG} may say why")
             started = start(directory)
         time.sleep(RETRY_S)
-    return agent
-
-
-def try_connect(directory: Path) -> socket.socket | None:
-    """None: nobody listens."""
-    agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            agent.connect(f"/proc/self/fd/{fd}/{program.SOCKET}")
-        finally:
-            os.close(fd)
-    except (FileNotFoundError, ConnectionRefusedError):
-        agent.close()
-        return None
-    except OSError:
-        agent.close()
-        raise
     return agent
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 _ORDER, _STARTED, _EXIT, _REFUSAL = "order.json", "started", "exit", "refusal"
+_EXIT_BYTES = 4096
+"""More than it ever has, and a block of most file systems."""
 _GOING = ".going-"
 """Begins the name of a directory that is being removed. No id does."""
 
@@ -41,6 +43,14 @@ class ExecDirectory:
 
     def write_started(self, started: Mapping[str, Any]) -> None:
         self._write(_STARTED, started)
+
+    def reserve_exit(self) -> None:
+        """Room for how it will have ended, in case its output fills the disk. Raises OSError."""
+        fd = os.open(_new(self.path / _EXIT), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _EXIT_BYTES)
+        finally:
+            os.close(fd)
 
     def write_exit(self, outcome: Mapping[str, Any]) -> None:
         self._write(_EXIT, outcome, is_synced=True)
@@ -128,14 +138,19 @@ class ExecDirectories:
 def write_whole(path: Path, data: bytes, *, is_synced: bool = False) -> None:
     """All of it or nothing is there under its name, whenever we die; with ``is_synced`` also when the power
     does."""
-    new = path.with_name(f"{path.name}.new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    new = _new(path)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
+        os.ftruncate(fd, len(data))  # Only now: room that was reserved stays ours until it is filled.
         if is_synced:
             os.fsync(fd)
     finally:
         os.close(fd)
     new.rename(path)
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")

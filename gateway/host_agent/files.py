@@ -13,8 +13,8 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable
 
+from gateway.host_agent import exec_fields as read
 from gateway.host_agent import removal
-from gateway.host_agent.fields import of, optional, whole
 from gateway.host_agent.operations import Caller, Operations, Refused
 from gateway.host_agent.paths import Place, Root, open_regular, refusing_errors
 from gateway.host_agent.wire import MAX_PAYLOAD_BYTES, Fault, Frame, Op
@@ -28,6 +28,7 @@ MAX_FINISHED = 4096
 
 OpenRoot = Callable[[str], Root]
 _Key = tuple[str, str, str]
+"""Session, path, upload."""
 
 
 class Files:
@@ -57,9 +58,10 @@ class Files:
             self._uploads.popitem()[1].drop()
 
     async def _read(self, request: Frame, caller: Caller) -> Frame:
-        offset = whole(request, "offset", default=0)
-        limit = min(whole(request, "limit", default=MAX_PAYLOAD_BYTES), MAX_PAYLOAD_BYTES)
-        with refusing_errors(), self._at(request) as root, root.place(of(request, "path", str)) as place:
+        offset = read.whole(request.header, "offset", default=0)
+        limit = min(read.whole(request.header, "limit", default=MAX_PAYLOAD_BYTES), MAX_PAYLOAD_BYTES)
+        path = read.text(request.header, "path")
+        with refusing_errors(), self._at(request) as root, root.place(path) as place:
             fd = open_regular(place)
             try:
                 data = os.pread(fd, limit, offset)
@@ -70,13 +72,13 @@ class Files:
         return Frame({**fields, "is_eof": offset + len(data) >= found.st_size}, data)
 
     async def _write(self, request: Frame, caller: Caller) -> Frame:
-        path, is_last = of(request, "path", str), of(request, "is_last", bool)
-        offset, mode = whole(request, "offset"), optional(request, "mode", int)
-        key = (of(request, "session", str), path, of(request, "upload", str))
+        key = _key(request)
+        is_last, mode = read.flag(request.header, "is_last"), _mode(request)
+        offset = read.whole(request.header, "offset")
         if (size := self._finished.get(key)) is not None:
             return Frame({"next_offset": size})
         with refusing_errors():
-            upload = self._uploads.get(key) or self._begin(key, request)
+            upload = self._uploads.get(key) or self._begin(key, offset)
             try:
                 upload.write(offset, request.payload)
                 if is_last:
@@ -92,7 +94,7 @@ class Files:
         return Frame({"next_offset": upload.size})
 
     async def _remove(self, request: Frame, caller: Caller) -> Frame:
-        path = of(request, "path", str)
+        path = read.text(request.header, "path")
         with refusing_errors(), self._at(request) as root:
             try:
                 with root.place(path, follows_last=False) as place:
@@ -106,17 +108,18 @@ class Files:
         return Frame({"was_there": True})
 
     def _at(self, request: Frame) -> Root:
-        return self._open_root(of(request, "session", str))
+        return self._open_root(read.text(request.header, "session"))
 
-    def _begin(self, key: _Key, request: Frame) -> _Upload:
+    def _begin(self, key: _Key, offset: int) -> _Upload:
         self.expire()
         if len(self._uploads) >= MAX_UPLOADS:
             raise Refused(
                 Fault.NO_SPACE, f"upload: {MAX_UPLOADS} are under way, which is the limit of this host"
             )
-        if whole(request, "offset") != 0:
+        if offset != 0:
             raise Refused(Fault.BAD_REQUEST, "offset: the upload is not known, it begins at 0", next_offset=0)
-        with self._at(request) as root, root.place(key[1], makes_parents=True) as place:
+        session, path, _ = key
+        with self._open_root(session) as root, root.place(path, makes_parents=True) as place:
             upload = self._uploads[key] = _Upload(place)
         return upload
 
@@ -124,6 +127,17 @@ class Files:
         self._finished[key] = size
         if len(self._finished) > MAX_FINISHED:
             self._finished.popitem(last=False)
+
+
+def _key(request: Frame) -> _Key:
+    session, path, upload = (read.text(request.header, name) for name in ("session", "path", "upload"))
+    return session, path, upload
+
+
+def _mode(request: Frame) -> int | None:
+    if request.header.get("mode") is None:
+        return None
+    return read.whole(request.header, "mode", most=0o7777)
 
 
 class _Upload:
@@ -161,7 +175,7 @@ class _Upload:
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def finish(self, mode: int | None) -> None:
-        chosen = self._mode if mode is None else mode & 0o7777
+        chosen = self._mode if mode is None else mode
         if chosen is not None:
             os.fchmod(self._fd, chosen)
         os.fsync(self._fd)

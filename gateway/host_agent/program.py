@@ -6,10 +6,8 @@ program does; it imports little, since ``connect`` starts once per connection.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-import zipfile
 from pathlib import Path
 
 EXIT_TAKEN = 3
@@ -20,13 +18,15 @@ _PACKAGE = "gateway.host_agent"
 
 
 def archive() -> Path | None:
-    """The file that this program runs from; None in a checkout."""
+    """The file that this program runs from; None in a checkout, where that is a directory."""
     outermost = Path(__file__).parents[2]
-    return outermost if outermost.is_file() and zipfile.is_zipfile(outermost) else None
+    return outermost if outermost.is_file() else None
 
 
 def program_digest() -> str | None:
     """None in a checkout: there is no one file to compare."""
+    import hashlib
+
     path = archive()
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -103,8 +103,8 @@ class Agent:
             self._workspaces.before_removal(end)
         self._instance = secrets.token_hex(8)
         self._program = program_digest()
-        self._server = Server(self._operations(), self._hello, self._retire)
         self._stop = asyncio.Event()
+        self._server = Server(self._operations(), self._hello, self._retire, self._stop)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ class Agent:
 
     async def _until_end(self) -> None:
         idle_since_s = time.monotonic()
-        while not (self._stop.is_set() or self._server.retired.is_set()):
+        while not self._stop.is_set():
             now, limit_s = time.monotonic(), self._terms.idle_exit_s
             if self._server.connections or self._execs.running:
                 idle_since_s = now
@@ -133,17 +133,13 @@ class Agent:
                 return
             self._files.expire()
             self._archives.expire()
-            await self._wait_for_end()
+            await self._tick()
 
-    async def _wait_for_end(self) -> None:
+    async def _tick(self) -> None:
         idle_s = self._terms.idle_exit_s
-        limit_s = TICK_S if idle_s is None else min(TICK_S, max(0.01, idle_s / 4))
-        ends = [asyncio.get_running_loop().create_task(e.wait()) for e in (self._stop, self._server.retired)]
-        try:
-            await asyncio.wait(ends, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in ends:
-                each.cancel()
+        tick_s = TICK_S if idle_s is None else min(TICK_S, max(0.01, idle_s / 4))
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), tick_s)
 
     async def _close(self) -> None:
         with contextlib.suppress(FileNotFoundError):

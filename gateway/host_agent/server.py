@@ -14,9 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +21,11 @@ from typing import Any
 
 from gateway.host_agent import wire
 from gateway.host_agent.operations import Caller, Operations, Refused
-from gateway.host_agent.paths import OPEN_DIRECTORY
-from gateway.host_agent.program import SOCKET
+from gateway.host_agent.unix_socket import bound_socket, may_ask, uid_of
 from gateway.host_agent.wire import Fault, Frame, FrameError, Op
 
 READ_AHEAD_BYTES = 256 << 10
 """Of one connection, taken off the socket before it is asked for (asyncio takes up to twice as much)."""
-_PEER = struct.Struct("3i")
-"""struct ucred: pid, uid, gid."""
 
 Hello = Callable[[], "dict[str, Any]"]
 Retire = Callable[[bool], Awaitable[bool]]
@@ -55,16 +49,21 @@ class Bounds:
 
 class Server:
     def __init__(
-        self, operations: Operations, hello: Hello, retire: Retire, bounds: Bounds | None = None
+        self,
+        operations: Operations,
+        hello: Hello,
+        retire: Retire,
+        retired: asyncio.Event,
+        bounds: Bounds | None = None,
     ) -> None:
+        """``retired`` is set when ``retire`` said yes and that is sent: the agent is to end."""
+        self.retired = retired
         self._operations = operations
         self._hello = hello
         self._retire = retire
         self._bounds = bounds or Bounds()
         self._listener: asyncio.AbstractServer | None = None
         self._connections: set[_Connection] = set()
-        self.retired = asyncio.Event()
-        """The answer to ``host.retire`` is sent: the agent is to end."""
 
     @property
     def connections(self) -> int:
@@ -83,7 +82,10 @@ class Server:
         await asyncio.gather(*(each.close() for each in list(self._connections)))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not may_ask(_uid_of(writer)) or len(self._connections) >= self._bounds.connections:
+        if (
+            not may_ask(uid_of(writer.get_extra_info("socket")))
+            or len(self._connections) >= self._bounds.connections
+        ):
             writer.transport.abort()
             return
         connection = _Connection(self, reader, writer)
@@ -248,40 +250,6 @@ class _Connection:
             yield
         finally:
             timer.cancel()
-
-
-def bound_socket(directory: Path) -> socket.socket:
-    """Reached through a descriptor: a socket's own path may have 107 bytes only."""
-    with contextlib.suppress(FileNotFoundError):
-        (directory / SOCKET).unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        with short_path(directory) as path:
-            listener.bind(path)
-    finally:
-        os.umask(before)
-    listener.setblocking(False)
-    return listener
-
-
-@contextlib.contextmanager
-def short_path(directory: Path) -> Any:
-    fd = os.open(directory, OPEN_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{fd}/{SOCKET}"
-    finally:
-        os.close(fd)
-
-
-def may_ask(uid: int) -> bool:
-    """The same user, or root."""
-    return uid in (os.geteuid(), 0)
-
-
-def _uid_of(writer: asyncio.StreamWriter) -> int:
-    peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return int(_PEER.unpack(peer)[1])
 
 
 def _refusal(refused: Refused) -> Frame:

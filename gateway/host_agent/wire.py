@@ -73,10 +73,11 @@ class Op:
     SESSION_PUT = "session.put"
     """session, record -> workspace (absolute path), is_new"""
     SESSION_LIST = "session.list"
-    """-> sessions[] of {session, workspace, record}"""
+    """after (a session's name, optional) -> sessions[] of {session, workspace, record}, by name; is_last.
+    What would be too long for one answer goes on after the last of them."""
     SESSION_REMOVE = "session.remove"
-    """session; optional: keeps_workspace (bool): ends what runs in it and removes the workspace, if not told
-    to keep it. A session that is not there is no fault."""
+    """session, keeps_workspace (optional): ends what runs in it and removes the workspace, unless that is to
+    be kept for a session of the same name"""
 
     FILE_READ = "file.read"
     """session, path, offset, limit -> P, size, mode, mtime_s, is_eof"""

@@ -1,8 +1,9 @@
 """Workspaces: one directory per session that a gateway has on this host.
 
 Owns ``DIR/sessions/<name>/{record.json,workspace/}``; what is on disk is all there is to know, so an agent
-that starts again has every session. What a session has elsewhere (commands, uploads) is ended by those who
-have it, through ``before_removal``. It must not know processes, nor what is in a record.
+that starts again has every session. A workspace without a record is one that was kept for a session to come.
+What a session has elsewhere (commands, uploads) is ended by those who have it, through ``before_removal``. It
+must not know processes, nor what is in a record.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from gateway.host_agent import exec_fields as read
 from gateway.host_agent import removal
 from gateway.host_agent.operations import Caller, Operations, Refused
 from gateway.host_agent.paths import OPEN_DIRECTORY, Root, refusing_errors
@@ -28,6 +30,7 @@ MAX_SESSIONS = 10_000
 MAX_RECORD_BYTES = 1 << 20
 LIST_BYTES = 2 << 20
 """Of records in one answer, which must fit a frame's header."""
+_RECORD = "record.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+=,~-]{0,199}")
 
 EndSession = Callable[[str], Awaitable[None]]
@@ -59,13 +62,14 @@ class Workspaces:
 
     def path(self, session: Any) -> Path:
         """Raises Refused."""
-        workspace = self._home(session) / "workspace"
+        home = self._home(session)
+        workspace = home / "workspace"
         try:
-            is_there = session not in self._removals and stat.S_ISDIR(workspace.lstat().st_mode)
+            is_there = stat.S_ISDIR(workspace.lstat().st_mode) and (home / _RECORD).exists()
         except OSError:
             is_there = False
-        if not is_there:
-            raise Refused(Fault.UNKNOWN_SESSION, f"session: there is none of the name {session!r}")
+        if not is_there or session in self._removals:
+            raise _unknown(session)
         return workspace
 
     def root(self, session: Any) -> Root:
@@ -107,8 +111,9 @@ class Workspaces:
         if (removing := self._removals.get(str(name))) is not None:
             await asyncio.wait({removing})
         with refusing_errors():
-            is_new = self._make(home)
-            _write_durably(home / "record.json", text)
+            is_new = not (home / _RECORD).exists()
+            self._make(home)
+            _write_durably(home / _RECORD, text)
         return Frame({"workspace": str(home / "workspace"), "is_new": is_new})
 
     async def _list(self, request: Frame, caller: Caller) -> Frame:
@@ -118,32 +123,40 @@ class Workspaces:
         found: list[dict[str, Any]] = []
         room = LIST_BYTES
         for name in names:
-            record, size = _read_record(self._sessions / name / "record.json")
-            room -= size
+            text = _read(self._sessions / name / _RECORD)
+            if text is None or name in self._removals:
+                continue
+            room -= len(text)
             if found and room < 0:
-                break
+                return Frame({"sessions": found, "is_last": False})
             workspace = str(self._sessions / name / "workspace")
-            found.append({"session": name, "workspace": workspace, "record": record})
-        return Frame({"sessions": found, "is_last": len(found) == len(names)})
+            found.append({"session": name, "workspace": workspace, "record": _record(text)})
+        return Frame({"sessions": found, "is_last": True})
 
     async def _remove(self, request: Frame, caller: Caller) -> Frame:
         name = request.header.get("session")
         home = self._home(name)
+        keeps_workspace = read.flag(request.header, "keeps_workspace")
         task = self._removals.get(str(name))
         if task is None:
             if not home.exists():
-                raise Refused(Fault.UNKNOWN_SESSION, f"session: there is none of the name {name!r}")
-            task = asyncio.get_running_loop().create_task(self._end(str(name)), name="remove a session")
+                raise _unknown(name)
+            end = self._end(str(name), keeps_workspace)
+            task = asyncio.get_running_loop().create_task(end, name="remove a session")
             self._removals[str(name)] = task
         with refusing_errors():
             await asyncio.shield(task)
         return Frame({})
 
-    async def _end(self, name: str) -> None:
+    async def _end(self, name: str, keeps_workspace: bool) -> None:
+        discarded = f"{name}.{secrets.token_hex(8)}"
         try:
             for end in self._before_removal:
                 await end(name)
-            discarded = f"{name}.{secrets.token_hex(8)}"
+            if keeps_workspace:
+                with contextlib.suppress(FileNotFoundError):
+                    (self._sessions / name / _RECORD).unlink()
+                return
             (self._sessions / name).rename(self._trash / discarded)
             self._count -= 1
         finally:
@@ -167,9 +180,8 @@ class Workspaces:
             raise Refused(Fault.BAD_REQUEST, f"session: must be {allowed}")
         return self._sessions / name
 
-    def _make(self, home: Path) -> bool:
-        is_new = not home.exists()
-        if is_new:
+    def _make(self, home: Path) -> None:
+        if not home.exists():
             if self._count >= self._max_sessions:
                 raise Refused(
                     Fault.NO_SPACE, f"session: {self._count} exist, which is the limit of this host"
@@ -177,7 +189,6 @@ class Workspaces:
             home.mkdir(mode=0o700)
             self._count += 1
         (home / "workspace").mkdir(mode=0o700, exist_ok=True)
-        return is_new
 
 
 def _write_durably(path: Path, data: bytes) -> None:
@@ -194,11 +205,21 @@ def _write_durably(path: Path, data: bytes) -> None:
         raise
 
 
-def _read_record(path: Path) -> tuple[dict[str, Any], int]:
-    """{} where an agent died before it wrote one."""
+def _read(path: Path) -> bytes | None:
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _record(text: bytes) -> dict[str, Any]:
+    """{} where it is damaged: the session is there all the same."""
+    try:
         record = json.loads(text)
-    except (OSError, ValueError):
-        return {}, 0
-    return (record if isinstance(record, dict) else {}), len(text)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _unknown(session: object) -> Refused:
+    return Refused(Fault.UNKNOWN_SESSION, f"session: there is none of the name {session!r}")

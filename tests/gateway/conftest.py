@@ -64,7 +64,7 @@ OpenRig = Callable[..., contextlib.AbstractAsyncContextManager[Rig]]
 async def _open_rig(
     *, tokens: dict[str, str] | None = None, token: str | None = None, **options: Any
 ) -> AsyncIterator[Rig]:
-    limits = options.pop("limits", Limits(slots=2))
+    limits = options.pop("limits", Limits(slots=2, short_places=0))
     spool_dir = options.pop("spool_dir", None)
     with spool_directory(spool_dir) as directory:
 

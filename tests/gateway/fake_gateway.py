@@ -18,12 +18,16 @@ from tests.gateway.fake_host import FakeHost
 
 @contextlib.asynccontextmanager
 async def gateway_on(*fakes: FakeHost, **options: Any) -> AsyncIterator[Gateway]:
-    limits = options.pop("limits", Limits(slots=2))
+    limits = options.pop("limits", Limits(slots=2, short_places=0))
     labels = options.pop("labels", {})
     plans = [
         HostPlan(
             fake,
-            HostQueue(AdmissionSettings(slots=limits.slots, queue_limit=limits.queue_limit)),
+            HostQueue(
+                AdmissionSettings(
+                    slots=limits.slots, queue_limit=limits.queue_limit, short_places=limits.short_places
+                )
+            ),
             labels.get(fake.name, {}),
         )
         for fake in fakes

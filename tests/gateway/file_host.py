@@ -20,6 +20,7 @@ class FileHost(FakeHost):
         self.largest_piece = 0
         self.fails: HostFault | None = None
         self.open_archives: dict[str, tuple[str, bytes]] = {}
+        self.offsets: dict[str, int] = {}
         self._handles = itertools.count()
 
     async def read_file(self, session: str, path: str, offset: int, limit: int) -> FileChunk:
@@ -64,9 +65,9 @@ class FileHost(FakeHost):
 
     async def read_archive(self, handle: str) -> tuple[bytes, bool]:
         await self._file_call("read_archive")
-        path, data = self.open_archives[handle]
-        self.open_archives[handle] = (path, data[MAX_PAYLOAD_BYTES:])
-        return data[:MAX_PAYLOAD_BYTES], len(data) <= MAX_PAYLOAD_BYTES
+        data, offset = self.open_archives[handle][1], self.offsets.get(handle, 0)
+        self.offsets[handle] = following = offset + MAX_PAYLOAD_BYTES
+        return data[offset:following], len(data) <= following
 
     async def write_archive(self, handle: str, data: bytes, *, is_last: bool) -> int:
         await self._file_call("write_archive")

@@ -35,7 +35,7 @@ class Rest:
 
     async def start(self, session: str = "s", **fields: Any) -> str:
         """The id of a command that runs, or waits for its turn."""
-        body = {"argv": ["true"], **fields}
+        body = {"argv": ["make"], **fields}
         response = await self.http.post(f"/v1/sessions/{session}/execs", json=body)
         assert response.status_code == 202, response.text
         exec_id: str = response.json()["id"]

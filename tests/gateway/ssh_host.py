@@ -71,10 +71,11 @@ class SshHost:
     def cut(self) -> int:
         """Kill the processes that serve connections, and with them the connections. New ones are
         accepted. Returns how many there were."""
-        assert self._sshd is not None
-        connections = [pid for pid in descendants(self._sshd.pid) if _command(pid) == "sshd"]
-        _kill(connections)
-        return len(connections)
+        return self._signal_connections(signal.SIGKILL)
+
+    def freeze(self) -> int:
+        """As ``cut``, but they are not killed: they only do nothing any more, until ``kill``."""
+        return self._signal_connections(signal.SIGSTOP)
 
     def kill(self) -> None:
         """Kill sshd, its connections and what they started; what has left them (the agent) stays."""
@@ -124,6 +125,12 @@ class SshHost:
             **self._settings,
         }
         self._config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+
+    def _signal_connections(self, number: signal.Signals) -> int:
+        assert self._sshd is not None
+        connections = [pid for pid in descendants(self._sshd.pid) if _command(pid) == "sshd"]
+        _kill(connections, number)
+        return len(connections)
 
     def _wait_until_it_listens(self) -> None:
         assert self._sshd is not None
@@ -190,7 +197,7 @@ def _command(pid: int) -> str:
     return ""
 
 
-def _kill(pids: list[int]) -> None:
+def _kill(pids: list[int], number: signal.Signals = signal.SIGKILL) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +42,25 @@ def serving(*arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str]
         process.terminate()
         process.wait(30)
         process.stdout.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def end_agent(directory: Path) -> None:
+    """One of a directory that is kept is nobody's child, and goes on until it is told otherwise."""
+    words = (str(directory).encode(), b"serve")
+    for entry in os.scandir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and all(
+                word in Path(entry.path, "cmdline").read_bytes().split(b"\0") for word in words
+            ):
+                os.kill(int(entry.name), signal.SIGTERM)
+    until(lambda: not (directory / "agent.sock").exists())
 
 
 def run_client(url: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -108,26 +128,64 @@ def test_sigterm_ends_what_was_started_and_answers_who_waits(
         assert (answer["state"], answer["reason"]) == ("cancelled", "the gateway is shutting down")
         assert process.wait(30) == 0
         assert processes_of(running) == []
-        assert [path.name for path in (tmp_path / "spool").iterdir()] == ["lock"]
+        assert list((tmp_path / "spool" / "sessions").iterdir()) == []
     assert stranger.poll() is None
     stranger.kill()
     stranger.wait()
 
 
 @pytest.mark.slow
-def test_restart_after_a_crash_clears_up(processes_of: ProcessesOf, tmp_path: Path) -> None:
+def test_restart_after_a_crash_goes_on(processes_of: ProcessesOf, tmp_path: Path) -> None:
+    """In a directory that is kept. The same key is the same command, and its output is whole."""
+    command = {"command": "echo one; sleep 1; echo two; echo x >> ran; cat ran"}
+    key = {"Idempotency-Key": "k"}
     with serving("--spool-dir", str(tmp_path)) as (process, url):
         httpx.put(f"{url}/v1/sessions/s")
-        exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
-        while not processes_of(exec_id):
+        exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json=command, headers=key).json()["id"]
+        endless = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
+        while not (processes_of(exec_id) and processes_of(endless)):
             pass
         assert "another gateway is using" in failing("serve", "--port", "0", "--spool-dir", str(tmp_path))
         process.kill()
         process.wait()
+    assert processes_of(endless) != []
+    with serving("--spool-dir", str(tmp_path)) as (_, url):
+        again = httpx.post(
+            f"{url}/v1/sessions/s/execs", params={"wait": 60}, json=command, headers=key, timeout=90
+        ).json()
+        assert (again["id"], again["state"], again["exit_code"]) == (exec_id, "exited", 0)
+        assert again["stdout"]["text"] == "one\ntwo\nx\n"
+        assert httpx.get(f"{url}/v1/execs/{endless}").json()["state"] == "running"
+    assert processes_of(endless) == [], "SIGTERM ends them"
+    end_agent(tmp_path)
+
+
+@pytest.mark.slow
+def test_crash_with_a_private_directory_leaves_nothing(processes_of: ProcessesOf) -> None:
+    with serving() as (process, url):
+        httpx.put(f"{url}/v1/sessions/s")
+        exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
+        while not processes_of(exec_id):
+            pass
+        process.kill()
+        process.wait()
+        until(lambda: not processes_of(exec_id))
+
+
+@pytest.mark.slow
+def test_stop_that_keeps_commands(processes_of: ProcessesOf, tmp_path: Path) -> None:
+    keep = ("--spool-dir", str(tmp_path), "--on-stop", "keep")
+    with serving(*keep) as (_, url):
+        httpx.put(f"{url}/v1/sessions/s")
+        exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
+        while not processes_of(exec_id):
+            pass
     assert processes_of(exec_id) != []
     with serving("--spool-dir", str(tmp_path)) as (_, url):
-        assert processes_of(exec_id) == []
-        assert httpx.get(f"{url}/v1/execs/{exec_id}").status_code == 404
+        ended = httpx.delete(f"{url}/v1/execs/{exec_id}", params={"wait": 30}, timeout=60).json()
+        assert (ended["state"], ended["exit_code"]) == ("cancelled", 130)
+    assert processes_of(exec_id) == []
+    end_agent(tmp_path)
 
 
 @pytest.mark.slow

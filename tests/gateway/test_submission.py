@@ -118,7 +118,7 @@ async def test_claim_that_was_made_and_not_answered_may_be_used_by_the_retry() -
 
 async def test_refused_command_gives_its_key_back() -> None:
     host = FakeHost()
-    async with gateway_on(host, limits=Limits(slots=1, queue_limit=0)) as gateway:
+    async with gateway_on(host, limits=Limits(slots=1, queue_limit=0, short_places=0)) as gateway:
         await session_of(gateway)
         first = await run(gateway)
         assert await refusal(run(gateway, "k")) == (429, "queue_full")
@@ -158,7 +158,9 @@ async def test_forgotten_result_is_410_and_not_run_again() -> None:
 async def test_claim_of_an_earlier_gateway_that_sent_nothing_is_used() -> None:
     """Its command waited in a queue that is gone. The host's directory would keep a second run away."""
     host, store = FakeHost(), WeakStore()
-    async with gateway_on(host, store=store, limits=Limits(slots=1), on_stop="keep") as gateway:
+    async with gateway_on(
+        host, store=store, limits=Limits(slots=1, short_places=0), on_stop="keep"
+    ) as gateway:
         await session_of(gateway)
         await run(gateway)
         queued = await gateway.submission.submit(gateway.sessions.use("", "s"), REQUEST, "k")

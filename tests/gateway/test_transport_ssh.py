@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from gateway.agent_bundle import AgentBundle, build_agent
 from gateway.agent_client import AgentHost
+from gateway.conversation import KeepAlive
 from gateway.host import EndedBy
 from gateway.introduction import Introduction
 from gateway.link import ConnectError, Link, LinkSettings, LinkState
@@ -63,12 +66,13 @@ class Way:
         environ: Mapping[str, str] | None = None,
         directory: str = "~/agent",
         python: str = "python3",
+        keep_alive: KeepAlive | None = None,
     ) -> None:
         self.connections = SshConnections(environ or {})
         self.transport = SshTransport(
             self.connections.to(address), bundle, directory=directory, python=python
         )
-        settings = LinkSettings(first_wait_s=0.02, longest_wait_s=0.2)
+        settings = LinkSettings(first_wait_s=0.02, longest_wait_s=0.2, keep_alive=keep_alive or KeepAlive())
         self.link = Link("h", self.transport, Introduction("gw", bundle.digest), settings=settings)
         self.host = AgentHost(self.link, lost_after_s=60)
 
@@ -301,6 +305,45 @@ async def test_passphrase_is_read_from_the_environment(
     assert "wrong" not in trouble
     async with Way(address_of(host, key_file=tmp_path / "key"), bundle) as way:
         assert "assphrase" in await way.trouble()
+
+
+@pytest.fixture
+def ssh_agent(tmp_path: Path) -> Iterator[Path]:
+    """Socket of one that has no key yet."""
+    socket = tmp_path / "a.sock"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL) as agent:
+        try:
+            while not socket.exists():
+                assert agent.poll() is None
+                time.sleep(0.01)
+            yield socket
+        finally:
+            agent.terminate()
+
+
+async def test_keys_of_the_ssh_agent(make_host: MakeHost, bundle: AgentBundle, ssh_agent: Path) -> None:
+    """Where no file is named."""
+    host = make_host()
+    environ = {"SSH_AUTH_SOCK": str(ssh_agent)}
+    async with Way(address_of(host, key_file=None), bundle, environ=environ) as way:
+        assert "does not let us in" in await way.trouble()
+        add_key(host.key, environ)
+        await way.link.until_up()
+
+
+def add_key(key: Path, environ: Mapping[str, str]) -> None:
+    subprocess.run(["ssh-add", "-q", str(key)], env={**os.environ, **environ}, check=True)
+
+
+async def test_host_that_says_nothing_any_more(make_host: MakeHost, bundle: AgentBundle) -> None:
+    """As one whose cable was pulled: the connection is given up, and another one is made."""
+    host = make_host()
+    keep_alive = KeepAlive(silence_s=0.2, answer_s=2)
+    async with Way(address_of(host), bundle, keep_alive=keep_alive) as way:
+        await way.link.until_up()
+        assert host.freeze() > 0
+        await until(lambda: way.link.generation == 2)
+        assert (await way.host.observe()).cores is not None
 
 
 async def test_through_a_jump_host(make_host: MakeHost, bundle: AgentBundle) -> None:

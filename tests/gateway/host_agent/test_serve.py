@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -14,9 +13,10 @@ from typing import Any
 import pytest
 
 from gateway.host_agent import wire
-from gateway.host_agent.connect import NoAgent, try_connect
+from gateway.host_agent.connect import NoAgent
 from gateway.host_agent.connect import connected as connect_to
 from gateway.host_agent.program import EXIT_TAKEN
+from gateway.host_agent.unix_socket import try_connect
 from gateway.host_agent.wire import Op
 from tests.gateway.host_agent.asking import Peer, connected
 
@@ -307,8 +307,3 @@ def test_an_agent_that_cannot_start_is_told(tmp_path: Path) -> None:
     (tmp_path / "sessions").touch()
     with pytest.raises(NoAgent, match="ended with exit code 1"):
         connect_to(tmp_path)
-
-
-def test_version() -> None:
-    done = subprocess.run([*AGENT, "version"], env=environment(), capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {"version": wire.VERSION, "agent": None}

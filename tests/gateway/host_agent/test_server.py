@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import stat
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,8 @@ import pytest
 
 from gateway.host_agent import wire
 from gateway.host_agent.operations import Caller, Refused
-from gateway.host_agent.server import Bounds, Server, may_ask
+from gateway.host_agent.server import Bounds, Server
+from gateway.host_agent.unix_socket import may_ask, uid_of
 from gateway.host_agent.wire import Fault, Frame, Op
 from tests.gateway.host_agent.asking import Peer, connected
 
@@ -68,7 +70,9 @@ class Parts:
 @contextlib.asynccontextmanager
 async def serving(directory: Path, parts: Parts, bounds: Bounds | None = None) -> AsyncIterator[Server]:
     operations = {name: getattr(parts, name) for name in ("echo", "hold", "refuse", "fail", "big")}
-    server = Server(operations, lambda: {"agent": "d", "instance": "i"}, parts.retire, bounds)
+    server = Server(
+        operations, lambda: {"agent": "d", "instance": "i"}, parts.retire, asyncio.Event(), bounds
+    )
     await server.listen(directory)
     try:
         yield server
@@ -128,10 +132,13 @@ async def test_the_socket_is_ours_alone(tmp_path: Path, parts: Parts) -> None:
         assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o600)
 
 
-async def test_others_are_not_answered(tmp_path: Path) -> None:
-    """Even where the mode of the socket would let them in."""
+def test_who_may_ask() -> None:
+    """The same user and root, whatever the mode of the socket lets in."""
     me = os.geteuid()
     assert [may_ask(uid) for uid in (me, 0, me + 1, 65534)] == [True, True, False, False]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert uid_of(ours) == me
 
 
 async def test_answers_come_in_any_order(peer: Peer, parts: Parts) -> None:

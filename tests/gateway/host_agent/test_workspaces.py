@@ -102,6 +102,41 @@ async def test_removal_ends_what_the_session_has_first(rig: Rig) -> None:
     assert list(rig.workspaces.path("s").iterdir()) == []
 
 
+async def test_a_workspace_is_kept_for_a_session_to_come(rig: Rig, tmp_path: Path) -> None:
+    """Until then there is no session; its commands ended."""
+    ended: list[str] = []
+
+    async def end(session: str) -> None:
+        ended.append(session)
+
+    workspace = await rig.put("s", n=1)
+    (workspace / "file").touch()
+    rig.workspaces.before_removal(end)
+    await rig.ask(Op.SESSION_REMOVE, session="s", keeps_workspace=True)
+    assert ended == ["s"]
+    for each in (rig, Rig(tmp_path)):
+        assert (await each.ask(Op.SESSION_LIST)).header["sessions"] == []
+        with pytest.raises(Refused):
+            each.workspaces.path("s")
+    again = (await rig.ask(Op.SESSION_PUT, session="s", record={})).header
+    assert (again["is_new"], again["workspace"], (workspace / "file").exists()) == (
+        True,
+        str(workspace),
+        True,
+    )
+    await rig.ask(Op.SESSION_REMOVE, session="s", keeps_workspace=True)
+    await rig.ask(Op.SESSION_REMOVE, session="s")
+    assert not workspace.exists()
+
+
+async def test_damaged_records(rig: Rig) -> None:
+    """The session is there all the same, and so are the others."""
+    for name, text in (("a", "{"), ("b", "[]")):
+        (await rig.put(name)).with_name("record.json").write_text(text)
+    sessions = (await rig.ask(Op.SESSION_LIST)).header["sessions"]
+    assert [(each["session"], each["record"]) for each in sessions] == [("a", {}), ("b", {})]
+
+
 async def test_a_removal_goes_on_without_its_caller(rig: Rig) -> None:
     workspace = await rig.put()
     may_end = asyncio.Event()
