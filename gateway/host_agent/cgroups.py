@@ -50,8 +50,8 @@ class Use:
     cpu_s: float | None = None
     rss_mb: float | None = None
     peak_mb: float | None = None
-    """Without file cache, which the kernel takes back when it needs room: the most that any look at ``rss_mb``
-    found, and no less than the kernel's own peak without the cache that is left of it."""
+    """Without file cache, which the kernel takes back when it needs room: the most that any look at
+    ``rss_mb`` found, and no less than the kernel's own peak without the cache that is left of it."""
     oom_kills: int | None = None
 
 
@@ -59,7 +59,7 @@ class Cgroups:
     """The trees of this agent. None of them: ``is_any`` is false and ``open`` is not to be called."""
 
     def __init__(self, trees: Iterable[Tree]) -> None:
-        self._trees = tuple(trees)
+        self._trees = _needed(trees)
         self.controllers = frozenset(c for tree in self._trees for c in tree.controllers) & set(CONTROLLERS)
         self.is_any = bool(self._trees)
         self.version = "none"
@@ -70,7 +70,7 @@ class Cgroups:
 
     def open(self, name: str, limits: Limits) -> Group:
         """Raises OSError, and then leaves nothing."""
-        group = Group({tree: tree.parent / name for tree in self._trees})
+        group = Group({tree: tree.parent / name for tree in self._trees if _is_of_use(tree, limits)})
         try:
             group.make(limits)
         except OSError:
@@ -87,6 +87,19 @@ class Cgroups:
         """Where nothing is left in it."""
         for tree in self._trees:
             _remove(tree.parent)
+
+
+def _needed(trees: Iterable[Tree]) -> tuple[Tree, ...]:
+    """Any v2 tree counts CPU time and stops groups; v1 trees that do only that are for hosts without one."""
+    found = tuple(trees)
+    if any(tree.is_v2 for tree in found):
+        return tuple(tree for tree in found if tree.is_v2 or not tree.controllers.isdisjoint(CONTROLLERS))
+    return found
+
+
+def _is_of_use(tree: Tree, limits: Limits) -> bool:
+    """A v1 tree that only counts processes is for those that have a limit of them."""
+    return tree.is_v2 or limits.pids is not None or not tree.controllers <= {"pids"}
 
 
 class Group:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from gateway.host_agent.exec_directory import ExecDirectory
@@ -45,7 +45,7 @@ class Outcome:
     stderr: tuple[int, int] = (0, 0)
 
     def on_disk(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_disk(cls, found: Mapping[str, Any]) -> Outcome:

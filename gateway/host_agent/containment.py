@@ -31,13 +31,19 @@ class Containment:
     def capabilities(self) -> dict[str, Any]:
         controllers = self._cgroups.controllers
         return {
-            "containment": f"cgroup {self._cgroups.version}" if self._cgroups.is_any else "marker",
+            "containment": self._name(),
             "can_limit_memory": "memory" in controllers,
             "can_limit_pids": "pids" in controllers,
             "can_limit_cpu": "cpu" in controllers,
             "can_switch_user": os.geteuid() == 0,
             "has_bubblewrap": shutil.which("bwrap") is not None,
         }
+
+    def _name(self) -> str:
+        """As gateways know them. A v2 tree counts, for its ``cgroup.kill``, whatever is beside it."""
+        if not self._cgroups.is_any:
+            return "process_group"
+        return "cgroup_v1" if self._cgroups.version == "v1" else "cgroup_v2"
 
     def open(self, exec_id: str, limits: Limits) -> Group | None:
         """None: there are no control groups here. Raises Refused for limits that nothing here can hold."""

@@ -4,19 +4,18 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.agent_bundle import AgentBundle, build_agent
-from gateway.agent_client import AgentHost
-from gateway.host import EndedBy, HostExec
-from gateway.introduction import Introduction
-from gateway.link import ConnectError, Link, LinkSettings
+from gateway.host import EndedBy
+from gateway.link import ConnectError
 from gateway.protocol import StreamName
 from gateway.transport_local import LocalTransport
 from tests.gateway.fake_agent import until
+from tests.gateway.local_way import LocalWay, agents, commands
 from tests.gateway.orders import order
 
 
@@ -33,58 +32,9 @@ def directory(tmp_path: Path) -> Iterator[Path]:
         os.kill(pid, signal.SIGKILL)
 
 
-def commands(directory: Path) -> list[int]:
-    """Pids of those whose home is a workspace in it."""
-    return _processes(lambda pid: os.fsencode(directory) + b"/" in (pid / "environ").read_bytes())
-
-
-def agents(directory: Path) -> list[int]:
-    """Pids of those that serve this directory."""
-
-    def is_agent(pid: Path) -> bool:
-        words = (pid / "cmdline").read_bytes().split(b"\0")
-        return b"serve" in words and os.fsencode(directory) in words
-
-    return _processes(is_agent)
-
-
-def _processes(is_wanted: Callable[[Path], bool]) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and is_wanted(entry):
-                found.append(int(entry.name))
-    return found
-
-
-class Way:
-    def __init__(self, directory: Path, bundle: AgentBundle, *, is_private: bool = False) -> None:
-        transport = LocalTransport(directory, bundle, is_private=is_private)
-        settings = LinkSettings(first_wait_s=0.02, longest_wait_s=0.2)
-        self.link = Link("here", transport, Introduction("gw", bundle.digest), settings=settings)
-        self.host = AgentHost(self.link, lost_after_s=60)
-
-    async def __aenter__(self) -> "Way":
-        self.link.open()
-        await self.link.until_up()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.link.close()
-
-    @property
-    def instance(self) -> str:
-        assert self.link.hello is not None
-        return self.link.hello.instance
-
-    async def run(self, command: str, exec_id: str = "ex-1") -> HostExec:
-        await self.host.put_session("s", {})
-        return await self.host.start(order(command, exec_id))
-
-
 async def test_runs_a_command(directory: Path, bundle: AgentBundle) -> None:
     """From its start to its output."""
-    async with Way(directory, bundle, is_private=True) as way:
+    async with LocalWay(directory, bundle, is_private=True) as way:
         started = await way.run("echo out; echo err >&2; exit 3")
         assert not started.existed
         ended = await way.host.wait("ex-1", 20, inline_bytes=100)
@@ -95,10 +45,10 @@ async def test_runs_a_command(directory: Path, bundle: AgentBundle) -> None:
 
 async def test_free_agent_outlives_us(directory: Path, bundle: AgentBundle) -> None:
     """With what it runs: a gateway that is started again finds its commands."""
-    async with Way(directory, bundle) as way:
+    async with LocalWay(directory, bundle) as way:
         await way.run("exec sleep 1000")
         instance = way.instance
-    async with Way(directory, bundle) as way:
+    async with LocalWay(directory, bundle) as way:
         assert way.instance == instance
         (running,) = await way.host.list_execs()
         assert (running.exec_id, running.ended_by) == ("ex-1", None)
@@ -109,7 +59,7 @@ async def test_free_agent_outlives_us(directory: Path, bundle: AgentBundle) -> N
 
 async def test_bound_agent_goes_with_us(directory: Path, bundle: AgentBundle) -> None:
     """With what it runs."""
-    async with Way(directory, bundle, is_private=True) as way:
+    async with LocalWay(directory, bundle, is_private=True) as way:
         await way.run("exec sleep 1000")
         assert len(agents(directory)) == len(commands(directory)) == 1
     assert agents(directory) == commands(directory) == []
@@ -119,7 +69,7 @@ async def test_agent_that_was_killed_is_started_again(directory: Path, bundle: A
     """Of either kind. What ran is known to have ended, and nobody says how."""
     for is_private in (True, False):
         where = directory / str(is_private)
-        async with Way(where, bundle, is_private=is_private) as way:
+        async with LocalWay(where, bundle, is_private=is_private) as way:
             await way.run("exec sleep 1000")
             instance = way.instance
             (agent,) = agents(where)
@@ -134,20 +84,20 @@ async def test_agent_that_was_killed_is_started_again(directory: Path, bundle: A
 async def test_idle_agent_of_another_build_makes_way(directory: Path, bundle: AgentBundle) -> None:
     """The next gateway brings its own; one that runs a command stays."""
     other = AgentBundle(bundle.data + b"\0", "f" * 64)
-    async with Way(directory, bundle) as way:
+    async with LocalWay(directory, bundle) as way:
         old = way.instance
-    async with Way(directory, other) as way:
+    async with LocalWay(directory, other) as way:
         # The digest that it tells is of its file; ours here is made up, and so it is asked to leave.
         assert way.instance != old
         await way.run("exec sleep 1000")
         busy = way.instance
-    async with Way(directory, bundle) as way:
+    async with LocalWay(directory, bundle) as way:
         assert way.instance == busy
 
 
 async def test_directory_with_a_long_path(directory: Path, bundle: AgentBundle) -> None:
     """A socket's own path may have 107 bytes."""
-    async with Way(directory / ("x" * 100) / ("y" * 100), bundle, is_private=True) as way:
+    async with LocalWay(directory / ("x" * 100) / ("y" * 100), bundle, is_private=True) as way:
         assert (await way.host.observe()).cores is not None
 
 
@@ -163,7 +113,7 @@ def programs(directory: Path) -> list[str]:
 async def test_damaged_program_is_replaced(directory: Path, bundle: AgentBundle) -> None:
     """A disk that was full leaves such files, and worse hands do."""
     damage(directory, bundle)
-    async with Way(directory, bundle, is_private=True) as way:
+    async with LocalWay(directory, bundle, is_private=True) as way:
         assert (await way.host.observe()).cores is not None
     assert programs(directory) == [bundle.file_name]
 
@@ -194,7 +144,7 @@ async def test_our_environment_stays_here(
 ) -> None:
     """It has our secrets, and commands may read the agent's."""
     monkeypatch.setenv("MARS_GATEWAY_TOKENS", "acme:secret-of-ours")
-    async with Way(directory, bundle):
+    async with LocalWay(directory, bundle):
         (agent,) = agents(directory)
         environ = environ_of(agent)
         assert b"PATH=" in environ

@@ -53,8 +53,7 @@ async def test_what_ran_is_ended_by_nobody_and_nothing_of_it_is_left(tmp_path: P
         exec_id = await host.start(
             "echo up; setsid sleep 300 & sleep 300 & wait; echo never", record={"a": 1}
         )
-        while len(left := processes_of(exec_id)) < 3:
-            await asyncio.sleep(0.01)
+        left = await at_least(3, exec_id)
     with reaping(left):
         async with open_host(tmp_path, cgroups=cgroups) as host:
             ended = await host.ended(exec_id)
@@ -82,7 +81,7 @@ async def test_what_was_left_in_the_background_goes(tmp_path: Path, cgroups: boo
 
 async def test_a_process_that_got_the_number_is_not_harmed(tmp_path: Path) -> None:
     """As if the leader had ended and a stranger's group had its number now."""
-    with subprocess.Popen(["sleep", "300"], start_new_session=True) as stranger:
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as stranger:  # noqa: ASYNC220
         directory = tmp_path / "execs/ex-1"
         directory.mkdir(parents=True)
         started = {"pid": stranger.pid, "start_ticks": 1, "boot_id": boot_id(), "started_unix_s": 5.0}
@@ -142,8 +141,7 @@ async def test_an_agent_that_is_killed_in_mid_command(tmp_path: Path) -> None:
     assert await asyncio.wait_for(agent.stdout.readline(), 60) == b"ex-1\n"
     agent.kill()
     await agent.wait()
-    while len(processes_of("ex-1")) < 2:
-        await asyncio.sleep(0.01)
+    await at_least(2, "ex-1")
     async with open_host(tmp_path) as host:
         assert (await host.ended("ex-1"))["ended_by"] == "nobody"
         ticks = tmp_path / "workspaces/s/ticks"
@@ -151,6 +149,12 @@ async def test_an_agent_that_is_killed_in_mid_command(tmp_path: Path) -> None:
         await asyncio.sleep(0.3)
         assert ticks.stat().st_size == size
         assert processes_of("ex-1") == []
+
+
+async def at_least(count: int, exec_id: str) -> list[int]:
+    while len(pids := processes_of(exec_id)) < count:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    return pids
 
 
 @contextlib.contextmanager
