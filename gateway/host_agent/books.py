@@ -47,6 +47,14 @@ class Books:
         self._commands[command.exec_id] = command
         bisect.insort(self._ids, command.exec_id)
 
+    def remove(self, exec_id: str) -> None:
+        """As if it had not been added."""
+        if self._commands.pop(exec_id, None) is not None:
+            del self._ids[bisect.bisect_left(self._ids, exec_id)]
+
+    def has(self, exec_id: str) -> bool:
+        return exec_id in self._commands
+
     def ended(self, command: Command) -> None:
         self._ended.append((time.time(), command.exec_id))
         self.expire()
@@ -74,8 +82,7 @@ class Books:
         if self._directories.is_forgotten(exec_id):
             return
         self._directories.forget(exec_id)
-        if self._commands.pop(exec_id, None) is not None:
-            del self._ids[bisect.bisect_left(self._ids, exec_id)]
+        self.remove(exec_id)
         self._forgotten.append((time.time(), exec_id))
         self._free_old()
 

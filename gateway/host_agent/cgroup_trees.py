@@ -83,7 +83,9 @@ def _best_tree(mount: _Mount, own: str, name: str) -> Tree | None:
     best: Tree | None = None
     for place in places:
         tree = _tree_at(place / name, mount.is_v2)
-        if tree is not None and (best is None or tree.controllers > best.controllers):
+        if tree is None or (best is not None and not tree.controllers > best.controllers):
+            _remove(place / name)
+        else:
             if best is not None:
                 _remove(best.parent)
             best = tree

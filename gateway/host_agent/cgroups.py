@@ -59,7 +59,9 @@ class Cgroups:
     """The trees of this agent. None of them: ``is_any`` is false and ``open`` is not to be called."""
 
     def __init__(self, trees: Iterable[Tree]) -> None:
-        self._trees = _needed(trees)
+        found = tuple(trees)
+        self._parents = tuple(tree.parent for tree in found)
+        self._trees = _needed(found)
         self.controllers = frozenset(c for tree in self._trees for c in tree.controllers) & set(CONTROLLERS)
         self.is_any = bool(self._trees)
         self.version = "none"
@@ -85,13 +87,12 @@ class Cgroups:
 
     def close(self) -> None:
         """Where nothing is left in it."""
-        for tree in self._trees:
-            _remove(tree.parent)
+        for parent in self._parents:
+            _remove(parent)
 
 
-def _needed(trees: Iterable[Tree]) -> tuple[Tree, ...]:
+def _needed(found: tuple[Tree, ...]) -> tuple[Tree, ...]:
     """Any v2 tree counts CPU time and stops groups; v1 trees that do only that are for hosts without one."""
-    found = tuple(trees)
     if any(tree.is_v2 for tree in found):
         return tuple(tree for tree in found if tree.is_v2 or not tree.controllers.isdisjoint(CONTROLLERS))
     return found

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from typing import Any
 
 from gateway.host_agent.books import Books
-from gateway.host_agent.command import Command, EndedBy
+from gateway.host_agent.command import Command, EndedBy, Outcome
 from gateway.host_agent.containment import Containment
 from gateway.host_agent.exec_directory import ExecDirectories, ExecDirectory
 from gateway.host_agent.launcher import Launcher, Workspaces
@@ -25,6 +26,8 @@ from gateway.host_agent.shell_state import ShellStates
 from gateway.host_agent.subreaper import Subreaper
 from gateway.host_agent.tasks import Tasks
 from gateway.host_agent.wire import Fault
+
+log = logging.getLogger(__name__)
 
 _EXPIRY_PERIOD_S = 600.0
 
@@ -72,23 +75,20 @@ class Commands:
     def usage(self) -> dict[str, dict[str, float | None]]:
         return usage_of(self._running)
 
-    def start(self, order: Order) -> tuple[Command, bool]:
-        """The command, and whether it existed before. It never waits, so it is done or not done. Raises
+    async def start(self, order: Order) -> tuple[Command, bool]:
+        """The command, and whether it existed before. Cancelling it has no effect on the command. Raises
         Refused."""
-        self._check_session(order)
-        try:
-            directory = self.books.try_claim(order.exec_id)
-        except OSError as error:
-            raise not_started(f"no directory for it: {error.strerror}") from error
-        if directory is None:
-            return self.books.get(order.exec_id), True
-        try:
-            return self._start(order, directory), False
-        except Refused as refused:
-            raise self._refused(order, directory, refused) from refused
+        existed = not self._begin(order)
+        await self.settled(order.exec_id)
+        return self.books.get(order.exec_id), existed
+
+    async def settled(self, exec_id: str) -> None:
+        """It is not about to start: it runs, is over or was never started."""
+        while (running := self._running.get(exec_id)) is not None and not running.is_settled:
+            await running.progress.wait(None)
 
     def running_of(self, exec_id: str) -> Running | None:
-        """None: it is over. Raises Refused: there is none."""
+        """Also of one that is about to start. None: it is over. Raises Refused: there is none."""
         self.books.get(exec_id)
         return self._running.get(exec_id)
 
@@ -129,7 +129,8 @@ class Commands:
         for each in those:
             each.stop(EndedBy.STOP, 0)
         for each in those:
-            await each.command.ended(None)
+            while self._running.get(each.command.exec_id) is each:
+                await each.progress.wait(None)
 
     def _abandon(self) -> None:
         for each in self._running.values():
@@ -149,7 +150,22 @@ class Commands:
             return refused.fault != Fault.UNKNOWN_EXEC
         return True
 
-    def _start(self, order: Order, directory: ExecDirectory) -> Command:
+    def _begin(self, order: Order) -> bool:
+        """False: somebody did before. It never waits, so it is done or not done."""
+        self._check_session(order)
+        try:
+            directory = self.books.try_claim(order.exec_id)
+        except OSError as error:
+            raise not_started(f"no directory for it: {error.strerror}") from error
+        if directory is None:
+            return False
+        try:
+            self._launch(order, directory)
+        except Refused as refused:
+            raise self._refused(order.exec_id, directory, refused) from refused
+        return True
+
+    def _launch(self, order: Order, directory: ExecDirectory) -> None:
         try:
             directory.write_order(order.on_disk())
             directory.reserve_exit()
@@ -161,9 +177,8 @@ class Commands:
         self._leaders.add(launched.leader.pid)
         self._running[order.exec_id] = running
         self.books.add(command)
-        self._tasks.spawn(f"exec {order.exec_id}", self._run(running))
         self._write_started(running, directory)
-        return command
+        self._tasks.spawn(f"exec {order.exec_id}", self._run(running, directory))
 
     def _write_started(self, running: Running, directory: ExecDirectory) -> None:
         """Should it not be there for the next agent, that one finds the processes by group and marker."""
@@ -171,22 +186,39 @@ class Commands:
         with contextlib.suppress(OSError):
             directory.write_started(fields)
 
-    async def _run(self, running: Running) -> None:
-        await running.run()
+    async def _run(self, running: Running, directory: ExecDirectory) -> None:
         command = running.command
-        del self._running[command.exec_id]
+        try:
+            refused = await running.refusal()
+            running.settle()
+            if refused is None:
+                await running.run()
+            else:
+                self._refused(command.exec_id, directory, refused)
+                self.books.remove(command.exec_id)
+        except Exception:
+            log.exception("exec %s: the agent failed", command.exec_id)
+        self._over(running)
+
+    def _over(self, running: Running) -> None:
+        command = running.command
         self._leaders.discard(running.leader.pid)
+        del self._running[command.exec_id]
         if running.left is not None:
             self._leftovers.add(command.session, running.left)
-        self.books.ended(command)
+        if self.books.has(command.exec_id):
+            if command.outcome is None:
+                command.end(Outcome(EndedBy.NOBODY, reason="the host agent failed"))
+            self.books.ended(command)
+        running.progress.wake()
 
-    def _refused(self, order: Order, directory: ExecDirectory, refused: Refused) -> Refused:
+    def _refused(self, exec_id: str, directory: ExecDirectory, refused: Refused) -> Refused:
         """The same answer to whoever asks again; where not even that can be written, the id is free."""
         answer = not_started(refused.message, refused.fields.get("exit_code"))
         try:
             directory.write_refusal({"message": answer.message, **answer.fields})
         except OSError:
-            self.books.release(order.exec_id)
+            self.books.release(exec_id)
         return answer
 
     async def _recover(self) -> None:

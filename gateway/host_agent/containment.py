@@ -75,6 +75,9 @@ class Containment:
         """At once as a rule; what cannot go yet is tried again with the next ones."""
         if group is not None:
             self._unremoved[exec_id] = group
+        self._remove_what_can_go()
+
+    def _remove_what_can_go(self) -> None:
         for name in [name for name, each in self._unremoved.items() if each.remove()]:
             del self._unremoved[name]
 
@@ -87,6 +90,7 @@ class Containment:
             await self._sweeper.kill(exec_ids)
 
     def close(self) -> None:
+        self._remove_what_can_go()
         self._cgroups.close()
 
     def _refuse_what_cannot_hold(self, limits: Limits) -> None:

@@ -1,7 +1,7 @@
 """The operations ``exec.*``: from frames to the commands of this host and back.
 
 Owns the fields of these operations. Cancelling one has no effect on a command: nothing is awaited between the
-first change and the last.
+first change and the last, or the command's own task does it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.host_agent.command import Command, EndedBy
 from gateway.host_agent.commands import Commands
 from gateway.host_agent.containment import Containment, find_containment
 from gateway.host_agent.exec_directory import ExecDirectories
-from gateway.host_agent.launcher import Launcher, Workspaces, raise_open_files
+from gateway.host_agent.launcher import Launcher, Workspaces, keep_descriptors, raise_open_files
 from gateway.host_agent.operations import Caller, Operation, Operations, Refused
 from gateway.host_agent.order import order_of, terminal_size
 from gateway.host_agent.running import Running
@@ -71,17 +71,21 @@ class Execs:
             Op.RESIZE: self._resize,
             Op.FORGET: self._forget,
         }
-        return {name: self._when_recovered(each) for name, each in operations.items()}
+        return {name: self._when_sure(each) for name, each in operations.items()}
 
-    def _when_recovered(self, operation: Operation) -> Operation:
+    def _when_sure(self, operation: Operation) -> Operation:
+        """What is asked for is known, and does not hang between being started and being refused."""
+
         async def answer(frame: Frame, caller: Caller) -> Frame:
             await self._commands.recovered()
+            if operation != self._stop:
+                await self._commands.settled(str(frame.header.get("exec")))
             return await operation(frame, caller)
 
         return answer
 
     async def _start(self, frame: Frame, caller: Caller) -> Frame:
-        command, existed = self._commands.start(order_of(frame))
+        command, existed = await self._commands.start(order_of(frame))
         return Frame({**command.status(), "existed": existed})
 
     async def _look(self, frame: Frame, caller: Caller) -> Frame:
@@ -195,6 +199,7 @@ def _signal_named(name: str) -> signal.Signals:
 
 def open_execs(directory: Path, workspaces: Workspaces, containment: Containment | None = None) -> Execs:
     """Within a running event loop. Only one may use ``directory`` at a time: the caller has the lock."""
+    keep_descriptors()
     open_files = raise_open_files()
     if containment is None:
         containment = find_containment(directory)

@@ -1,4 +1,4 @@
-"""From an order to a process that runs, or to nothing at all.
+"""From an order to a process that is on its way, or to nothing at all.
 
 Owns the order of steps: environment and directory, control group, streams, process. Each step is undone if a
 later one fails; nothing here waits, so that nobody can be cancelled in the middle.
@@ -107,9 +107,7 @@ class Launcher:
                     argv=argv,
                     cwd=cwd,
                     env={**state.environment(given), MARKER: order.exec_id},
-                    stdin=streams.stdin,
-                    stdout=streams.stdout,
-                    stderr=streams.stderr,
+                    streams=(streams.stdin, streams.stdout, streams.stderr),
                     entrances=entrances,
                     has_terminal=order.tty is not None,
                     fsize_mb=order.fsize_mb,
@@ -214,3 +212,11 @@ def raise_open_files() -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return soft, hard
+
+
+def keep_descriptors() -> None:
+    """Whatever whoever started us left open is not for commands. What we open ourselves never is."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names only
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # The one by which we read this list.
+                os.set_inheritable(int(name), False)

@@ -3,19 +3,25 @@
 Owns the number of the process and what may be done with it. A leader is in a session of its own, so group and
 session have its number. It is reaped last, when nothing of its group is left: until then the kernel gives the
 number to nobody else, and no signal of ours can hit a stranger.
+
+``subprocess`` would do but for one thing: it waits until the child has become the program, with the event
+loop standing still. On a host whose cores are busy with commands, the child, one of them by then, takes its
+time. Here the child reports by a pipe that closes when it becomes the program.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import os
 import resource
 import signal
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from gateway.host_agent.operations import Refused
 from gateway.host_agent.process_use import stat_fields
@@ -27,10 +33,8 @@ EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 """As a shell answers for a command that it could not start."""
 
-_OOM_SCORE = "100"
+_OOM_SCORE = b"100"
 """A command is a better victim than the agent when the host is out of memory (0 is usual, 1000 the first)."""
-_DEFAULT_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD)
-"""What an agent that was started with nohup or in the background ignores, a command must not."""
 _UMASK = 0o022
 _POLL_S = 0.02
 """For the end of a leader, on kernels before 5.3, which have no handles to processes."""
@@ -38,90 +42,137 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Launch:
-    argv: Sequence[str]
+    argv: list[str]
     cwd: Path
     env: Mapping[str, str]
-    stdin: int
-    stdout: int
-    stderr: int
+    streams: tuple[int, int, int]
+    """Its standard input, output and error."""
     entrances: Sequence[int] = ()
     """Of the control groups that it enters."""
     has_terminal: bool = False
-    """``stdin`` is one, which becomes its own."""
+    """Its input is one, which becomes its own."""
     fsize_mb: int | None = None
     open_files: tuple[int, int] | None = None
     """Soft and hard limit that it gets back, where the agent raised its own."""
 
 
 def spawn(launch: Launch) -> Leader:
-    """Returns when the program runs. Raises Refused: it was not started."""
+    """Returns at once; ``Leader.refusal`` says later whether it became the program. Raises Refused."""
+    report_fd, childs_fd = os.pipe2(os.O_CLOEXEC)
+    # A signal that arrives in the child before its handlers are reset would be told to this event loop.
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     try:
-        process = subprocess.Popen(
-            launch.argv,
-            cwd=launch.cwd,
-            env=launch.env,
-            stdin=launch.stdin,
-            stdout=launch.stdout,
-            stderr=launch.stderr,
-            start_new_session=True,
-            preexec_fn=_preparation(launch),  # Safe: there is one thread.
-        )
-    except FileNotFoundError as error:
-        if error.filename == str(launch.cwd):
-            raise not_started("its working directory does not exist") from error
-        raise not_started("no such program", EXIT_NOT_FOUND) from error
-    except PermissionError as error:
-        raise not_started("the program or its directory may not be entered", EXIT_NOT_EXECUTABLE) from error
+        pid = os.fork()
+        if pid == 0:
+            _become(launch, childs_fd)
     except OSError as error:
+        os.close(report_fd)
         raise not_started(f"could not be started: {error.strerror}") from error
-    except subprocess.SubprocessError as error:  # What the preparation raises arrives as this.
-        raise not_started("its limits or its terminal could not be set up") from error
-    process.returncode = 0  # It is ours to wait for: no part of ``subprocess`` reaps it, or says we forgot.
-    return Leader(process.pid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(childs_fd)
+    return Leader(pid, report_fd)
 
 
 def not_started(reason: str, exit_code: int | None = None) -> Refused:
     return Refused(Fault.NOT_STARTED, reason, exit_code=exit_code)
 
 
-def _preparation(launch: Launch) -> Callable[[], None]:
-    """What the child does before it becomes the command."""
+class _Stage:
+    """What the child was doing when it failed."""
 
-    def prepare() -> None:
-        for fd in launch.entrances:
-            os.write(fd, b"0")
-        with contextlib.suppress(OSError):
-            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-            os.write(fd, _OOM_SCORE.encode())
-            os.close(fd)
-        for number in _DEFAULT_SIGNALS:
+    PREPARE = "prepare"
+    ENTER = "enter"
+    PROGRAM = "program"
+
+
+def _become(launch: Launch, report_fd: int) -> NoReturn:
+    """By the child, from fork to exec. Every descriptor of ours closes by itself then."""
+    stage = _Stage.PREPARE
+    try:
+        os.setsid()
+        _prepare(launch)
+        stage = _Stage.ENTER
+        os.chdir(launch.cwd)
+        stage = _Stage.PROGRAM
+        os.execvpe(launch.argv[0], launch.argv, launch.env)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, there must not be a second agent
+        code = error.errno if isinstance(error, OSError) else 0
+        os.write(report_fd, f"{stage} {code}".encode())
+    finally:
+        os._exit(EXIT_NOT_FOUND)
+
+
+def _prepare(launch: Launch) -> None:
+    for fd in launch.entrances:
+        os.write(fd, b"0")
+    for at, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in launch.streams]):
+        os.dup2(fd, at)
+    with contextlib.suppress(OSError):
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(score, _OOM_SCORE)
+    if launch.has_terminal:
+        become_controlling(0)
+    if launch.open_files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, launch.open_files)
+    if launch.fsize_mb is not None:
+        most = launch.fsize_mb * 1_000_000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    os.umask(_UMASK)
+    _reset_signals()
+
+
+def _reset_signals() -> None:
+    """Also what this process ignores because it was started with nohup, or because Python does."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.umask(_UMASK)
-        if launch.has_terminal:
-            become_controlling(0)
-        if launch.open_files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, launch.open_files)
-        if launch.fsize_mb is not None:
-            most = launch.fsize_mb * 1_000_000
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    return prepare
+
+def _refusal(report: bytes) -> Refused | None:
+    """None: it became the program, or was killed on the way."""
+    if not report:
+        return None
+    stage, _, code = report.decode().partition(" ")
+    number = int(code)
+    if stage == _Stage.ENTER:
+        return not_started(f"its working directory cannot be entered: {os.strerror(number)}")
+    if stage == _Stage.PREPARE:
+        return not_started(f"its limits or its terminal could not be set up: {os.strerror(number)}")
+    if number == errno.ENOENT:
+        return not_started("no such program", EXIT_NOT_FOUND)
+    if number in (errno.EACCES, errno.EPERM):
+        return not_started("the program or its directory may not be entered", EXIT_NOT_EXECUTABLE)
+    return not_started(f"the program cannot be executed: {os.strerror(number)}", EXIT_NOT_EXECUTABLE)
 
 
 class Leader:
     """The process that was started."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, report_fd: int) -> None:
         self.pid = pid
+        self.is_settled = False
+        """Whether it became the program is known."""
         self.is_gone = False
         """It has ended; until ``reap`` it is a zombie and its number is safe."""
         self.returncode: int | None = None
         self._is_reaped = False
+        self._report_fd = report_fd
+        self._report = Waiters()
+        self._refusal: Refused | None = None
         self._ending = Waiters()
         self._loop = asyncio.get_running_loop()
         self._handle = -1
+        self._loop.add_reader(report_fd, self._on_report)
         self._watch()
+
+    async def refusal(self) -> Refused | None:
+        """When it became the program, or why it did not; then it is about to be gone."""
+        while not self.is_settled:
+            await self._report.wait(None)
+        return self._refusal
 
     async def gone(self, timeout_s: float | None = None) -> None:
         if not self.is_gone:
@@ -135,7 +186,9 @@ class Leader:
         assert not self._is_reaped, "its number may belong to a stranger"
         try:
             os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
+        except ProcessLookupError:
+            os.kill(self.pid, number)  # It has not come to making a group yet.
+        except PermissionError:
             return False
         return True
 
@@ -149,10 +202,8 @@ class Leader:
 
     def close(self) -> None:
         """Watch it no longer, whatever becomes of it."""
-        if self._handle >= 0:
-            self._loop.remove_reader(self._handle)
-            os.close(self._handle)
-            self._handle = -1
+        self._close_report()
+        self._close_handle()
 
     def _watch(self) -> None:
         try:
@@ -168,8 +219,26 @@ class Leader:
         else:
             self._on_gone()
 
+    def _on_report(self) -> None:
+        self._refusal = _refusal(os.read(self._report_fd, 100))
+        self._close_report()
+        self.is_settled = True
+        self._report.wake()
+
+    def _close_report(self) -> None:
+        if self._report_fd >= 0:
+            self._loop.remove_reader(self._report_fd)
+            os.close(self._report_fd)
+            self._report_fd = -1
+
+    def _close_handle(self) -> None:
+        if self._handle >= 0:
+            self._loop.remove_reader(self._handle)
+            os.close(self._handle)
+            self._handle = -1
+
     def _on_gone(self) -> None:
-        self.close()
+        self._close_handle()
         self.is_gone = True
         self._ending.wake()
 

@@ -3,7 +3,8 @@
 Owns the deadline, the way from SIGTERM to SIGKILL, and the clearing up. Time is the monotonic clock's, here,
 on the host: neither a connection nor a jump of the wall clock has a say.
 
-Theory of operation. A command *runs* until its leader ends: a background child that holds the output open
+Theory of operation. A command is *starting* until its program is there, or it is known why not; then there is
+nothing of it. It *runs* until its leader ends: a background child that holds the output open
 delays nobody. It is *stopped* by its deadline or by order, whichever comes first: SIGTERM to the group, the
 grace, SIGKILL to all of it. Then it is *cleared up*: everything that is left is killed, what is in the
 pipes is taken, the leader is reaped, and the outcome is written down; in that order. With
@@ -25,10 +26,12 @@ from gateway.host_agent.command import Command, EndedBy, Outcome
 from gateway.host_agent.containment import Containment
 from gateway.host_agent.exec_directory import ExecDirectory
 from gateway.host_agent.launcher import Launched
+from gateway.host_agent.operations import Refused
 from gateway.host_agent.order import Order
 from gateway.host_agent.process_use import rss_mb, use_of_sessions
 from gateway.host_agent.shell_state import ShellStates
 from gateway.host_agent.spool import Channel
+from gateway.host_agent.waiters import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,10 @@ class Running:
         self.group = launched.group
         self.feed = launched.feed
         self.terminal_fd = launched.terminal_fd
+        self.is_settled = False
+        """Its program runs, or never will."""
+        self.progress = Waiters()
+        """For the next of: it is settled, it is over."""
         self._order = order
         self._channels = launched.channels
         self._given_env = launched.given_env
@@ -79,6 +86,10 @@ class Running:
             order.timeout_s, self.stop, EndedBy.TIMEOUT, order.kill_grace_s
         )
 
+    def settle(self) -> None:
+        self.is_settled = True
+        self.progress.wake()
+
     def stop(self, by: str, grace_s: float) -> None:
         """Again is the same as once, but that the shorter grace counts."""
         if self.leader.is_gone or self._is_hopeless:
@@ -92,14 +103,19 @@ class Running:
             self._kill_at_s = kill_at_s
             self._set_killer(grace_s, self._kill)
 
+    async def refusal(self) -> Refused | None:
+        """When its program runs, or when there is nothing of it because that could not be started."""
+        refused = await self.leader.refusal()
+        if refused is not None:
+            await self._until_gone()
+            for channel in self._channels:
+                channel.close()
+            self.leader.reap()
+            self._containment.remove(self.command.exec_id, self.group)
+        return refused
+
     async def run(self) -> None:
-        while not self.leader.is_gone and not self._is_hopeless:
-            await self.leader.gone()
-        self._deadline.cancel()
-        if self._killer is not None:
-            self._killer.cancel()
-        if self.feed is not None:
-            self.feed.close()
+        await self._until_gone()
         run_s = self.command.run_s
         await self._clear_up()
         self._end(run_s)
@@ -114,6 +130,15 @@ class Running:
             self.feed.close()
         for channel in self._channels:
             channel.close()
+
+    async def _until_gone(self) -> None:
+        while not self.leader.is_gone and not self._is_hopeless:
+            await self.leader.gone()
+        self._deadline.cancel()
+        if self._killer is not None:
+            self._killer.cancel()
+        if self.feed is not None:
+            self.feed.close()
 
     def _set_killer(self, delay_s: float, what: Callable[[], None]) -> None:
         if self._killer is not None:
