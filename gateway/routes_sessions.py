@@ -22,7 +22,7 @@ def session_routes() -> APIRouter:
         responses={
             200: json_answer("Settings replaced.", SessionStatus),
             201: json_answer("Created.", SessionStatus),
-            **refusals(400, 404, 408, 409, 413, 429, 503),
+            **refusals(400, 408, 409, 413, 429, 503),
         },
     )
     add(

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from gateway.host import FileChunk, HostFault
 from gateway.host_agent.wire import MAX_PAYLOAD_BYTES, Fault
-from tests.gateway.fake_host import FakeHost
+from tests.gateway.fake_host import FakeExec, FakeHost
 
 
 class FileHost(FakeHost):
@@ -22,6 +22,11 @@ class FileHost(FakeHost):
         self.open_archives: dict[str, tuple[str, bytes]] = {}
         self.offsets: dict[str, int] = {}
         self._handles = itertools.count()
+
+    async def _exec(self, call: str, exec_id: str) -> FakeExec:
+        if self.fails is not None and call in ("read", "write_stdin", "signal", "resize"):
+            raise self.fails
+        return await super()._exec(call, exec_id)
 
     async def read_file(self, session: str, path: str, offset: int, limit: int) -> FileChunk:
         await self._file_call("read_file")

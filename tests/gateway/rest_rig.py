@@ -66,11 +66,18 @@ async def open_rest(
     tokens: Mapping[str, str] | None = None,
     token: str | None = None,
     sessions: tuple[str, ...] = ("s",),
+    is_reached: bool = True,
 ) -> AsyncIterator[Rest]:
+    """Without ``is_reached`` the host was not asked yet what it has, and there are no sessions."""
     host = FileHost()
+    if not is_reached:
+        host.lose()
+        sessions = ()
     plan = HostPlan(host, HostQueue(AdmissionSettings(slots=slots, queue_limit=queue_limit)))
     tenants = Tenants(tokens or {})
-    app = make_app(lambda: open_gateway(limits or Limits(), tenants, hosts=[plan]))
+    app = make_app(
+        lambda: open_gateway(limits or Limits(), tenants, hosts=[plan], start_wait_s=1 if is_reached else 0)
+    )
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost", headers=headers

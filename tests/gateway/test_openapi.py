@@ -1,4 +1,4 @@
-"""The OpenAPI document is what the gateway does: examples fit, and what is generated from it gets no surprise."""
+"""The OpenAPI document is what the gateway does: examples fit, and what it says is what one gets."""
 
 import asyncio
 import contextlib
