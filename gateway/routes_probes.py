@@ -24,7 +24,7 @@ def probe_routes() -> APIRouter:
         readyz,
         methods=["GET"],
         response_class=Response,
-        responses={200: {"description": "ready", **text}, 503: {"description": "not yet, or not any more", **text}},
+        responses={200: {"description": "ready", **text}, 503: {"description": "not yet or no more", **text}},
     )
     add(
         "/metrics",

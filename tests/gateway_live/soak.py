@@ -229,7 +229,7 @@ class Soak:
 
     def _unreachable(self, host: str) -> None:
         began_s = time.monotonic()
-        self._world.workers[host].kill()
+        self._world.unplug(host)
         time.sleep(2 * self._random.random())
         self._world.workers[host].start()
         self._note("host unreachable", host, began_s)

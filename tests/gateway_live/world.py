@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.gateway.ssh_host import SshHost, running_ssh_host
 from tests.gateway_live.caller import Caller, Session
 from tests.gateway_live.gateway_process import GatewayProcess
-from tests.gateway_live.processes import carrying, eventually, kill_all, named
+from tests.gateway_live.processes import carrying, command_name, descendants, eventually, kill_all, named
 
 PLACES = ("local", "ssh")
 AGENT_DIRECTORY = ".mars-agent"
@@ -94,6 +94,14 @@ class World:
 
     def kill_agent(self) -> None:
         kill_all(self.agents())
+
+    def unplug(self, name: str) -> None:
+        """A host cannot be reached until its ``start``; agent and commands go on."""
+        worker = self.workers[name]
+        (listener,) = named("sshd", str(worker.directory / "sshd_config"))
+        connections = [pid for pid in descendants(listener) if command_name(pid) == "sshd"]
+        worker.stop()
+        kill_all(connections)
 
     def reboot_host(self) -> None:
         """Everything on it ends at once; the gateway's own host takes the gateway along."""
