@@ -52,8 +52,9 @@ def test_memory_hog_is_killed_and_nobody_else(shared: World) -> None:
     session = shared.session()
     beside = session.start("sleep 1000", cpu=0.1)
     answer = session.run(MEMORY_HOG, limits={"memory_mb": EAT_MB})
-    assert answer["state"] == "oom_killed", answer
-    assert answer["exit_code"] != 0
+    assert (answer["state"], answer["exit_code"], answer["signal"]) == ("oom_killed", 137, "SIGKILL"), answer
+    survived = session.run(f"{MEMORY_HOG}; echo $?", limits={"memory_mb": EAT_MB})
+    assert (survived["state"], survived["stdout"]["text"]) == ("exited", "137\n"), "its shell was not killed"
     assert carrying(answer["id"]) == []
     assert shared.caller.look(beside)["state"] == "running"
     shared.caller.cancel(beside, wait_s=20)
