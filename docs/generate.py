@@ -21,7 +21,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import config as gateway_config
+from gateway.fleet import open_hosts
 from gateway.gateway import open_gateway
+from gateway.hosts_file import local_host
 from gateway.limits import Limits
 from gateway.tenants import Tenants
 from marsproxy.config import Config, live_policies
@@ -113,9 +115,11 @@ async def _gateway_page() -> str:
     with tempfile.TemporaryDirectory() as directory:
         # A gateway that is closed at once tells no proxy anything; it only has the metrics of telling.
         proxy_url = "http://127.0.0.1:9"
-        async with open_gateway(
-            Limits(), Tenants({}), directory=Path(directory), proxy_url=proxy_url
-        ) as gateway:
+        here = open_hosts([local_host()], Limits(), directory=Path(directory), is_private=True, environ={})
+        async with (
+            here as hosts,
+            open_gateway(Limits(), Tenants({}), hosts=hosts, proxy_url=proxy_url, start_wait_s=0) as gateway,
+        ):
             return gateway.metrics.exposition().decode()
 
 

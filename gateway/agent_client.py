@@ -62,18 +62,18 @@ class AgentHost:
         except NeverSent as error:
             raise StartError(str(error)) from error
         except HostFault as fault:
-            if fault.code == Fault.GONE:
-                raise  # It was started once, by whoever had this id before.
-            if fault.code != Fault.INTERNAL:
-                raise StartError(fault.message, agent_answers.shell_exit_code(fault)) from fault
-            return await self._look_whether_started(order.exec_id, fault)
+            if fault.code == Fault.INTERNAL:
+                return await self._look_whether_started(order.exec_id, fault)
+            if fault.code == Fault.GONE:  # It did run, and the host has forgotten how that ended.
+                return HostExec(order.exec_id, EndedBy.NOBODY, reason=fault.message, existed=True)
+            raise StartError(fault.message, agent_answers.shell_exit_code(fault)) from fault
 
     async def wait(self, exec_id: str, wait_s: float, inline_bytes: int = 0) -> HostExec:
         fields = {"exec": exec_id, "inline_bytes": inline_bytes}
         try:
             answer = await self._requests.poll(Op.WAIT, fields, wait_s)
         except HostFault as fault:
-            if fault.code != Fault.UNKNOWN_EXEC:
+            if fault.code not in (Fault.UNKNOWN_EXEC, Fault.GONE):
                 raise
             return HostExec(exec_id, EndedBy.NOBODY, reason="its host does not know it any more")
         return agent_answers.exec_status(answer, exec_id)

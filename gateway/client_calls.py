@@ -23,7 +23,8 @@ _TIMEOUT = httpx.Timeout(10.0, read=100.0)
 """Reading: the longest long poll (60 s) and a busy gateway."""
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 3.0
-_RETRIED = (429, 503)
+_WAITED_ENOUGH = "lease_rejected"
+"""Code of a 429 after the wait that was asked for: once more would be longer than that."""
 
 Params = Mapping[str, str | int | float]
 
@@ -85,9 +86,9 @@ class Calls:
                 self._has_answered = True
                 if response.is_success:
                     return response
-                may_retry = response.status_code == 429 or (is_safe and response.status_code == 503)
-                pause_s = max(pause_s, _retry_after_s(response))
                 failure = refused(response)
+                may_retry = _says_again(failure, is_safe=is_safe)
+                pause_s = max(pause_s, _retry_after_s(response))
             if not may_retry or time.monotonic() + pause_s > deadline_s:
                 raise failure
             await asyncio.sleep(pause_s)
@@ -123,6 +124,14 @@ def refused(response: httpx.Response) -> GatewayError:
     except msgspec.DecodeError:
         return Unreachable(f"status {response.status_code}, which no gateway answers")
     return Refused(response.status_code, error)
+
+
+def _says_again(failure: GatewayError, *, is_safe: bool) -> bool:
+    if not isinstance(failure, Refused):
+        return False
+    if failure.status == 429:
+        return failure.code != _WAITED_ENOUGH
+    return is_safe and failure.status == 503
 
 
 def _retry_after_s(response: httpx.Response) -> float:

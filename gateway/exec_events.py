@@ -21,7 +21,7 @@ import base64
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -98,6 +98,10 @@ class Followed(Protocol):
         """Returns when it is no longer in ``state``, at the latest after ``timeout_s``."""
         ...
 
+    async def left(self) -> None:
+        """Returns when this gateway goes and leaves it to the next one; until then, never."""
+        ...
+
     async def read(self, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         """Raises Refusal."""
         ...
@@ -136,6 +140,7 @@ class ExecEvents:
         self._heartbeat_s = heartbeat_s
         self._coalesce_s = coalesce_s
         self._reads = Tasks()
+        self._left: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         await self._reads.close()
@@ -147,6 +152,7 @@ class ExecEvents:
     async def events(self) -> AsyncIterator[StreamEvent]:
         if self.position.is_over:
             return
+        self._left = self._reads.spawn("leave", self._followed.left())
         async for event in self._until_started():
             yield event
         status = await self._followed.status()
@@ -158,6 +164,8 @@ class ExecEvents:
                 yield output
         async for beat in self._until_final():
             yield beat
+        if not self._followed.state.is_final:
+            return
         self.position = replace(self.position, stage=_OVER)
         yield ExitEvent(await self._followed.status())
 
@@ -174,13 +182,15 @@ class ExecEvents:
                 yield HeartbeatEvent(status.state)
             step_s = min(_POSITION_S, self._heartbeat_s)
             await self._followed.moved_on(status.state, step_s)
+            if self._has_left():
+                return
             quiet_s += step_s
 
     async def _output(self) -> AsyncIterator[StreamEvent]:
         """Both streams to their ends, each with one read under way."""
         reads = {stream: self._read(stream) for stream in StreamName}
-        while reads:
-            await asyncio.wait(reads.values(), timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+        while reads and not self._has_left():
+            await self._any({*reads.values()})
             done = [stream for stream, read in reads.items() if read.done()]
             for stream in done:
                 piece = reads.pop(stream).result()
@@ -189,14 +199,24 @@ class ExecEvents:
                     yield piece.event
                 if not piece.is_last:
                     reads[stream] = self._read(stream, 0.0 if piece.is_full else self._coalesce_s)
-            if not done:
+            if not done and not self._has_left():
                 yield HeartbeatEvent(self._followed.state)
 
     async def _until_final(self) -> AsyncIterator[StreamEvent]:
-        while not (state := self._followed.state).is_final:
+        while not (state := self._followed.state).is_final and not self._has_left():
             await self._followed.moved_on(state, self._heartbeat_s)
-            if self._followed.state is state:
+            if self._followed.state is state and not self._has_left():
                 yield HeartbeatEvent(state)
+
+    def _has_left(self) -> bool:
+        return self._left is not None and self._left.done()
+
+    async def _any(self, reads: set[asyncio.Task[_Piece]]) -> None:
+        """Returns when one is done, or the gateway leaves, or nothing came for the time of a heartbeat."""
+        ends: set[asyncio.Task[Any]] = {*reads}
+        if self._left is not None:
+            ends.add(self._left)
+        await asyncio.wait(ends, timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
 
     def _read(self, stream: StreamName, after_s: float = 0.0) -> asyncio.Task[_Piece]:
         offset = self.position.offset(stream)

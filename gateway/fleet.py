@@ -12,6 +12,8 @@ from pathlib import Path
 from gateway.admission import AdmissionSettings, HostQueue
 from gateway.agent_bundle import AgentBundle, build_agent
 from gateway.agent_client import AgentHost
+from gateway.conversation import LinkBroken
+from gateway.host_agent.wire import Op
 from gateway.hosts import HostPlan
 from gateway.hosts_file import HostSettings, LocalWay, SshWay
 from gateway.introduction import Introduction
@@ -21,6 +23,8 @@ from gateway.ssh_connection import SshConnections
 from gateway.transport_local import LocalTransport
 from gateway.transport_ssh import SshTransport
 
+_RETIRE_S = 5.0
+"""For an agent to end. One that does not serves the next gateway."""
 _NAME = "mars-gateway"
 """As agents write it into their logs."""
 
@@ -33,9 +37,11 @@ async def open_hosts(
     directory: Path,
     is_private: bool,
     environ: Mapping[str, str],
+    retires: bool = False,
 ) -> AsyncIterator[list[HostPlan]]:
-    """``directory``: of the agent on the gateway's own host; ``is_private``: it goes with us, and so does that
-    agent with all that it runs. ``environ``: where passphrases of keys are."""
+    """``directory``: of the agent on the gateway's own host; ``is_private``: it goes with us, and so does
+    that agent with all that it runs. ``environ``: where passphrases of keys are. ``retires``: agents end with
+    us too, unless somebody's commands run there."""
     bundle = await asyncio.to_thread(build_agent)
     connections = SshConnections(environ)
     links = []
@@ -50,10 +56,18 @@ async def open_hosts(
             plans.append(HostPlan(client, HostQueue(_admission(each, limits)), each.labels))
         yield plans
     finally:
+        if retires:
+            await asyncio.gather(*(_retire(link) for link in links))
         async with asyncio.TaskGroup() as group:
             for link in links:
                 group.create_task(link.close())
         await connections.close()
+
+
+async def _retire(link: Link) -> None:
+    with contextlib.suppress(LinkBroken, TimeoutError):
+        async with asyncio.timeout(_RETIRE_S):
+            await link.ask(Op.RETIRE, {"end_running": False})
 
 
 def _transport(

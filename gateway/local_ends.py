@@ -66,7 +66,7 @@ class ProcessEnds:
             return
         before = termios.tcgetattr(0)
         loop.add_signal_handler(Signals.SIGWINCH, lambda: self._sizes.put_nowait(terminal_size()))
-        tty.setraw(0)
+        tty.setraw(0, termios.TCSADRAIN)  # What was typed ahead is kept.
         try:
             yield
         finally:

@@ -418,3 +418,6 @@ class ToolReport(Struct, frozen=True):
 
     events: list[ToolObserved]
     headroom: ToolHostsObserved | None = None
+    """All hosts together: amounts are added, pressure and wait are the worst host's."""
+    hosts: list[ToolHostsObserved] = []
+    """The same, host by host under their names; whoever reads these leaves ``headroom`` alone."""

@@ -8,7 +8,7 @@ newer one never arrives before it.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 import msgspec
@@ -44,7 +44,9 @@ class Reporter:
         token: str | None,
         headroom: Callable[[], ToolHostsObserved],
         clock: Callable[[], float],
+        hosts: Callable[[], Sequence[ToolHostsObserved]] = tuple,
     ) -> None:
+        """``headroom`` speaks of all hosts together, ``hosts`` of those that can be told apart."""
         self.dropped_events = 0
         self.failed_posts = 0
         self._url = proxy_url.rstrip("/") + REPORT_PATH
@@ -52,6 +54,7 @@ class Reporter:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._headroom = headroom
+        self._hosts = hosts
         self._clock = clock
         self._events: deque[ToolObserved] = deque()
         self._unsent: list[ToolObserved] = []
@@ -113,7 +116,7 @@ class Reporter:
     async def _post(self, client: httpx.AsyncClient) -> str | None:
         """None when the batch is dealt with, else why it should be sent again."""
         batch = self._batch()
-        body = msgspec.json.encode(ToolReport(batch, self._headroom()))
+        body = msgspec.json.encode(ToolReport(batch, self._headroom(), list(self._hosts())))
         try:
             response = await client.post(self._url, content=body)
         except httpx.HTTPError as error:
@@ -149,4 +152,5 @@ def _event(record: ToolRun, phase: ToolPhase, now: float) -> ToolObserved:
         exit_code=record.exit_code,
         tool_signature=record.program,
         memory_peak_mb=record.max_rss_mb,
+        principal=record.tenant or None,
     )

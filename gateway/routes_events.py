@@ -13,7 +13,7 @@ from gateway.execs import Execs
 from gateway.host import Chunk
 from gateway.openapi import empty_answer, refusals
 from gateway.protocol import ExecState, ExecStatus, StreamName
-from gateway.routing import ExecId, Tenant, ThisGateway
+from gateway.routing import ExecId, Tenant, ThisGateway, left
 from gateway.streaming import StreamedResponse
 
 _SSE = "text/event-stream"
@@ -91,6 +91,9 @@ class _Followed:
     async def moved_on(self, state: ExecState, timeout_s: float) -> None:
         if self._record.state is state:
             await self._execs.wait_step(self._record, self._record.steps, timeout_s)
+
+    async def left(self) -> None:
+        await left(self._record)
 
     async def read(self, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         return await self._execs.read(self._record, stream, offset, limit, wait_s)

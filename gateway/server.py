@@ -44,6 +44,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> None:
                 directory=directory,
                 is_private=config.spool_dir is None,
                 environ=environ,
+                retires=config.on_stop == "end",
             ) as hosts,
             open_gateway(
                 config.limits,

@@ -104,6 +104,8 @@ class CloseCode:
 
     ENDED = 1000
     """The shell is over; the frame before was ``exit``."""
+    GOING = 1001
+    """The gateway is shutting down and the shell goes on: connect to the next gateway."""
     TAKEN_OVER = 4001
     HELD = 4009
     """Somebody holds it; ``takeover=1`` takes it."""

@@ -1,6 +1,6 @@
 """What crosses the WebSocket of a terminal, in both directions, until one side ends.
 
-Binary frames are bytes of the terminal, text frames JSON (``stream_protocol``). Three things go on at once:
+Binary frames are bytes of the terminal, text frames JSON (``stream_protocol``). Several things go on at once:
 output is pulled from the spool as fast as the client takes it, input is written in order, and a takeover is
 watched for. The first of them to end ends the others, and says why the socket is closed; none of them ends
 the shell.
@@ -18,6 +18,7 @@ from gateway.exec_record import Exec
 from gateway.execs import Execs
 from gateway.host import TerminalSize
 from gateway.protocol import ExecState, Scope, StreamName
+from gateway.routing import left
 from gateway.stream_protocol import (
     Attached,
     CloseCode,
@@ -62,6 +63,7 @@ class TerminalSocket:
                 ways.spawn("terminal output", self._ended(self._outward(shell, query))),
                 ways.spawn("terminal input", self._ended(self._inward(shell))),
                 ways.spawn("terminal takeover", _taken(hold)),
+                ways.spawn("terminal left", _left(shell)),
             }
             done, _ = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -167,6 +169,11 @@ class TerminalSocket:
 
     async def _tell(self, news: TerminalNews) -> None:
         await self._websocket.send_text(msgspec.json.encode(news).decode())
+
+
+async def _left(shell: Exec) -> _Close:
+    await left(shell)
+    return _Close(CloseCode.GOING, "the gateway is shutting down, the shell goes on")
 
 
 async def _taken(hold: Hold) -> _Close:

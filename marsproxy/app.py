@@ -20,7 +20,7 @@ from marsproxy import errors
 from marsproxy.client import BodyTooLarge, BodyTooSlow, Client, ClientGone, Message, Receive, Scope, Send
 from marsproxy.config import Config
 from marsproxy.core.events import ToolHostsObserved, ToolObserved
-from marsproxy.core.headroom import BackendState
+from marsproxy.core.headroom import MAX_TOOL_HOSTS, BackendState
 from marsproxy.core.identity import named_session_id
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.sessions import SessionState
@@ -50,6 +50,7 @@ class ToolReport(msgspec.Struct):
 
     events: list[ToolObserved] = []
     headroom: ToolHostsObserved | None = None
+    hosts: list[ToolHostsObserved] = []
 
 
 class EndOfSession(msgspec.Struct):
@@ -193,9 +194,13 @@ def own_routes(
         report = _decoded(await request.body(), ToolReport)
         if len(report.events) > MAX_TOOL_EVENTS:
             raise Refuse(errors.bad_request("bad_body", f"events: at most {MAX_TOOL_EVENTS} in one report"))
+        if len(report.hosts) > MAX_TOOL_HOSTS:
+            raise Refuse(errors.bad_request("bad_body", f"hosts: at most {MAX_TOOL_HOSTS} in one report"))
         for event in report.events:
             dispatcher.tell(event)
-        if report.headroom is not None:
+        for host in report.hosts:
+            dispatcher.tell(host)
+        if report.headroom is not None and not report.hosts:
             dispatcher.tell(report.headroom)
         return Response(status_code=204)
 

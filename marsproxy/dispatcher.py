@@ -241,4 +241,5 @@ def _ended(turn_id: str, ending: Ending, answer: AnswerRead | None) -> TurnEnded
         tool_calls=len(calls),
         tool_signature=calls[0].name if calls else None,
         command_digests=tuple(call.command_digest for call in calls if call.command_digest),
+        tool_call_ids=tuple(call.id for call in calls if call.id),
     )

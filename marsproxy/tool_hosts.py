@@ -5,12 +5,13 @@ Degrades: a missed answer tells nothing, and what was known goes stale.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import httpx
 import msgspec
 
 from marsproxy.core.events import Event, ToolHostsObserved
+from marsproxy.core.headroom import ALL_HOSTS
 
 
 class Host(msgspec.Struct):
@@ -19,6 +20,7 @@ class Host(msgspec.Struct):
     slots: float
     running: int
     queued: int
+    name: str = ALL_HOSTS
     memory_available_mb: int | None = None
     memory_total_mb: int | None = None
     cpu_pressure: float | None = None
@@ -30,36 +32,26 @@ class HostList(msgspec.Struct):
     hosts: list[Host]
 
 
-def headroom_of(page: bytes) -> ToolHostsObserved:
-    """All hosts together: memory is known if it is known of each, pressure and wait are the worst host's.
+def hosts_of(page: bytes) -> list[ToolHostsObserved]:
+    """Each host. Its slots are the cores that the gateway hands out.
 
     Raises:
         msgspec.MsgspecError: this is no gateway's answer.
     """
-    hosts = msgspec.json.decode(page, type=HostList).hosts
-    return ToolHostsObserved(
-        cores=sum(host.slots for host in hosts),
-        running=sum(host.running for host in hosts),
-        queued=sum(host.queued for host in hosts),
-        memory_available_mb=_sum(host.memory_available_mb for host in hosts),
-        memory_total_mb=_sum(host.memory_total_mb for host in hosts),
-        cpu_pressure=_worst(host.cpu_pressure for host in hosts),
-        memory_pressure=_worst(host.memory_pressure for host in hosts),
-        queue_wait_s=_worst(host.queue_wait_s for host in hosts),
-    )
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    total = 0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
-
-
-def _worst(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
+    return [
+        ToolHostsObserved(
+            host=host.name,
+            cores=host.slots,
+            running=host.running,
+            queued=host.queued,
+            memory_available_mb=host.memory_available_mb,
+            memory_total_mb=host.memory_total_mb,
+            cpu_pressure=host.cpu_pressure,
+            memory_pressure=host.memory_pressure,
+            queue_wait_s=host.queue_wait_s,
+        )
+        for host in msgspec.json.decode(page, type=HostList).hosts
+    ]
 
 
 class ToolHostsPoller:
@@ -86,14 +78,14 @@ class ToolHostsPoller:
 
     async def run(self) -> None:
         while True:
-            if (seen := await self.read()) is not None:
-                self._tell(seen)
+            for host in await self.read():
+                self._tell(host)
             await asyncio.sleep(self._interval_s)
 
-    async def read(self) -> ToolHostsObserved | None:
+    async def read(self) -> list[ToolHostsObserved]:
         try:
             answer = await self._client.get(self._url, headers=self._headers)
             answer.raise_for_status()
-            return headroom_of(answer.content)
+            return hosts_of(answer.content)
         except (httpx.HTTPError, msgspec.MsgspecError):
-            return None
+            return []

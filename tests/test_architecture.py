@@ -33,7 +33,7 @@ MAY_IMPORT = {
 
 CORE_MAY_IMPORT = {
     "abc", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools",
-    "math", "operator", "statistics", "types", "typing",
+    "math", "operator", "shlex", "statistics", "types", "typing",
 }  # fmt: skip
 """Modules without input, output, clock, chance or environment."""
 

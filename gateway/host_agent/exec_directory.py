@@ -8,6 +8,8 @@ command, nobody else ever does. Beside ``stdout`` and ``stderr`` there are in it
 - ``exit``: how it ended. With it, the command is over, and what it says is never changed;
 - ``refusal``: it was not started, and why.
 
+A stream that had no output has no file.
+
 When a command is forgotten, an empty file takes the directory's place and keeps its name taken.
 """
 
@@ -39,10 +41,12 @@ class ExecDirectory:
         """Where a command with a state writes what it leaves."""
 
     def write_order(self, order: Mapping[str, Any]) -> None:
-        self._write(_ORDER, order)
+        """Half of it is as good as nothing: then it was not started."""
+        _write(self.path / _ORDER, json.dumps(order).encode())
 
     def write_started(self, started: Mapping[str, Any]) -> None:
-        self._write(_STARTED, started)
+        """Half of it is as good as nothing: then its processes are found without it."""
+        _write(self.path / _STARTED, json.dumps(started).encode())
 
     def reserve_exit(self) -> None:
         """Room for how it will have ended, in case its output fills the disk. Raises OSError."""
@@ -139,7 +143,12 @@ def write_whole(path: Path, data: bytes, *, is_synced: bool = False) -> None:
     """All of it or nothing is there under its name, whenever we die; with ``is_synced`` also when the power
     does."""
     new = _new(path)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    _write(new, data, is_synced=is_synced)
+    new.rename(path)
+
+
+def _write(path: Path, data: bytes, *, is_synced: bool = False) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)
         while view:
@@ -149,7 +158,6 @@ def write_whole(path: Path, data: bytes, *, is_synced: bool = False) -> None:
             os.fsync(fd)
     finally:
         os.close(fd)
-    new.rename(path)
 
 
 def _new(path: Path) -> Path:

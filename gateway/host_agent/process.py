@@ -35,6 +35,21 @@ EXIT_NOT_FOUND = 127
 
 _OOM_SCORE = b"100"
 """A command is a better victim than the agent when the host is out of memory (0 is usual, 1000 the first)."""
+_DEFAULT_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+"""That somebody may have changed for this process; handling all 64 takes longer than the fork."""
 _UMASK = 0o022
 _POLL_S = 0.02
 """For the end of a leader, on kernels before 5.3, which have no handles to processes."""
@@ -60,7 +75,7 @@ def spawn(launch: Launch) -> Leader:
     """Returns at once; ``Leader.refusal`` says later whether it became the program. Raises Refused."""
     report_fd, childs_fd = os.pipe2(os.O_CLOEXEC)
     # A signal that arrives in the child before its handlers are reset would be told to this event loop.
-    before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFAULT_SIGNALS)
     try:
         pid = os.fork()
         if pid == 0:
@@ -93,7 +108,7 @@ def _become(launch: Launch, report_fd: int) -> NoReturn:
         os.setsid()
         _prepare(launch)
         stage = _Stage.ENTER
-        os.chdir(launch.cwd)
+        os.fchdir(os.open(launch.cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         stage = _Stage.PROGRAM
         os.execvpe(launch.argv[0], launch.argv, launch.env)
     except BaseException as error:  # noqa: BLE001 - whatever it is, there must not be a second agent
@@ -123,11 +138,10 @@ def _prepare(launch: Launch) -> None:
 
 
 def _reset_signals() -> None:
-    """Also what this process ignores because it was started with nohup, or because Python does."""
+    """Those that this process handles, or ignores: nohup, shells in the background and Python do that."""
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
+    for number in _DEFAULT_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -16,8 +16,8 @@ _SESSION, _UTIME, _STIME, _CUTIME, _CSTIME, _RSS = 3, 11, 12, 13, 14, 21
 def stat_fields(pid: int) -> list[str] | None:
     """From the third on: the second is a name with anything in it. None: there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - many, often
+            return file.read().rpartition(b")")[2].decode().split()
     except OSError:
         return None
 

@@ -114,15 +114,9 @@ class Pump:
 
     def attach(self, read_fd: int, spool: Spool) -> Channel:
         """From a descriptor, which is the channel's from now on, whatever happens."""
-        try:
-            os.set_blocking(read_fd, False)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            file_fd = os.open(spool.path, flags, 0o600)
-        except BaseException:
-            os.close(read_fd)
-            raise
+        os.set_blocking(read_fd, False)
         self._open += 1
-        return Channel(self, read_fd, file_fd, spool)
+        return Channel(self, read_fd, spool)
 
     def closed(self) -> None:
         self._open -= 1
@@ -131,11 +125,13 @@ class Pump:
 class Channel:
     """One pipe (or terminal) on its way into one spool."""
 
-    def __init__(self, pump: Pump, read_fd: int, file_fd: int, spool: Spool) -> None:
+    def __init__(self, pump: Pump, read_fd: int, spool: Spool) -> None:
         self.spool = spool
         self.read_fd = read_fd
         self._pump = pump
-        self._file_fd = file_fd
+        self._file_fd = -1
+        """From the first byte of output on."""
+        self._is_ended = False
         self._loop = asyncio.get_running_loop()
         self._hang_up = Waiters()
         self.is_hung_up = False
@@ -157,6 +153,7 @@ class Channel:
         left = PIPE_BYTES  # A writer that is still there must not keep us.
         while left > 0 and not self.is_hung_up and (size := self._move()):
             left -= size
+        self._is_ended = True
         self._close_file()
         self.spool.complete()
 
@@ -179,9 +176,16 @@ class Channel:
             size = 0
         if not size:
             self._hung_up()
-        elif self._file_fd >= 0:
+        elif not self._is_ended:
+            self._open_file()
             self.spool.take(self._file_fd, memoryview(self._pump.buffer)[:size])
         return size
+
+    def _open_file(self) -> None:
+        if self._file_fd < 0:
+            with contextlib.suppress(OSError):  # As good as a full disk: writing to it fails, too.
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._file_fd = os.open(self.spool.path, flags, 0o600)
 
     def _hung_up(self) -> None:
         self.is_hung_up = True

@@ -42,7 +42,8 @@ class Op:
     START = "exec.start"
     """exec, session, argv[], cwd, env{}, timeout_s, kill_grace_s, output{max_bytes, merge}, record, P stdin;
     optional: state ("none"|"env_cwd"), keep_stdin (input goes on by ``exec.stdin``), tty{cols, rows},
-    limits{memory_mb, pids, fsize_mb, cpu_max, cpu_weight}, on_exit ("kill_group"|"keep")
+    limits{memory_mb, pids, fsize_mb, cpu_max, cpu_weight}, on_exit ("kill_group"|"keep"),
+    allow_outside (bool: ``cwd`` may leave the workspace)
     -> a status. The directory of the exec is the lock: for an id that was started before, the answer is its
     status now with ``existed`` true, and nothing is run. ``record`` is the gateway's own, kept and given back
     as it is."""
@@ -75,8 +76,8 @@ class Op:
     """after (a session's name, optional) -> sessions[] of {session, workspace, record}, by name; is_last.
     What would be too long for one answer goes on after the last of them."""
     SESSION_REMOVE = "session.remove"
-    """session; optional: keeps_workspace (bool): ends what runs in it and removes the workspace, unless that is
-    to be kept for a session of the same name. A session that is not there is no fault."""
+    """session; optional: keeps_workspace (bool): ends what runs in it and removes the workspace, unless that
+    is to be kept for a session of the same name. A session that is not there is no fault."""
 
     FILE_READ = "file.read"
     """session, path, offset, limit -> P, size, mode, mtime_s, is_eof"""

@@ -68,6 +68,12 @@ class TrueForecast:
     def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
         return certain(self._gap_s(session))
 
+    def run_curve(self, session: SessionState, program: str | None) -> Curve:
+        return certain(self._gap_s(session))
+
+    def echo_curve(self, session: SessionState) -> Curve:
+        return certain(0.0)
+
     def memory_mb(self, signature: str | None, family: str) -> float | None:
         if signature is None:
             return max(self._largest_mb.values(), default=None)
@@ -85,6 +91,8 @@ class TrueForecast:
     def turn_ended(self, session: SessionState, event: TurnEnded, now: float) -> None: ...
 
     def gap_ended(self, session: SessionState, signature: str | None, gap_s: float) -> None: ...
+
+    def echo_ended(self, session: SessionState, echo_s: float) -> None: ...
 
     def tool_finished(self, family: str, event: ToolObserved) -> None: ...
 
@@ -116,6 +124,12 @@ class PassedOn:
     def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
         return self._inner.gap_curve(session, signature)
 
+    def run_curve(self, session: SessionState, program: str | None) -> Curve:
+        return self._inner.run_curve(session, program)
+
+    def echo_curve(self, session: SessionState) -> Curve:
+        return self._inner.echo_curve(session)
+
     def memory_mb(self, signature: str | None, family: str) -> float | None:
         return self._inner.memory_mb(signature, family)
 
@@ -133,6 +147,9 @@ class PassedOn:
 
     def gap_ended(self, session: SessionState, signature: str | None, gap_s: float) -> None:
         self._inner.gap_ended(session, signature, gap_s)
+
+    def echo_ended(self, session: SessionState, echo_s: float) -> None:
+        self._inner.echo_ended(session, echo_s)
 
     def tool_finished(self, family: str, event: ToolObserved) -> None:
         self._inner.tool_finished(family, event)
@@ -162,6 +179,8 @@ class WithoutToolHistory(PassedOn):
     """Knows of gaps and tools no more than the priors say."""
 
     def gap_ended(self, session: SessionState, signature: str | None, gap_s: float) -> None: ...
+
+    def echo_ended(self, session: SessionState, echo_s: float) -> None: ...
 
     def tool_finished(self, family: str, event: ToolObserved) -> None: ...
 

@@ -21,7 +21,7 @@ from marsproxy.core.forecast import Forecast
 from marsproxy.core.headroom import BackendState
 from marsproxy.core.histogram import Curve
 from marsproxy.core.priority import TurnClass
-from marsproxy.core.retention import PrefillRate, best_keep
+from marsproxy.core.retention import PrefillRate, best_keep_after
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import PolicySettings
 from marsproxy.core.shared_prefix import SharedPrefixes
@@ -224,17 +224,23 @@ class Budgets:
             backend.computed_tokens += uncached_tokens
             backend.computed_tokens += event.completion_tokens or 0
 
-    def best_keep_s(self, session: SessionState, gap: Curve, longest_s: float, now: float) -> float:
+    def best_keep_s(
+        self, session: SessionState, gap: Curve, longest_s: float, now: float, *, wait_s: float = 0.0
+    ) -> float:
         """How long to keep the place of a counted session in its gap while others wait for memory.
 
         A pool full of tokens for a second is worth ``MEMORY_PRICE`` seconds of prefill, so a token costs that
         over the pool for every second; a place that is gone costs the prefill of its context.
+
+        Args:
+            wait_s: before what ``gap`` is about begins.
         """
         pool = self._known_pool(self.backend_of(session), now)
         if pool is None:
             return longest_s
         tokens = session.charged_context
-        return best_keep(gap, self.prefill.seconds(tokens), tokens, MEMORY_PRICE / pool, longest_s).ttl_s
+        saved_s, price = self.prefill.seconds(tokens), MEMORY_PRICE / pool
+        return best_keep_after(wait_s, gap, saved_s, tokens, price, longest_s).ttl_s
 
     def is_overfull(self, backend: BackendState, now: float) -> bool:
         """Whether what counted sessions really fill leaves hardly any room."""

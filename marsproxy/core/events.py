@@ -68,6 +68,8 @@ class TurnEnded:
     """Name of the tool called (first one), for learning how long its gaps are."""
     command_digests: tuple[str, ...] = ()
     """Hex SHA-256 of each command that the tool calls ask for, to find them again at the gateway."""
+    tool_call_ids: tuple[str, ...] = ()
+    """Ids that the engine gave the calls, for the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +166,19 @@ class ToolObserved:
     tool_signature: str | None = None
     """Name of the tool or program, for learning; never its arguments."""
     memory_peak_mb: float | None = None
+    principal: str | None = None
+    """Who gave the command, of those that the gateway tells apart; None where it does not."""
+    host: str | None = None
+    """Where it waits or runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolHostsObserved:
-    """Headroom of one tool host, or of all together under the name "" (what one gateway reports)."""
+    """Headroom of one tool host by its name, or of all together under the name "". Where hosts are known
+    by name, what is said of all together counts for nothing: it is the same once more."""
 
     cores: float | None = None
+    """What may run at a time in its place, where slots are handed out."""
     running: int | None = None
     queued: int | None = None
     memory_available_mb: int | None = None

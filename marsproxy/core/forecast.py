@@ -33,6 +33,12 @@ class Forecast(Protocol):
     def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
         """The same for every ``within_s`` at once; its ``quantile`` says how long to wait for a return."""
 
+    def run_curve(self, session: SessionState, program: str | None) -> Curve:
+        """How long a tool of the session runs from its start, by the name of the program."""
+
+    def echo_curve(self, session: SessionState) -> Curve:
+        """How long after the last of its tools has ended the session comes back."""
+
     def memory_mb(self, signature: str | None, family: str) -> float | None:
         """Peak memory that a call of the tool will hardly exceed (95 %); of any tool of the family if the
         tool is None. None: nothing is known."""
@@ -52,6 +58,9 @@ class Forecast(Protocol):
 
     def gap_ended(self, session: SessionState, signature: str | None, gap_s: float) -> None:
         """The session came back after a gap that began with a call of that tool (None: plain text)."""
+
+    def echo_ended(self, session: SessionState, echo_s: float) -> None:
+        """The session came back so long after the last of its tools had ended."""
 
     def tool_finished(self, family: str, event: ToolObserved) -> None:
         """A tool of a session of that family has run."""

@@ -1,13 +1,16 @@
 """Sessions between two turns, and how long to wait for the next one.
 
 A gap is over when nothing was heard for ``idle_gap_s``. A tool seen at the gateway is something heard:
-while it waits or runs the gap stays open, and the quiet time starts anew when it has finished.
+while it waits or runs the gap stays open as long as the gateway is heard of, and the quiet time starts anew
+when it has finished. A gateway that has fallen silent is no sign of life any more.
 
 Before that a gap may fall *overdue*: it has lasted for longer than keeping its session's place is worth,
-so the place goes to the first who asks for it; until somebody does, nothing happens. A tool that ends
-announces the return, so the gap is not overdue any more.
+so the place goes to the first who asks for it; until somebody does, nothing happens. Each step of a tool
+says anew how long that is, and of several tools the one that may take longest counts. A session that gave
+up its place is watched all the same while its tools are at work: when they end it is about to return.
 
-Knows nothing of budgets; whether a session in a gap is counted is the policy's business.
+Knows nothing of budgets; whether a session in a gap is counted is the policy's business, and so is how
+long its place is worth keeping.
 """
 
 import heapq
@@ -19,14 +22,24 @@ from math import inf
 
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
+from marsproxy.core.tool_joins import ToolJoins
 
 TOOL_LIMIT_GAPS = 10
 """A tool that never reports its end keeps a gap open for this many ``idle_gap_s``: twenty minutes by
 default, longer than nearly every tool call and short enough to lose."""
-MAX_DIGESTS = 16
-"""Commands of one answer that are looked out for; answers with more parallel calls are rare."""
 MAX_RUNNING = 64
 """Tool runs remembered per gap."""
+MAX_LATE_RUNS = 4_096
+"""Runs of gaps that are over: their ends still teach. A batch of reports has at most some hundreds."""
+MAX_STRANGERS = 4_096
+"""Runs that nobody waited for when they were first seen, and that are therefore nobody's later."""
+
+
+@dataclass(slots=True)
+class Run:
+    phase: ToolPhase
+    yields_s: float = 0.0
+    """When the place is overdue as far as this run goes."""
 
 
 @dataclass(slots=True)
@@ -34,14 +47,26 @@ class Gap:
     session: SessionState
     since_s: float
     """Last sign of life: the turn's end, a tool's end, or the start of what is running now."""
-    digests: set[str]
-    """Commands asked for and not yet seen to start."""
+    calls_left: int
+    """Of the answer's tool calls, those of which nothing was seen yet."""
     yields_after_s: float | None
-    """From its beginning, or from the end of its tools. None: it has no place to yield."""
-    running: set[str] = field(default_factory=set)
-    """Ids of the tool runs under way."""
+    """From its beginning, and again when one of its tools has ended and others are still to come. None: it
+    has no place to yield."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    """Tool runs that wait or are under way, by id."""
+    tools_ended_s: float | None = None
+    """When the last of its tools ended; None before, or while another is at work."""
     number: int = 0
-    """Of its latest entry among those that will be overdue; an older entry is void. -1: it is over."""
+    """Of its latest entry among those that will be overdue; an older entry is void. -1: it has none."""
+
+    @property
+    def is_at_work(self) -> bool:
+        return bool(self.runs)
+
+    @property
+    def is_return_near(self) -> bool:
+        """All tools that were asked for, as far as they are seen here, have ended."""
+        return self.tools_ended_s is not None and self.calls_left == 0
 
 
 class Gaps:
@@ -51,14 +76,16 @@ class Gaps:
         self._idle_gap_s = idle_gap_s
         self._quiet: OrderedDict[str, Gap] = OrderedDict()
         self._working: OrderedDict[str, Gap] = OrderedDict()
+        self._heard_s: float | None = None
+        """When a gateway last told of its hosts; None if none ever did, and then its silence says nothing."""
         self._ripening: list[tuple[float, int, Gap]] = []
         """A heap of when gaps fall overdue. Void entries are left until they come up."""
         self._overdue: OrderedDict[str, Gap] = OrderedDict()
         self._numbers = count()
-        self._by_digest: dict[str, OrderedDict[str, Gap]] = {}
-        """Those that wait for a command, first come first: a common one has thousands, and the first of a
-        plain dict is found ever later as those before it go."""
+        self._joins = ToolJoins()
         self._by_exec: dict[str, Gap] = {}
+        self._late: OrderedDict[str, SessionState] = OrderedDict()
+        self._strangers: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._quiet) + len(self._working)
@@ -66,45 +93,99 @@ class Gaps:
     def begin(
         self,
         session: SessionState,
-        command_digests: tuple[str, ...],
         yields_after_s: float | None,
         now: float,
+        *,
+        calls: int = 0,
+        call_ids: tuple[str, ...] = (),
+        digests: tuple[str, ...] = (),
     ) -> None:
         self.end(session)
-        gap = Gap(session, now, set(command_digests[:MAX_DIGESTS]), yields_after_s)
+        gap = Gap(session, now, max(calls, len(digests)), yields_after_s)
         self._quiet[session.id] = gap
-        self._ripen_later(gap, now)
-        for digest in gap.digests:
-            self._by_digest.setdefault(digest, OrderedDict())[session.id] = gap
+        self._ripen_after(gap, yields_after_s, now)
+        self._joins.expect(session, call_ids, digests)
 
-    def end(self, session: SessionState) -> None:
+    def end(self, session: SessionState) -> Gap | None:
         """The next turn came, or nobody waits for it any more. Fine without a gap."""
         gap = self._quiet.pop(session.id, None) or self._working.pop(session.id, None)
         if gap is not None:
-            gap.number = -1
-            self._overdue.pop(session.id, None)
-            for digest in gap.digests:
-                self._unlist(digest, session.id)
-            for exec_id in gap.running:
+            self._forget_overdue(gap)
+            self._joins.forget(session)
+            for exec_id in gap.runs:
                 del self._by_exec[exec_id]
+                self._late[exec_id] = session
+                if len(self._late) > MAX_LATE_RUNS:
+                    self._late.popitem(last=False)
+        return gap
+
+    def give_up_place(self, session: SessionState) -> None:
+        """It has no place to yield any more. While its tools are at work it is watched all the same."""
+        gap = self._working.get(session.id)
+        if gap is None:
+            self.end(session)
+        else:
+            gap.yields_after_s = None
+            self._forget_overdue(gap)
 
     def left_s(self, session: SessionState, now: float) -> float:
         """Seconds until the session's gap is over if nothing more is heard; 0 if it is in none."""
-        for queue, limit_s in self._queues():
-            if (gap := queue.get(session.id)) is not None:
-                return max(0.0, gap.since_s + limit_s - now)
+        if (gap := self._quiet.get(session.id)) is not None:
+            return max(0.0, gap.since_s + self._idle_gap_s - now)
+        if (gap := self._working.get(session.id)) is not None:
+            return max(0.0, self._working_until_s(gap) - now)
         return 0.0
 
-    def observe(self, event: ToolObserved, now: float) -> SessionState | None:
-        """A tool run belongs to the gap in which it was first seen, and to no later one.
+    def is_overdue(self, session: SessionState) -> bool:
+        return session.id in self._overdue
 
-        Returns the session whose tool has finished with this, if any.
-        """
+    # -- tools ------------------------------------------------------------------------------------
+
+    def gateway_spoke(self, now: float) -> None:
+        self._heard_s = now
+
+    def observe(self, event: ToolObserved, now: float) -> Gap | None:
+        """The gap that the step is one of. A run belongs to the gap in which it was first seen, and to no
+        later one; a step that is told again, or out of order, is none."""
+        gap = self._by_exec.get(event.exec_id)
+        if gap is None:
+            gap = self._first_seen(event)
+            if gap is not None:
+                self._tool_began(gap, event, now)
+            return gap
+        run = gap.runs[event.exec_id]
         if event.phase is ToolPhase.FINISHED:
-            return self._tool_finished(event.exec_id, now)
-        if event.exec_id not in self._by_exec and (gap := self._gap_of(event)) is not None:
-            self._tool_began(gap, event, now)
-        return None
+            self._tool_finished(gap, event.exec_id, now)
+            return gap
+        if run.phase is ToolPhase.STARTED or event.phase is ToolPhase.QUEUED:
+            return None
+        run.phase, gap.since_s = event.phase, now
+        self._working.move_to_end(gap.session.id)
+        return gap
+
+    def taught_by(self, event: ToolObserved) -> SessionState | None:
+        """Whose run it was that ended after its gap was over."""
+        return self._late.pop(event.exec_id, None)
+
+    def yield_after(self, gap: Gap, exec_id: str, after_s: float, now: float) -> None:
+        """So long after this step of a tool the place is overdue, as far as the tool goes."""
+        if gap.yields_after_s is None:
+            return
+        if (run := gap.runs.get(exec_id)) is not None:
+            run.yields_s = now + after_s
+        if gap.runs:
+            after_s = max(0.0, max(each.yields_s for each in gap.runs.values()) - now)
+        if after_s > 0:
+            self._overdue.pop(gap.session.id, None)
+        if gap.session.id not in self._overdue:
+            self._ripen_after(gap, after_s, now)
+
+    def take_place(self, gap: Gap, after_s: float, now: float) -> None:
+        """A gap that had none has a place to yield again."""
+        gap.yields_after_s = after_s
+        self._ripen_after(gap, after_s, now)
+
+    # -- time -------------------------------------------------------------------------------------
 
     def ripen(self, now: float) -> bool:
         """Gaps whose time has come fall overdue. Whether there were any."""
@@ -126,65 +207,82 @@ class Gaps:
 
     def pop_over(self, now: float) -> Iterator[SessionState]:
         """Sessions whose gap is over; it is closed as they are handed out."""
-        for queue, limit_s in self._queues():
-            while queue and (gap := next(iter(queue.values()))).since_s + limit_s <= now:
-                self.end(gap.session)
-                yield gap.session
+        while (gap := _first(self._quiet)) is not None and gap.since_s + self._idle_gap_s <= now:
+            self.end(gap.session)
+            yield gap.session
+        while (gap := _first(self._working)) is not None and self._working_until_s(gap) <= now:
+            self.end(gap.session)
+            yield gap.session
 
     def next_over_s(self) -> float | None:
-        quiet_s = self._oldest_s(self._quiet) + self._idle_gap_s
-        working_s = self._oldest_s(self._working) + TOOL_LIMIT_GAPS * self._idle_gap_s
+        quiet, working = _first(self._quiet), _first(self._working)
+        quiet_s = inf if quiet is None else quiet.since_s + self._idle_gap_s
+        working_s = inf if working is None else self._working_until_s(working)
         first_s = quiet_s if quiet_s < working_s else working_s
         return None if first_s == inf else first_s
 
-    @staticmethod
-    def _oldest_s(queue: OrderedDict[str, Gap]) -> float:
-        return next(iter(queue.values())).since_s if queue else inf
+    # -- parts ------------------------------------------------------------------------------------
 
-    def _queues(self) -> tuple[tuple[OrderedDict[str, Gap], float], ...]:
-        return (self._quiet, self._idle_gap_s), (self._working, TOOL_LIMIT_GAPS * self._idle_gap_s)
+    def _working_until_s(self, gap: Gap) -> float:
+        limit_s = gap.since_s + TOOL_LIMIT_GAPS * self._idle_gap_s
+        if self._heard_s is None:
+            return limit_s
+        return min(limit_s, max(gap.since_s, self._heard_s) + self._idle_gap_s)
 
-    def _gap_of(self, event: ToolObserved) -> Gap | None:
-        """By the session's id if the caller knew it, else the first that waits for this very command."""
+    def _first_seen(self, event: ToolObserved) -> Gap | None:
+        if event.phase is ToolPhase.FINISHED:
+            return None
         if event.llm_session is not None:
-            return self._quiet.get(event.llm_session) or self._working.get(event.llm_session)
-        waiting = self._by_digest.get(event.command_digest or "")
-        return None if waiting is None else next(iter(waiting.values()))
+            gap = self._gap_of(event.llm_session)
+            if gap is not None and len(gap.runs) < MAX_RUNNING:
+                self._joins.proven(event, gap.session)
+                return gap
+            return None
+        if event.exec_id in self._strangers:
+            return None
+        session = self._joins.try_find(event)
+        gap = None if session is None else self._gap_of(session.id)
+        if gap is None or len(gap.runs) >= MAX_RUNNING:
+            self._note_stranger(event.exec_id)
+            return None
+        return gap
+
+    def _gap_of(self, session_id: str) -> Gap | None:
+        return self._quiet.get(session_id) or self._working.get(session_id)
+
+    def _note_stranger(self, exec_id: str) -> None:
+        self._strangers[exec_id] = None
+        if len(self._strangers) > MAX_STRANGERS:
+            self._strangers.popitem(last=False)
 
     def _tool_began(self, gap: Gap, event: ToolObserved, now: float) -> None:
-        if len(gap.running) >= MAX_RUNNING:
-            return
-        if event.command_digest in gap.digests:
-            gap.digests.remove(event.command_digest)
-            self._unlist(event.command_digest, gap.session.id)
-        if not gap.running:
+        if not gap.runs:
             self._move(gap, self._quiet, self._working, now)
-        gap.running.add(event.exec_id)
+        gap.runs[event.exec_id] = Run(event.phase)
+        gap.calls_left = max(0, gap.calls_left - 1)
+        gap.tools_ended_s = None
         self._by_exec[event.exec_id] = gap
 
-    def _tool_finished(self, exec_id: str, now: float) -> SessionState | None:
-        if (gap := self._by_exec.pop(exec_id, None)) is None:
-            return None
-        gap.running.remove(exec_id)
-        if not gap.running:
+    def _tool_finished(self, gap: Gap, exec_id: str, now: float) -> None:
+        del self._by_exec[exec_id], gap.runs[exec_id]
+        if not gap.runs:
+            gap.tools_ended_s = now
             self._move(gap, self._working, self._quiet, now)
-            self._overdue.pop(gap.session.id, None)
-            self._ripen_later(gap, now)
-        return gap.session
 
-    def _ripen_later(self, gap: Gap, now: float) -> None:
-        if gap.yields_after_s is None:
-            return
-        gap.number = next(self._numbers)
-        heapq.heappush(self._ripening, (now + gap.yields_after_s, gap.number, gap))
+    def _ripen_after(self, gap: Gap, after_s: float | None, now: float) -> None:
+        if after_s is not None:
+            gap.number = next(self._numbers)
+            heapq.heappush(self._ripening, (now + after_s, gap.number, gap))
+
+    def _forget_overdue(self, gap: Gap) -> None:
+        gap.number = -1
+        self._overdue.pop(gap.session.id, None)
 
     @staticmethod
     def _move(gap: Gap, source: OrderedDict[str, Gap], target: OrderedDict[str, Gap], now: float) -> None:
         target[gap.session.id] = source.pop(gap.session.id)
         gap.since_s = now
 
-    def _unlist(self, digest: str, session_id: str) -> None:
-        waiting = self._by_digest[digest]
-        del waiting[session_id]
-        if not waiting:
-            del self._by_digest[digest]
+
+def _first(queue: OrderedDict[str, Gap]) -> Gap | None:
+    return next(iter(queue.values()), None)

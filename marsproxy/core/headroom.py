@@ -1,11 +1,14 @@
 """What is known of the machines right now, and how old the knowledge is. ``None`` is not zero."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 from marsproxy.core.events import BackendObserved, ToolHostsObserved
 from marsproxy.core.sessions import SessionState
 
+ALL_HOSTS = ""
+"""Name under which a gateway speaks of all its hosts together."""
 MAX_TOOL_HOSTS = 4_096
 """Hosts that are remembered; a fleet is smaller, and a report cannot make the table grow for ever."""
 
@@ -61,21 +64,25 @@ class _HostReading:
 
 
 class ToolHosts:
-    """The gateway's last word on each of its hosts."""
+    """The gateway's last word on each of its hosts.
+
+    Hosts are known by name, or, from a gateway that does not name them, all together as "". A named one that
+    was heard of lately says more, so then "" counts for nothing.
+    """
 
     def __init__(self) -> None:
         self._hosts: dict[str, _HostReading] = {}
-        self._together: ToolHostsObserved | None = None
+        self._fresh: list[ToolHostsObserved] = []
         """Those not stale, until one is heard of again or the oldest of them grows stale."""
+        self._together: ToolHostsObserved | None = None
+        """Their sum."""
         self._oldest_s: float | None = None
         """Reading of the oldest of them; None before they were put together."""
 
     @property
     def last(self) -> ToolHostsObserved | None:
         """All hosts together, as they were last heard of; None before anything was."""
-        if not self._hosts:
-            return None
-        return _sum([reading.last for reading in self._hosts.values()])
+        return together([reading.last for reading in self._told()])
 
     @property
     def observed_at_s(self) -> float:
@@ -88,17 +95,40 @@ class ToolHosts:
 
     def fresh(self, now: float, stale_s: float) -> ToolHostsObserved | None:
         """All hosts together, without those that have not been heard of lately; None if that is all."""
-        if self._oldest_s is None or now - self._oldest_s > stale_s:
-            known = [reading for reading in self._hosts.values() if now - reading.observed_at_s <= stale_s]
-            self._together = _sum([reading.last for reading in known]) if known else None
-            self._oldest_s = min((reading.observed_at_s for reading in known), default=inf)
+        self._refresh(now, stale_s)
         return self._together
 
+    def each(self, now: float, stale_s: float) -> list[ToolHostsObserved]:
+        """The same one by one; [] if none was heard of lately."""
+        self._refresh(now, stale_s)
+        return self._fresh
 
-def _sum(hosts: list[ToolHostsObserved]) -> ToolHostsObserved:
-    """One host that stands for all: amounts are added, pressure is the worst, unknown stays unknown."""
-    if len(hosts) == 1:
-        return hosts[0]
+    def wait_s(self, host: str | None, now: float, stale_s: float) -> float | None:
+        """How long tools wait for a slot of that host; the longest of all waits if it is not known."""
+        reading = self._hosts.get(host or ALL_HOSTS)
+        if reading is not None and now - reading.observed_at_s <= stale_s:
+            return reading.last.queue_wait_s
+        all_hosts = self.fresh(now, stale_s)
+        return None if all_hosts is None else all_hosts.queue_wait_s
+
+    def _refresh(self, now: float, stale_s: float) -> None:
+        if self._oldest_s is None or now - self._oldest_s > stale_s:
+            known = [each for each in self._hosts.values() if now - each.observed_at_s <= stale_s]
+            known = [each for each in known if each.last.host != ALL_HOSTS] or known
+            self._fresh = [reading.last for reading in known]
+            self._together = together(self._fresh)
+            self._oldest_s = min((reading.observed_at_s for reading in known), default=inf)
+
+    def _told(self) -> list[_HostReading]:
+        named = [reading for name, reading in self._hosts.items() if name != ALL_HOSTS]
+        return named or list(self._hosts.values())
+
+
+def together(hosts: Sequence[ToolHostsObserved]) -> ToolHostsObserved | None:
+    """One host that stands for all: amounts are added, pressure and wait are the worst host's. An amount that
+    one of them does not tell is unknown. None for no hosts."""
+    if len(hosts) < 2:
+        return hosts[0] if hosts else None
     return ToolHostsObserved(
         cores=_total([host.cores for host in hosts]),
         running=_count([host.running for host in hosts]),

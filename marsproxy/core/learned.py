@@ -38,6 +38,9 @@ PAUSE_PRIOR = Curve(
     (0.05, 0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80, 0.90, 1.0),
 )
 """Seconds until a user's next message, from the same Claude Code sessions."""
+ECHO_PRIOR = Curve((0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30), (0.1, 0.3, 0.6, 0.8, 0.9, 0.95, 0.98, 1.0))
+"""Seconds from a tool's end to the session's next turn, chosen: what an agent's own work and the report of
+the end take, and sometimes a person's yes."""
 MEMORY_EDGES_MB = log_edges(0, 6, 8)
 """1 MB, an interpreter being some tens, to 1 TB; each 1.33 times the one before."""
 MEMORY_PRIOR = Curve((10, 50, 300, 2_000), (0.1, 0.5, 0.9, 1.0))
@@ -98,6 +101,8 @@ class LearnedForecast:
         self._size_priors: dict[float, LifeCurve] = {}
         self._gaps = ToolPast(on_edges(GAP_PRIOR, GAP_EDGES_S))
         self._pauses = ToolPast(on_edges(PAUSE_PRIOR, GAP_EDGES_S))
+        self._runs = ToolPast(on_edges(GAP_PRIOR, GAP_EDGES_S))
+        self._echoes = ToolPast(on_edges(ECHO_PRIOR, GAP_EDGES_S))
         self._memory = ToolPast(on_edges(MEMORY_PRIOR, MEMORY_EDGES_MB))
 
     @property
@@ -123,6 +128,12 @@ class LearnedForecast:
     def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
         past = self._pauses if signature is None else self._gaps
         return past.curve(session.family, signature)
+
+    def run_curve(self, session: SessionState, program: str | None) -> Curve:
+        return self._runs.curve(session.family, program)
+
+    def echo_curve(self, session: SessionState) -> Curve:
+        return self._echoes.curve(session.family, None)
 
     def memory_mb(self, signature: str | None, family: str) -> float | None:
         if self._memory.mean(family, signature) is None:
@@ -172,7 +183,12 @@ class LearnedForecast:
         past = self._pauses if signature is None else self._gaps
         past.add(session.family, signature, gap_s)
 
+    def echo_ended(self, session: SessionState, echo_s: float) -> None:
+        self._echoes.add(session.family, None, echo_s)
+
     def tool_finished(self, family: str, event: ToolObserved) -> None:
+        if event.run_s is not None:
+            self._runs.add(family, event.tool_signature, event.run_s)
         if event.memory_peak_mb is not None:
             self._memory.add(family, event.tool_signature, event.memory_peak_mb)
 

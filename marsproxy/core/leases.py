@@ -40,6 +40,7 @@ class Leases:
         if not self._takes_hints(session) or session.is_over:
             return None
         session.is_lease_wanted = self._worth.try_lease(session.id, session.family)
+        session.has_lost_lease = False
         return KvLease(self._ttl_s, YieldsTo.RETURNING) if session.is_lease_wanted else None
 
     def try_keep(self, session: SessionState, ttl_s: float) -> HintKv | None:
@@ -49,11 +50,19 @@ class Leases:
         assert session.backend is not None
         return HintKv(session.id, session.backend, KvAction.KEEP, ttl_s)
 
+    def try_keep_again(self, session: SessionState, ttl_s: float) -> HintKv | None:
+        """For a counted session that is about to return, if the lease that began with its gap is over."""
+        if not session.has_lost_lease:
+            return None
+        session.has_lost_lease = False
+        return self.try_keep(session, ttl_s)
+
     def try_let_go(self, session: SessionState, *, is_expected: bool) -> HintKv | None:
         """For a session that is not counted any more, whether or not anything was kept for it."""
         if not self._takes_hints(session):
             return None
         assert session.backend is not None
+        session.has_lost_lease = True
         action = KvAction.RELEASE if is_expected else KvAction.DEMOTE
         return HintKv(session.id, session.backend, action)
 
@@ -62,11 +71,16 @@ class Leases:
     def resumed(self, session: SessionState, event: LeaseResumed) -> None:
         self._worth.resumed(session.id, session.family, event.leased_tokens, event.hit_tokens)
 
-    def try_renew(self, session: SessionState, event: LeaseExpired, left_s: float) -> HintKv | None:
-        """Its time was up. ``left_s`` is how much longer the session's gap may go on, 0 without one."""
-        if session.is_counted and left_s > 0 and session.backend == event.backend:
+    def try_renew(
+        self, session: SessionState, event: LeaseExpired, left_s: float, *, is_overdue: bool
+    ) -> HintKv | None:
+        """Its time was up. ``left_s`` is how much longer the session's gap may go on, 0 without one. A place
+        that is overdue is not worth a lease any more, until its tools have ended."""
+        if not session.is_counted or left_s <= 0 or session.backend != event.backend:
+            self._worth.unused(session.id, session.family, event.tokens)
+        elif not is_overdue:
             return self.try_keep(session, left_s)
-        self._worth.unused(session.id, session.family, event.tokens)
+        session.has_lost_lease = True
         return None
 
     def forget(self, session: SessionState) -> None:

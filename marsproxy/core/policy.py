@@ -53,11 +53,12 @@ from marsproxy.core.events import (
 )
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.forecast import Forecast
-from marsproxy.core.gaps import Gaps
+from marsproxy.core.gaps import Gap, Gaps
 from marsproxy.core.headroom import BackendState, ToolHosts
 from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.learned import LearnedForecast
 from marsproxy.core.leases import Leases
+from marsproxy.core.patience import Patience
 from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
@@ -104,6 +105,7 @@ class Policy:
         self._budgets = Budgets(settings, backends, self._forecast)
         self._turns: dict[str, OpenTurn] = {}
         self._gaps = Gaps(settings.admission.idle_gap_s)
+        self._patience = Patience(settings, self._forecast, self._budgets)
         self._rests = TextRests()
         self._leases = Leases(self.backends, settings.admission.idle_gap_s, is_on=self._parts.retention)
         self._timer_s: float | None = None
@@ -152,9 +154,10 @@ class Policy:
                 self._budgets.fleet.lost(event.backend)
                 self._may_admit = True
             case ToolObserved():
-                self._tool_observed(event, now)
+                self._tool_observed(event, now, commands)
             case ToolHostsObserved():
                 self.tool_hosts.observe(event, now)
+                self._gaps.gateway_spoke(now)
                 self._may_admit = True
             case SessionEnded():
                 self._session_ended(event, now, commands)
@@ -215,7 +218,9 @@ class Policy:
         if session.gap_since_s is not None:
             self._forecast.gap_ended(session, session.gap_signature, now - session.gap_since_s)
             session.gap_since_s = None
-        self._gaps.end(session)
+        gap = self._gaps.end(session)
+        if gap is not None and gap.is_return_near and gap.tools_ended_s is not None:
+            self._forecast.echo_ended(session, now - gap.tools_ended_s)
         self._rests.came_back(session)
 
     def _must_leave(self, session: SessionState, now: float) -> bool:
@@ -311,7 +316,8 @@ class Policy:
         obstacle: Reason | None = Reason.KV_FULL
         for session in list(islice(self._gaps.overdue(), MAX_YIELDING)):
             if session.is_counted and obstacle is Reason.KV_FULL:
-                self._end_gap(session, now, commands)
+                self._gaps.give_up_place(session)
+                self._lose_place(session, now, commands)
                 obstacle = self._try_charge(turn, now)
         return obstacle
 
@@ -431,19 +437,19 @@ class Policy:
             self._uncount(session, now)
             return
         session.gap_since_s = now
-        if session.is_after_text and not self._rests.expects_step(session):
-            self._gaps.begin(session, event.command_digests, None, now)
+        is_resting = session.is_after_text and not self._rests.expects_step(session)
+        self._gaps.begin(
+            session,
+            None if is_resting else self._patience.for_gap_s(session, now),
+            now,
+            calls=event.tool_calls,
+            call_ids=event.tool_call_ids,
+            digests=event.command_digests,
+        )
+        if is_resting:
             self._rest(session, now)
         else:
-            self._gaps.begin(session, event.command_digests, self._worth_keeping_s(session, now), now)
             session.phase = Phase.TOOL_GAP
-
-    def _worth_keeping_s(self, session: SessionState, now: float) -> float:
-        """How long the session's place is worth more to it, in its gap, than to those who might wait."""
-        if not self._parts.gpu_budget:
-            return self._admission.idle_gap_s
-        curve = self._forecast.gap_curve(session, session.gap_signature)
-        return self._budgets.best_keep_s(session, curve, self._admission.idle_gap_s, now)
 
     def _advise(self, turn: OpenTurn, ending: Ending, now: float, commands: list[Command]) -> None:
         """The session's last turn in flight is over: its blocks are kept through the gap, or let go."""
@@ -466,8 +472,8 @@ class Policy:
         if isinstance(event, LeaseResumed):
             self._leases.resumed(session, event)
         else:
-            left_s = self._gaps.left_s(session, now)
-            self._order(self._leases.try_renew(session, event, left_s), commands)
+            left_s, is_overdue = self._gaps.left_s(session, now), self._gaps.is_overdue(session)
+            self._order(self._leases.try_renew(session, event, left_s, is_overdue=is_overdue), commands)
 
     @staticmethod
     def _order(hint: HintKv | None, commands: list[Command]) -> None:
@@ -496,12 +502,45 @@ class Policy:
         self._budgets.release(session, now)
         self._may_admit = True
 
-    def _tool_observed(self, event: ToolObserved, now: float) -> None:
-        session = self._gaps.observe(event, now)
-        if session is None and event.phase is ToolPhase.FINISHED and event.llm_session is not None:
-            session = self.sessions.get(event.llm_session)
-        if session is not None:
+    # -- tools ------------------------------------------------------------------------------------
+
+    def _tool_observed(self, event: ToolObserved, now: float, commands: list[Command]) -> None:
+        gap = self._gaps.observe(event, now)
+        session = gap.session if gap is not None else self._taught_by(event)
+        if session is not None and event.phase is ToolPhase.FINISHED:
             self._forecast.tool_finished(session.family, event)
+        if gap is None:
+            return
+        if gap.session.is_counted:
+            after_s = self._patience.for_step_s(gap, event, now)
+            self._gaps.yield_after(gap, event.exec_id, after_s, now)
+        elif gap.is_return_near:
+            self._take_place_again(gap, now)
+        if gap.is_return_near and gap.session.is_counted:
+            self._order(
+                self._leases.try_keep_again(gap.session, self._gaps.left_s(gap.session, now)), commands
+            )
+
+    def _taught_by(self, event: ToolObserved) -> SessionState | None:
+        """Whose tool ended when its gap was over."""
+        if event.phase is not ToolPhase.FINISHED:
+            return None
+        session = self._gaps.taught_by(event)
+        if session is None and event.llm_session is not None:
+            session = self.sessions.get(event.llm_session)
+        return session
+
+    def _take_place_again(self, gap: Gap, now: float) -> None:
+        """Its tools took longer than its place was worth keeping, and now it is about to return. Where its
+        blocks should still be there it will go at once anyway; until then they are kept from others."""
+        session = gap.session
+        if session.phase is not Phase.IDLE or session.is_after_text or session.is_over:
+            return
+        if not self._parts.gpu_budget or not self._budgets.is_warm(session):
+            return
+        self._count(session, self._budgets.home_of(session), session.context_tokens)
+        session.phase = Phase.TOOL_GAP
+        self._gaps.take_place(gap, self._patience.for_return_s(session, now), now)
 
     def _session_ended(self, event: SessionEnded, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
@@ -535,6 +574,9 @@ class Policy:
     def _end_gap(self, session: SessionState, now: float, commands: list[Command]) -> None:
         """Nothing came in the session's gap, if it is in one, and nothing will."""
         self._gaps.end(session)
+        self._lose_place(session, now, commands)
+
+    def _lose_place(self, session: SessionState, now: float, commands: list[Command]) -> None:
         self._rests.nothing_came(session)
         if session.phase is Phase.TOOL_GAP:
             self._rest(session, now)

@@ -56,6 +56,15 @@ def best_keep(gap: Curve, saved_s: float, tokens: int, price: float, longest_s: 
     return Keep(best_s, best_value_s)
 
 
+def best_keep_after(
+    wait_s: float, gap: Curve, saved_s: float, tokens: int, price: float, longest_s: float = inf
+) -> Keep:
+    """The same for a gap that begins only after ``wait_s``: keeping is only cost before that."""
+    keep = best_keep(gap, saved_s, tokens, price, longest_s)
+    value_s = keep.value_s - price * tokens * wait_s
+    return Keep(wait_s + keep.ttl_s, value_s) if value_s > 0 or price == 0 else DEMOTE
+
+
 class PrefillRate:
     """Tokens that the engine prefills per second when nothing is in the way, from times to first token.
 

@@ -77,6 +77,8 @@ class SessionState:
     """It went on by itself the last time: an agent that acts through plain text."""
     is_lease_wanted: bool = True
     """Whether what its latest turn leaves is worth a lease."""
+    has_lost_lease: bool = False
+    """The lease on what its latest turn left is over, and the turn after it has not come."""
     is_over: bool = False
     """Somebody said so; forgotten as soon as its open turns are answered."""
 

@@ -6,7 +6,7 @@ nobody reports on is no reason to wait.
 
 from marsproxy.core.events import ToolHostsObserved
 from marsproxy.core.forecast import Forecast
-from marsproxy.core.headroom import ToolHosts
+from marsproxy.core.headroom import ToolHosts, together
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import AdmissionSettings
 
@@ -18,15 +18,20 @@ class ToolBudget:
         self.hosts = ToolHosts()
 
     def is_busy(self, session: SessionState, now: float) -> bool:
+        """Hosts that lack memory get no new session from the gateway; the others must have a place."""
         limits = self._settings
-        hosts = self.hosts.fresh(now, limits.telemetry_stale_s)
-        if hosts is None:
-            return False
-        return (
-            are_full(hosts, limits.tools_per_core)
-            or is_memory_short(hosts, limits.tool_memory_target, self._foreseen_mb(session))
-            or (hosts.memory_pressure is not None and hosts.memory_pressure > limits.tool_pressure_limit)
-        )
+        hosts = self.hosts.each(now, limits.telemetry_stale_s)
+        foreseen_mb = self._foreseen_mb(session)
+        usable = [host for host in hosts if not self._lacks_memory(host, foreseen_mb)]
+        if (all_usable := together(usable)) is None:
+            return bool(hosts)
+        are_slow = all(is_slow(host, limits.tool_wait_limit_s) for host in usable)
+        return are_slow or are_full(all_usable, limits.tools_per_core)
+
+    def _lacks_memory(self, host: ToolHostsObserved, foreseen_mb: float) -> bool:
+        limits = self._settings
+        is_pressed = host.memory_pressure is not None and host.memory_pressure > limits.tool_pressure_limit
+        return is_pressed or is_memory_short(host, limits.tool_memory_target, foreseen_mb)
 
     def _foreseen_mb(self, session: SessionState) -> float:
         """Of one tool of the session, on average; 0 where nothing is known, as for a new family."""
@@ -40,6 +45,11 @@ def are_full(hosts: ToolHostsObserved, per_place: float) -> bool:
         return False
     places = min(hosts.cores, max(1, hosts.running)) if hosts.queued else hosts.cores
     return hosts.running + hosts.queued >= per_place * places
+
+
+def is_slow(host: ToolHostsObserved, limit_s: float) -> bool:
+    """Whether tools wait there now, and for long: few of them do, where each takes long."""
+    return bool(host.queued) and host.queue_wait_s is not None and host.queue_wait_s > limit_s
 
 
 def is_memory_short(hosts: ToolHostsObserved, target: float, foreseen_mb: float) -> bool:

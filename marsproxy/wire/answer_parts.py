@@ -5,9 +5,9 @@ Owns the vocabulary between the readers of one API each and ``answers``.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Protocol
 
+from marsproxy.core import command_text
 from marsproxy.core.evidence import Digest
 from marsproxy.wire.normal import UNREADABLE, NormalForm, read_json
 from marsproxy.wire.sse import payloads
@@ -77,8 +77,7 @@ def tool_call(call_id: object, name: object, arguments: object) -> ToolCall:
 
 
 def command_digest(arguments: object) -> str | None:
-    """Of ``command`` or ``cmd``. Of an argument list the script that it hands to a shell
-    (``["bash", "-lc", SCRIPT]``, Codex), else its words joined by spaces."""
+    """Of ``command`` or ``cmd``, text or an argument list (Codex)."""
     if isinstance(arguments, str):
         try:
             arguments = read_json(arguments)
@@ -87,10 +86,10 @@ def command_digest(arguments: object) -> str | None:
     if not isinstance(arguments, dict):
         return None
     command = arguments.get("command", arguments.get("cmd"))
-    if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
-        is_script = len(command) == 3 and command[1] in ("-c", "-lc")
-        command = command[2] if is_script else " ".join(command)
-    return sha256(command.encode()).hexdigest() if isinstance(command, str) and command else None
+    is_list = isinstance(command, list) and all(isinstance(word, str) for word in command)
+    if not command or not (is_list or isinstance(command, str)):
+        return None
+    return command_text.command_digest(command)
 
 
 def try_digest(form: Callable[[object], NormalForm], message: object) -> Digest | None:

@@ -77,6 +77,7 @@ async def _open_rig(
                     directory=directory,
                     is_private=spool_dir is None,
                     environ={},
+                    retires=True,
                 ) as hosts,
                 open_gateway(
                     limits, Tenants(tokens or {}), hosts=hosts, **{"start_wait_s": 60, **options}

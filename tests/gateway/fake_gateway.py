@@ -1,4 +1,5 @@
 """A whole gateway on hosts in memory, without HTTP."""
+# ruff: noqa: ASYNC110 - looking now and then is the test
 
 import asyncio
 import contextlib
@@ -63,4 +64,4 @@ async def ended(record: Exec) -> Exec:
 async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
         while not condition():
-            await asyncio.sleep(0.005)  # noqa: ASYNC110 - looking now and then is the test
+            await asyncio.sleep(0.005)

@@ -92,7 +92,7 @@ async def open_rest(
 async def on_a_socket(app: FastAPI) -> AsyncIterator[str]:
     """``host:port`` of an application whose lifespan somebody else keeps."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = _Server(uvicorn.Config(app, lifespan="off", log_level="warning", ws="websockets-sansio"))
+        server = _Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listening]))
             await until(lambda: server.started)

@@ -35,6 +35,7 @@ class FakeExec:
         self.bytes = {StreamName.STDOUT: b"", StreamName.STDERR: b""}
         self.reads: list[tuple[StreamName, int]] = []
         self.lost = False
+        self.leaving = asyncio.Event()
         self._changed = asyncio.Event()
 
     def change(self, state: ExecState | None = None, out: bytes = b"", err: bytes = b"") -> None:
@@ -70,6 +71,9 @@ class FakeExec:
     async def moved_on(self, state: ExecState, timeout_s: float) -> None:
         if self.state is state:
             await self._wait(timeout_s)
+
+    async def left(self) -> None:
+        await self.leaving.wait()
 
     async def read(self, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         self.reads.append((stream, offset))
@@ -239,6 +243,18 @@ async def test_a_lost_host_is_said_and_nothing_is_made_up() -> None:
         fake.change(ExecState.LOST)
         last = await anext(events)
         assert (last.status.state, last.status.exit_code) == (ExecState.LOST, None)
+
+
+@pytest.mark.parametrize("state", [ExecState.QUEUED, ExecState.RUNNING])
+async def test_a_gateway_that_goes_ends_the_stream_without_an_exit(state: ExecState) -> None:
+    fake = FakeExec(state)
+    async with following(fake) as stream:
+        events = stream.events()
+        await anext(events)
+        fake.leaving.set()
+        fake.change()
+        assert [event async for event in events] == []
+        assert not stream.position.is_over
 
 
 async def test_a_reader_that_leaves_takes_its_reads_along() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import resource
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,6 +14,9 @@ import pytest
 
 from gateway.limits import Limits
 from gateway.protocol import ToolReport
+from gateway.reporting import Reporter
+from marsproxy.core.command_text import command_digest
+from marsproxy.core.events import ToolHostsObserved
 
 OpenRig = Callable[..., Any]
 
@@ -97,6 +101,28 @@ async def test_shim_form_of_a_command_has_its_text_s_digest(open_rig: OpenRig, p
         await rig.run(None, argv=["bash", "-lc", "echo hi"])
         await proxy.until(lambda: len(proxy.events()) == 3)
     assert {event.command_digest for event in proxy.events()} == {hashlib.sha256(b"echo hi").hexdigest()}
+
+
+@pytest.mark.parametrize("argv", [["/bin/bash", "-lc", "echo hi"], ["sh", "-c", "echo hi"], ["echo", "a b"]])
+async def test_the_digest_is_the_one_that_the_proxy_knows_the_tool_call_by(
+    open_rig: OpenRig, proxy: RecordingProxy, argv: list[str]
+) -> None:
+    async with open_rig(proxy_url=proxy.url) as rig:
+        await rig.session()
+        await rig.run(None, argv=argv)
+        await proxy.until(lambda: len(proxy.events()) == 3)
+    assert {event.command_digest for event in proxy.events()} == {command_digest(argv)}
+
+
+async def test_hosts_are_told_one_by_one_beside_their_sum(proxy: RecordingProxy) -> None:
+    both = ToolHostsObserved(cores=3.0, running=1, queued=0)
+    hosts = [replace(both, host="a", cores=1.0), replace(both, host="b", cores=2.0, running=0)]
+    reporter = Reporter(proxy.url, None, lambda: both, lambda: 0.0, lambda: hosts)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(reporter.run())
+        await proxy.until(lambda: bool(proxy.reports))
+        running.cancel()
+    assert (proxy.reports[0].headroom, proxy.reports[0].hosts) == (both, hosts)
 
 
 async def test_headroom_goes_on_while_a_command_runs(open_rig: OpenRig, proxy: RecordingProxy) -> None:

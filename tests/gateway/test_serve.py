@@ -51,16 +51,16 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def end_agent(directory: Path) -> None:
-    """One of a directory that is kept is nobody's child, and goes on until it is told otherwise."""
-    words = (str(directory).encode(), b"serve")
+def agents_of(directory: Path) -> list[int]:
+    """One of a directory that is kept is nobody's child."""
+    found = []
     for entry in os.scandir("/proc"):
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and all(
-                word in Path(entry.path, "cmdline").read_bytes().split(b"\0") for word in words
-            ):
-                os.kill(int(entry.name), signal.SIGTERM)
-    until(lambda: not (directory / "agent.sock").exists())
+            if entry.name.isdigit():
+                words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+                if str(directory).encode() in words and b"serve" in words and b"-I" in words:
+                    found.append(int(entry.name))
+    return found
 
 
 def run_client(url: str, *arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -157,7 +157,7 @@ def test_restart_after_a_crash_goes_on(processes_of: ProcessesOf, tmp_path: Path
         assert again["stdout"]["text"] == "one\ntwo\nx\n"
         assert httpx.get(f"{url}/v1/execs/{endless}").json()["state"] == "running"
     assert processes_of(endless) == [], "SIGTERM ends them"
-    end_agent(tmp_path)
+    until(lambda: not agents_of(tmp_path))
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_stop_that_keeps_commands(processes_of: ProcessesOf, tmp_path: Path) -> 
         ended = httpx.delete(f"{url}/v1/execs/{exec_id}", params={"wait": 30}, timeout=60).json()
         assert (ended["state"], ended["exit_code"]) == ("cancelled", 130)
     assert processes_of(exec_id) == []
-    end_agent(tmp_path)
+    until(lambda: not agents_of(tmp_path))
 
 
 @pytest.mark.slow

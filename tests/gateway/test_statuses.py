@@ -135,9 +135,12 @@ async def _life_of_a_command(rest: Rest, http: httpx.AsyncClient) -> None:
     await http.put(f"{url}/heartbeat", json={"ttl_s": 3600})
     await _conversation(http, url)
     await http.post(f"{url}/stdin", json={"offset": 99})
-    for fault in (Fault.INTERNAL, Fault.GONE, Fault.FORBIDDEN):
+    for fault in (Fault.INTERNAL, Fault.GONE):
         rest.host.fails = HostFault(fault, "because")
         await _conversation(http, url)
+    rest.host.fails = HostFault(Fault.FORBIDDEN, "because")
+    await http.put(f"{url}/tty", json={})
+    await http.post(f"{url}/signal", json={"signal": "SIGINT"})
     rest.host.fails = None
     await http.delete(url)
     await until(lambda: not rest.host.running())

@@ -65,6 +65,7 @@ async def test_bound_agent_goes_with_us(directory: Path, bundle: AgentBundle) ->
     assert agents(directory) == commands(directory) == []
 
 
+@pytest.mark.slow
 async def test_agent_that_was_killed_is_started_again(directory: Path, bundle: AgentBundle) -> None:
     """Of either kind. What ran is known to have ended, and nobody says how."""
     for is_private in (True, False):
@@ -81,6 +82,7 @@ async def test_agent_that_was_killed_is_started_again(directory: Path, bundle: A
             os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_idle_agent_of_another_build_makes_way(directory: Path, bundle: AgentBundle) -> None:
     """The next gateway brings its own; one that runs a command stays."""
     other = AgentBundle(bundle.data + b"\0", "f" * 64)

@@ -133,6 +133,7 @@ async def test_shell_that_greets(make_host: MakeHost, bundle: AgentBundle) -> No
         assert (await way.host.observe()).cores is not None
 
 
+@pytest.mark.slow
 async def test_connection_cut_in_mid_command(make_host: MakeHost, bundle: AgentBundle) -> None:
     """The command does not notice, nothing runs twice, and no output is lost or comes twice."""
     host = make_host()
@@ -154,6 +155,7 @@ async def test_connection_cut_in_mid_command(make_host: MakeHost, bundle: AgentB
     assert ran.read_text() == "once\n"
 
 
+@pytest.mark.slow
 async def test_start_under_cuts_runs_once(make_host: MakeHost, bundle: AgentBundle) -> None:
     """Wherever the connection breaks: before the request, after it, or after the answer was sent."""
     host = make_host(MaxStartups="100")
@@ -346,6 +348,7 @@ async def test_host_that_says_nothing_any_more(make_host: MakeHost, bundle: Agen
         assert (await way.host.observe()).cores is not None
 
 
+@pytest.mark.slow
 async def test_through_a_jump_host(make_host: MakeHost, bundle: AgentBundle) -> None:
     """Whose key is verified as well, and whose connection two hosts share."""
     jump, one, two = make_host("jump"), make_host("one"), make_host("two")

@@ -6,6 +6,7 @@ import pytest
 
 from marsproxy.app import is_own
 from marsproxy.config import Config, Gateway, Secret, live_policies
+from marsproxy.core.headroom import MAX_TOOL_HOSTS
 from tests.integration import faulty_backend as faulty
 from tests.integration.running import ask, ask_chat, client_of, running_proxy
 
@@ -98,4 +99,11 @@ async def test_what_the_gateway_saw_reaches_the_policy() -> None:
         assert last is not None
         assert (last.cores, last.running, last.queued) == (4.0, 3, 1)
         assert "mars_tools_running 3.0" in (await client.get("/metrics")).text
+        hosts = [headroom | {"host": "a"}, headroom | {"host": "b", "running": 1}]
+        both = {"headroom": headroom | {"running": 100}, "hosts": hosts}
+        assert (await client.post("/mars/v1/tools", json=both)).status_code == 204
+        assert "mars_tools_running 4.0" in (await client.get("/metrics")).text
+        many = [{"host": str(number)} for number in range(MAX_TOOL_HOSTS + 1)]
+        refused = await client.post("/mars/v1/tools", json={"hosts": many})
+        assert (refused.status_code, "hosts: at most" in refused.text) == (400, True)
     assert Config().gateway.token is None

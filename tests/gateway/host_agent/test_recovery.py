@@ -95,7 +95,8 @@ async def test_a_process_that_got_the_number_is_not_harmed(tmp_path: Path) -> No
 
 async def test_a_number_from_before_a_reboot_means_nothing(tmp_path: Path) -> None:
     async with open_host(tmp_path, cgroups=False, end_running=False) as host:
-        exec_id = await host.start("exec env -u MARS_EXEC_ID sleep 300")
+        exec_id = await host.start("exec env -u MARS_EXEC_ID bash -c 'echo unmarked; sleep 300'")
+        await host.printed(exec_id, b"unmarked")
         started_file = tmp_path / "execs" / exec_id / "started"
         started = json.loads(started_file.read_text())
     started_file.write_text(json.dumps({**started, "boot_id": "another"}))

@@ -73,6 +73,7 @@ class Foretold(LearnedForecast):
         work_s: seconds of a family's jobs; 100 for those not named.
         gap: how long tools run, whoever calls them. By default they are back at once, so that every place
             is worth keeping for as long as is allowed.
+        run: the same from their start, and ``echo`` from their end to the next turn. Default: like ``gap``.
     """
 
     def __init__(
@@ -80,9 +81,12 @@ class Foretold(LearnedForecast):
         admission: AdmissionSettings = ROUND_NUMBERS,
         work_s: Mapping[str, float] | None = None,
         gap: Curve | None = None,
+        run: Curve | None = None,
+        echo: Curve | None = None,
     ) -> None:
         super().__init__(admission)
         self._work_s = work_s or {}
+        self._run, self._echo = run, echo
         self._gap = gap or Curve((0.0, admission.idle_gap_s), (1.0, 1.0))
 
     def work_s(self, session: SessionState) -> float:
@@ -90,6 +94,12 @@ class Foretold(LearnedForecast):
 
     def gap_curve(self, session: SessionState, signature: str | None) -> Curve:
         return self._gap
+
+    def run_curve(self, session: SessionState, program: str | None) -> Curve:
+        return self._run or self._gap
+
+    def echo_curve(self, session: SessionState) -> Curve:
+        return self._echo or self._gap
 
 
 class Anything:

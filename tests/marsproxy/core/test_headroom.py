@@ -114,3 +114,24 @@ def test_hosts_are_bounded_and_known_ones_are_still_heard():
     assert hosts.last.running == MAX_TOOL_HOSTS
     hosts.observe(replace(KNOWN, host="h0", running=2), 0.0)
     assert hosts.last.running == MAX_TOOL_HOSTS + 1
+
+
+def test_what_is_said_of_all_hosts_together_counts_only_without_their_names():
+    """It is the same once more; a gateway that named them and stopped is believed about all again."""
+    hosts = hosts_of(replace(KNOWN, host="", running=9), KNOWN)
+    assert hosts.last == KNOWN
+    assert hosts.fresh(0.0, stale_s=10.0) == KNOWN
+    assert hosts.each(0.0, stale_s=10.0) == [KNOWN]
+    hosts.observe(replace(KNOWN, host="", running=8), 20.0)
+    assert hosts.fresh(20.0, stale_s=10.0) == replace(KNOWN, host="", running=8)
+
+
+def test_the_wait_of_a_host_is_its_own_and_else_the_worst():
+    hosts = hosts_of(KNOWN, replace(KNOWN, host="two", queue_wait_s=3.0))
+    assert [hosts.wait_s(name, 0.0, stale_s=10.0) for name in ("one", "two", "three", None)] == [
+        0.5,
+        3.0,
+        3.0,
+        3.0,
+    ]
+    assert hosts.wait_s("one", 10.1, stale_s=10.0) is None

@@ -10,6 +10,7 @@ from marsproxy.core.leases import Leases
 from marsproxy.core.sessions import SessionState
 
 TTL_S = 120.0
+EXPIRED = LeaseExpired("a", "gpu", 1_000)
 LEASE = KvLease(TTL_S, YieldsTo.RETURNING)
 
 
@@ -61,7 +62,7 @@ def test_nobody_is_asked_who_does_not_take_hints(made: Leases, of: SessionState)
     assert made.try_ask(of) is None
     assert made.try_keep(of, 10.0) is None
     assert made.try_let_go(of, is_expected=True) is None
-    assert made.try_renew(of, LeaseExpired("a", "gpu", 1_000), 10.0) is None
+    assert made.try_renew(of, EXPIRED, 10.0, is_overdue=False) is None
 
 
 def test_a_gap_that_began_without_a_lease_gets_one_for_as_long_as_it_may_last():
@@ -84,7 +85,7 @@ def test_who_hits_nothing_is_kept_by_no_means_but_still_let_go():
 def test_a_lease_that_ran_out_in_a_gap_is_renewed_and_held_against_nobody():
     of, made = session(), leases()
     for _ in range(5):
-        assert made.try_renew(of, LeaseExpired("a", "gpu", 1_000), 40.0) == hint(KvAction.KEEP, 40.0)
+        assert made.try_renew(of, EXPIRED, 40.0, is_overdue=False) == hint(KvAction.KEEP, 40.0)
     assert made.try_ask(of) == LEASE
 
 
@@ -94,9 +95,24 @@ def test_a_lease_that_ran_out_in_a_gap_is_renewed_and_held_against_nobody():
 def test_a_lease_that_nobody_came_back_for_is_not(of: SessionState, left_s: float):
     made = leases()
     for _ in range(LEAST_ENDS):
-        assert made.try_renew(of, LeaseExpired("a", "gpu", 1_000), left_s) is None
+        assert made.try_renew(of, EXPIRED, left_s, is_overdue=False) is None
     of.backend = "gpu"
     assert made.try_ask(of) is None
+
+
+def test_a_lease_of_a_place_that_is_overdue_comes_back_when_the_session_is_about_to():
+    of, made = session(), leases()
+    for _ in range(LEAST_ENDS):
+        assert made.try_renew(of, EXPIRED, 40.0, is_overdue=True) is None
+        assert made.try_keep_again(of, 30.0) == hint(KvAction.KEEP, 30.0)
+        assert made.try_keep_again(of, 30.0) is None
+    assert made.try_ask(of) == LEASE
+
+
+def test_a_lease_that_is_still_there_is_not_asked_for_again():
+    of, made = session(), leases()
+    assert made.try_ask(of) == LEASE
+    assert made.try_keep_again(of, 30.0) is None
 
 
 def test_what_a_session_taught_goes_with_it():

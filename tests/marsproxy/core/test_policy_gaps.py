@@ -348,7 +348,8 @@ def test_a_command_that_nobody_waits_for_changes_nothing():
     )
 
 
-def test_equal_commands_of_two_sessions_are_given_one_each():
+def test_equal_commands_of_two_sessions_are_nobodys():
+    """Which of them runs it cannot be known, so neither gap is longer for it."""
     (
         Playbook(pool_tokens=None, fallback_concurrency=2, idle_gap_s=30.0)
         .at(0, arrives("a1"), goes("a1"))
@@ -357,11 +358,18 @@ def test_equal_commands_of_two_sessions_are_given_one_each():
         .at(10, calls_tool("a1", command_digests=("pytest",)))
         .at(11, calls_tool("b1", command_digests=("pytest",)))
         .at(12, tool("x1", STARTED, command_digest="pytest"))
-        .at(13, tool("x2", STARTED, command_digest="pytest"))
-        .quiet_until(99)
-        .at(100, tool("x1", FINISHED, command_digest="pytest"))
-        .fires(130, goes("c1"))
-        .at(131, arrives("b2"), goes("b2", "continuation"))
+        .fires(40, goes("c1"))
+    )
+
+
+def test_a_tool_is_joined_to_its_session_by_the_id_of_its_call():
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1", tool_call_ids=("call-1",)))
+        .at(12, tool("x1", STARTED, tool_call_id="call-1"))
+        .quiet_until(100)
+        .at(100, tool("x1", FINISHED))
+        .fires(130, goes("b1"))
     )
 
 

@@ -369,10 +369,11 @@ class AnyOrder(RuleBasedStateMachine):
         cores=st.sampled_from([None, 0.0, 4.0]),
         available=st.sampled_from([None, 0, 900]),
         memory_pressure=st.sampled_from([None, 0.0, 0.9]),
+        wait_s=st.sampled_from([None, 0.0, 5.0, 500.0]),
     )
-    def a_tool_host_reports(self, host, running, queued, cores, available, memory_pressure) -> None:
+    def a_tool_host_reports(self, host, running, queued, cores, available, memory_pressure, wait_s) -> None:
         self.shell.tell(
-            ToolHostsObserved(cores, running, queued, available, host, 1_000, memory_pressure=memory_pressure)
+            ToolHostsObserved(cores, running, queued, available, host, 1_000, None, memory_pressure, wait_s)
         )
 
     @rule(
@@ -380,11 +381,22 @@ class AnyOrder(RuleBasedStateMachine):
         phase=st.sampled_from(ToolPhase),
         llm_session=st.sampled_from([None, None, *SESSION_IDS]),
         digest=st.sampled_from([None, *DIGESTS]),
+        principal=st.sampled_from([None, "alice", "bob"]),
+        run_s=st.sampled_from([None, 0.1, 50.0]),
     )
-    def a_tool_is_seen(self, exec_id, phase, llm_session, digest) -> None:
+    def a_tool_is_seen(self, exec_id, phase, llm_session, digest, principal, run_s) -> None:
         self.shell.last_tool_s = self.shell.now
         self.shell.tell(
-            ToolObserved(exec_id, phase, "gateway", llm_session=llm_session, command_digest=digest)
+            ToolObserved(
+                exec_id,
+                phase,
+                "gateway",
+                llm_session=llm_session,
+                command_digest=digest,
+                run_s=run_s,
+                principal=principal,
+                host="host-1",
+            )
         )
 
     @rule(session_id=st.sampled_from(SESSION_IDS))

@@ -80,13 +80,31 @@ def test_tools_that_wait_for_memory_are_a_reason_by_themselves(pressure, is_busy
     assert budget_with(replace(IDLE, memory_pressure=pressure)).is_busy(SESSION, 0.0) is is_busy
 
 
-def test_one_host_under_memory_pressure_is_enough():
-    """The next tool may land there."""
-    assert budget_with(IDLE, replace(IDLE, host="two", memory_pressure=0.9)).is_busy(SESSION, 0.0)
+@pytest.mark.parametrize(
+    "short",
+    [replace(IDLE, host="two", memory_pressure=0.9), replace(IDLE, host="two", memory_available_mb=1)],
+)
+def test_a_host_that_lacks_memory_is_left_out_with_its_cores(short):
+    """The gateway sends new sessions elsewhere, and there must be a place for them there."""
+    assert not budget_with(replace(IDLE, host="one", running=9), short).is_busy(SESSION, 0.0)
+    assert budget_with(replace(IDLE, host="one", running=10), short).is_busy(SESSION, 0.0)
+    assert budget_with(short).is_busy(SESSION, 0.0)
 
 
 def test_room_on_one_host_makes_up_for_another():
-    assert not budget_with(replace(IDLE, running=12), replace(IDLE, host="two")).is_busy(SESSION, 0.0)
+    assert not budget_with(replace(IDLE, host="one", running=12), replace(IDLE, host="two")).is_busy(
+        SESSION, 0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("queued", "wait_s", "is_busy"),
+    [(1, 5.1, True), (1, 5.0, False), (0, 5.1, False), (None, 5.1, False), (1, None, False)],
+)
+def test_hosts_whose_tools_wait_for_long_are_busy_though_they_are_few(queued, wait_s, is_busy):
+    slow = replace(IDLE, running=4, queued=queued, queue_wait_s=wait_s)
+    assert budget_with(slow).is_busy(SESSION, 0.0) is is_busy
+    assert not budget_with(replace(slow, host="one"), replace(IDLE, host="two")).is_busy(SESSION, 0.0)
 
 
 def test_hosts_never_heard_of_are_no_reason_to_wait():
