@@ -12,8 +12,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[World]:
     """For tests that use sessions of their own and leave gateway and host as they found them."""
     with open_world(request.param, slots=8) as world:
         yield world
-        left = world.commands()
-        assert left == [], "of commands that were over"
+        assert world.orphans() == []
 
 
 @pytest.fixture(params=PLACES)

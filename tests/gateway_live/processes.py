@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -53,6 +54,12 @@ def descendants(pid: int) -> list[int]:
 
 def command_name(pid: int) -> str:
     return _read(pid, "comm").decode().strip()
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Of a process that is gone meanwhile: nothing is known."""
+    pairs = _read(pid, "environ").decode(errors="replace").split("\0")
+    return defaultdict(lambda: "?", (pair.split("=", 1) for pair in pairs if "=" in pair))
 
 
 def open_descriptors(pid: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from tests.gateway_live.caller import ACTIVE, Answer, Session
-from tests.gateway_live.processes import carrying, eventually, kill_all, named, open_descriptors
+from tests.gateway_live.processes import eventually, kill_all, named, open_descriptors
 from tests.gateway_live.world import World
 
 AGENTS = 12
@@ -243,7 +243,7 @@ class Soak:
             line for host in self._world.workers if self.ran(host).exists() for line in _lines(self.ran(host))
         )
         violations = [text for entry in self.entries for text in self._violations(entry, ran[entry.key])]
-        orphans = self._orphans()
+        orphans = self._world.orphans()
         violations += [f"orphan: {text}" for text in orphans]
         leaks = self._leaks()
         violations += [f"descriptors: {text}" for text in leaks]
@@ -296,17 +296,6 @@ class Soak:
             if is_its and fault.began_s <= entry.ended_s and fault.ended_s >= entry.began_s:
                 return []
         return ["no fault of its host explains that"]
-
-    def _orphans(self) -> list[str]:
-        """Of commands that are over. What is being ended gets the time for it."""
-        with contextlib.suppress(AssertionError):
-            eventually(lambda: not self._world.commands(), "no command is left", within_s=15)
-        return [f"{pid} of {sorted(ids)}" for pid, ids in self._marked().items()]
-
-    def _marked(self) -> dict[int, set[str]]:
-        ids = {exec_id for entry in self.entries for exec_id in entry.ids}
-        left = self._world.commands()
-        return {pid: {each for each in ids if pid in carrying(each)} for pid in left}
 
     def _descriptors(self) -> dict[str, int]:
         workers = self._world.workers.items()

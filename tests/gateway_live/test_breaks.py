@@ -74,11 +74,11 @@ def test_queued_command_of_a_killed_gateway_is_never_half_run(place: str) -> Non
     with open_world(place, slots=1) as world:
         session, trace = world.session(), world.trace()
         blocker = world.session().start("sleep 1000")
-        queued = session.start(f"echo ran >> {trace}; : a build", key="queued")
+        queued = session.start(f"sleep 0; echo ran >> {trace}", key="queued")
         assert world.caller.look(queued)["state"] == "queued"
         world.restart_gateway()
         world.caller.cancel(blocker, wait_s=20)
-        answer = session.run(f"echo ran >> {trace}; : a build", key="queued")
+        answer = session.run(f"sleep 0; echo ran >> {trace}", key="queued")
         assert (answer["id"], answer["state"]) == (queued, "exited")
         assert trace.read_text() == "ran\n"
 

@@ -7,6 +7,9 @@ import pytest
 
 from tests.gateway_live.world import World, open_world
 
+BUILD = "sleep 0"
+"""Of which nothing is known, so that a command with it waits like a long one."""
+
 NESTED = """
 import json, sys, urllib.request
 url, session = sys.argv[1:]
@@ -65,9 +68,8 @@ def test_short_command_does_not_wait_behind_builds(one_slot: World) -> None:
 
 
 def test_waiting_does_not_count_as_running(one_slot: World) -> None:
-    session = one_slot.session()
-    blocker = session.start("sleep 1.5")
-    answer = session.run("sleep 0.1; echo done", timeout_s=1)
+    blocker = one_slot.session().start("sleep 1.5")
+    answer = one_slot.session().run("sleep 0.1; echo done", timeout_s=1)
     assert one_slot.caller.ended(blocker)["state"] == "exited"
     assert (answer["state"], answer["stdout"]["text"]) == ("exited", "done\n")
     assert answer["queue_s"] > answer["run_s"]
@@ -75,8 +77,8 @@ def test_waiting_does_not_count_as_running(one_slot: World) -> None:
 
 def test_queue_timeout_is_rejected_and_never_runs(one_slot: World) -> None:
     session, trace = one_slot.session(), one_slot.trace()
-    blocker = session.start("sleep 1000")
-    answer = session.run(f"touch {trace}", queue_timeout_s=0.3)
+    blocker = one_slot.session().start("sleep 1000")
+    answer = session.run(f"{BUILD}; touch {trace}", queue_timeout_s=0.3)
     assert (answer["state"], answer["exit_code"]) == ("rejected", None)
     assert answer["reason"]
     one_slot.caller.cancel(blocker, wait_s=20)
@@ -87,15 +89,15 @@ def test_queue_timeout_is_rejected_and_never_runs(one_slot: World) -> None:
 def test_overload_is_429_before_anything_ran(place: str) -> None:
     with open_world(place, "--queue-limit", "2", slots=1) as world:
         session, trace = world.session(), world.trace()
-        ids = [session.start("sleep 1000") for _ in range(3)]
-        refused = session.post(f"touch {trace}", key="refused")
+        ids = [world.session().start("sleep 1000") for _ in range(3)]
+        refused = session.post(f"{BUILD}; touch {trace}", key="refused")
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
         assert int(refused.headers["Retry-After"]) >= 1
         for each in ids:
             world.caller.cancel(each)
         for each in ids:
             world.caller.ended(each)
-        assert session.run(f"touch {trace}", key="refused")["state"] == "exited"
+        assert session.run(f"{BUILD}; touch {trace}", key="refused")["state"] == "exited"
         assert trace.exists()
 
 

@@ -21,7 +21,15 @@ from pathlib import Path
 from tests.gateway.ssh_host import SshHost, running_ssh_host
 from tests.gateway_live.caller import Caller, Session
 from tests.gateway_live.gateway_process import GatewayProcess
-from tests.gateway_live.processes import carrying, command_name, descendants, eventually, kill_all, named
+from tests.gateway_live.processes import (
+    carrying,
+    command_name,
+    descendants,
+    environment,
+    eventually,
+    kill_all,
+    named,
+)
 
 PLACES = ("local", "ssh")
 AGENT_DIRECTORY = ".mars-agent"
@@ -71,6 +79,15 @@ class World:
     def commands(self) -> list[int]:
         """Pids of all that its commands started: the agents give them homes in here."""
         return sorted(set(carrying("MARS_EXEC_ID=")) & set(carrying(str(self.directory))))
+
+    def orphans(self) -> list[str]:
+        """What is still there, in words, when every command should be over. What is being ended gets the
+        time for it."""
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self.commands(), "no command is left", within_s=15)
+        return [
+            f"{pid} of {environment(pid)['MARS_EXEC_ID']}: {command_name(pid)}" for pid in self.commands()
+        ]
 
     def set_clock(self, ahead_s: float) -> None:
         """Of gateway and agents: how far it is ahead of the machine's."""
