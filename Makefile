@@ -15,10 +15,11 @@ VLLM_UNUSABLE := torchvision torchaudio torchcodec
 
 PYTEST := $(BIN)/python -m pytest
 WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
+WITHOUT_LIVE := --ignore=tests/gateway_live
 VLLM_TESTS := $(wildcard tests/vllm/test_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: packages help demo test test-unit test-vllm test-fast check fmt bench sim-bench sim-bench-reduced venv venv-vllm clean
+.PHONY: packages help demo test test-unit test-gateway test-vllm test-fast check fmt bench sim-bench sim-bench-reduced venv venv-vllm clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 20
@@ -26,16 +27,19 @@ help:  ## this list
 demo: $(STAMP)  ## agent sessions through the proxy and without it, on this machine: the comparison
 	$(BIN)/marsproxy demo
 
-test: test-unit $(if $(VLLM_TESTS),test-vllm)  ## all tests, those with a real vLLM included
+test: test-unit test-gateway $(if $(VLLM_TESTS),test-vllm)  ## all tests, those with a real vLLM included
 
 test-unit: $(STAMP) packages  ## the tests that need no vLLM
-	$(PYTEST) -n auto $(WITHOUT_VLLM)
+	$(PYTEST) -n auto $(WITHOUT_VLLM) $(WITHOUT_LIVE)
+
+test-gateway: $(STAMP) packages  ## the gateway's promises, on real processes: gateways, agents, sshd, Redis
+	$(PYTEST) -n auto tests/gateway_live
 
 test-vllm: $(STAMP_VLLM)  ## the tests that need a real vLLM, without a GPU
 	$(VENV_VLLM)/bin/python -m pytest -m vllm tests/vllm
 
 test-fast: $(STAMP)  ## the inner loop: unit tests only, none that is slow
-	$(PYTEST) -n auto --ignore=tests/vllm --ignore=tests/integration -m "not vllm and not slow"
+	$(PYTEST) -n auto --ignore=tests/vllm --ignore=tests/integration $(WITHOUT_LIVE) -m "not vllm and not slow"
 
 check: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -75,7 +75,8 @@ def _serve(
         sys.stdout.write(as_toml(settings))
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # One line per report otherwise.
+    for chatty in ("asyncssh", "httpx"):  # One line per report, and ten per connection with what runs on it.
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, os.environ))
     return 0

@@ -17,7 +17,10 @@ from gateway.hosts import Hosts
 from gateway.protocol import ExecState, Scope, StreamName
 
 _GLANCE_S = 2.0
-"""For what makes a status better but is not worth a wait: counts and beginnings of output."""
+"""For what makes a status better but is not worth a wait: the counts of a running command."""
+_HEAD_S = 15.0
+"""For the beginning of what a finished command wrote: who asks for its status wants that above all, and may
+take a status without it for one of a command that wrote nothing. A host that is busy takes seconds."""
 _START_WAIT_S = 20.0
 """Input waits so long for its command to start; shorter than clients' usual timeouts of 30 s."""
 
@@ -40,7 +43,7 @@ class ExecStreams:
         if (kept := self._heads.find(record.id)) is not None:
             return kept
         with contextlib.suppress(HostLost, HostFault, TimeoutError):
-            async with asyncio.timeout(_GLANCE_S):
+            async with asyncio.timeout(_HEAD_S if self._client(record).state == "up" else _GLANCE_S):
                 head = {stream: await self._beginning(record, stream) for stream in StreamName}
                 self._heads.put(record.id, head)
                 return head

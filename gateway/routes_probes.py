@@ -24,7 +24,7 @@ def probe_routes() -> APIRouter:
         readyz,
         methods=["GET"],
         response_class=Response,
-        responses={200: {"description": "ready", **text}, 503: {"description": "draining", **text}},
+        responses={200: {"description": "ready", **text}, 503: {"description": "not yet or no more", **text}},
     )
     add(
         "/metrics",
@@ -45,6 +45,8 @@ async def readyz(gateway: ThisGateway) -> Response:
     """It takes commands."""
     if gateway.is_draining:
         return Response("draining\n", 503, {"Retry-After": "5"}, media_type=_TEXT)
+    if not gateway.hosts.are_asked:
+        return Response("asking its hosts what they run\n", 503, {"Retry-After": "1"}, media_type=_TEXT)
     return Response("ready\n", media_type=_TEXT)
 
 
