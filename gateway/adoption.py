@@ -34,10 +34,12 @@ class Adoption:
 
     async def of(self, host: Host) -> None:
         """Raises HostLost, HostFault; then it is to be tried again."""
-        for session in await host.client.list_sessions():
+        sessions = await host.client.list_sessions()
+        for session in sessions:
             note = read_record(session.record, SessionNote)
             if note is not None and not note.is_ended:
                 self._sessions.adopt(host, session.name, session.workspace, note)
+        await self._sessions.deny(host, {session.name for session in sessions})
         seen = await host.client.list_execs()
         for each in seen:
             await self._take(host, each)

@@ -22,7 +22,8 @@ from gateway.hosts import Hosts
 from gateway.limits import Limits
 from gateway.predictions import Predictions
 from gateway.protocol import ExecRequest, LimitsRequest
-from gateway.sessions import Session, Sessions
+from gateway.session_record import Session
+from gateway.sessions import Sessions
 from gateway.tool_signature import command_signature, program_name
 
 _QUIET = {

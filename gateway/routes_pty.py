@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response, WebSocket, WebSocketDisconnect
 from gateway.errors import Refusal, invalid
 from gateway.openapi import refusals
 from gateway.routing import SessionId, Tenant, authenticated, gateway_of, refusal_response, terminals_of
-from gateway.sessions import Session
+from gateway.session_record import Session
 from gateway.stream_protocol import CloseCode, TerminalQuery
 from gateway.terminal_socket import TerminalSocket
 from gateway.terminals import Place, Terminals

@@ -8,15 +8,14 @@ not back yet.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Set
 
 import msgspec
 
 from gateway.errors import Refusal, adopting, draining, host_lost, session_not_found
+from gateway.exec_record import Exec
 from gateway.execs import Execs
 from gateway.field_checks import check_settings
 from gateway.host import CommandHost, HostFault, HostLost
@@ -24,6 +23,7 @@ from gateway.hosts import Host, Hosts
 from gateway.limits import Limits
 from gateway.notes import SessionNote, as_record, read_bytes
 from gateway.protocol import Persist, SessionRequest, SessionStatus
+from gateway.session_record import Session, host_name, session_note, session_of
 from gateway.store import Store, StoreUnavailable
 from gateway.tasks import Tasks
 
@@ -35,30 +35,11 @@ _REMOVAL_S = 60.0
 """For a host to end what runs in a session and remove its workspace. One that is gone removes nothing; the
 session is over here all the same."""
 
+_GLANCE_S = 0.5
+"""How late it is noticed that a host went while a session on it was ended."""
+
 Key = tuple[str, str]
 """Tenant and session."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """Times are on the gateway's monotonic clock."""
-
-    tenant: str
-    id: str
-    host: str
-    name: str
-    """Of it on its host."""
-    workspace: str
-    """Absolute path there."""
-    settings: SessionRequest
-    settings_at_s: float
-    active_at_s: float
-    """When it last had a command queued or running, as far as was looked."""
-    is_ending: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def expires_at_s(self) -> float | None:
-        return None if self.settings.ttl_s is None else self.settings_at_s + self.settings.ttl_s
 
 
 class Sessions:
@@ -146,7 +127,7 @@ class Sessions:
         now = self._clock()
         active = len(self._execs.active_in(session.tenant, session.id))
         expires_at_s = session.expires_at_s()
-        idle_s = session.active_at_s + self._idle_ttl_s(session) - now
+        idle_s = session.idle_at_s(self._limits.session_idle_ttl_s) - now
         return SessionStatus(
             id=session.id,
             host=session.host,
@@ -172,22 +153,34 @@ class Sessions:
         for key, session in self._sessions.items():
             if key in active:
                 session.active_at_s = now
-            if not session.is_ending and (reason := self._expiry(session, now)) is not None:
+            reason = session.expiry(now, self._limits.session_idle_ttl_s)
+            if not session.is_ending and reason is not None:
                 session.is_ending = True
                 self._endings.spawn("end an expired session", self._end(session, reason))
 
     def adopt(self, host: Host, name: str, workspace: str, note: SessionNote) -> None:
-        """One that a host has from before. Of one that was ended or made elsewhere while the host was gone it
-        has a workspace too many."""
+        """One that a host has from before. One that was ended while the host was gone is removed there now;
+        one that was made anew elsewhere is left for its owner to find."""
         key = (note.tenant, note.session)
         if (leftover := self._leftovers.pop(f"{host.name}/{name}", None)) is not None:
             self._endings.spawn("remove a workspace", self._remove(leftover))
         elif (known := self._sessions.get(key)) is None:
             if key not in self._creating:
-                self._add(self._from_note(note, host.name, name, workspace))
-        elif known.host != host.name:
-            stale = self._from_note(note, host.name, name, workspace)
-            self._endings.spawn("remove a workspace", self._remove(stale))
+                self._add(self._from_note(note, host.name, workspace))
+        elif known.host == host.name:
+            known.is_hearsay = False
+        else:
+            log.warning("host %s has a workspace of a session that is on %s now", host.name, known.host)
+
+    async def deny(self, host: Host, names: Set[str]) -> None:
+        """A host has these and no more: what only the store knew of others there is over. Whoever asks is
+        told that there is no such session, and not given an empty workspace in its place."""
+        for session in list(self._sessions.values()):
+            if session.is_hearsay and session.host == host.name and session.name not in names:
+                log.warning("host %s has lost the workspace of a session", host.name)
+                self._drop(session)
+                with contextlib.suppress(StoreUnavailable):
+                    await self._store.remove_session(session.name)
 
     async def restore(self) -> None:
         """Those that the store knows. A host says more of them when it is back."""
@@ -198,8 +191,9 @@ class Sessions:
             return
         for note in (read_bytes(record, SessionNote) for record in records):
             if note is not None and not note.is_ended and self._hosts.find(note.host) is not None:
-                name = host_name(note.tenant, note.session)
-                self._add(self._from_note(note, note.host, name, note.workspace))
+                session = self._from_note(note, note.host, note.workspace)
+                session.is_hearsay = True
+                self._add(session)
 
     def drain(self) -> None:
         """Take no new ones, nor new settings."""
@@ -259,22 +253,16 @@ class Sessions:
         self._sessions[session.tenant, session.id] = session
         self._hosts.get(session.host).session_count += 1
 
-    def _note(self, session: Session, *, is_ended: bool = False) -> SessionNote:
-        return SessionNote(
-            tenant=session.tenant,
-            session=session.id,
-            host=session.host,
-            workspace=session.workspace,
-            settings=session.settings,
-            settings_at_unix_s=self._unix_clock() - (self._clock() - session.settings_at_s),
-            is_ended=is_ended,
-        )
+    def _drop(self, session: Session) -> None:
+        if self._sessions.pop((session.tenant, session.id), None) is not None:
+            self._hosts.get(session.host).session_count -= 1
+        session.ended.set()
 
-    def _from_note(self, note: SessionNote, host: str, name: str, workspace: str) -> Session:
-        """Its age is told by the wall clock, which may have been put back: then it is new."""
-        now = self._clock()
-        age_s = max(0.0, self._unix_clock() - note.settings_at_unix_s)
-        return Session(note.tenant, note.session, host, name, workspace, note.settings, now - age_s, now)
+    def _note(self, session: Session, *, is_ended: bool = False) -> SessionNote:
+        return session_note(session, self._clock(), self._unix_clock(), is_ended=is_ended)
+
+    def _from_note(self, note: SessionNote, host: str, workspace: str) -> Session:
+        return session_of(note, host, workspace, self._clock(), self._unix_clock())
 
     async def _write(self, session: Session) -> None:
         """Where it is and in the store. Advice: neither is needed before this gateway ends."""
@@ -286,18 +274,6 @@ class Sessions:
         with contextlib.suppress(StoreUnavailable):
             await self._store.put_session(session.name, msgspec.json.encode(self._note(session)))
 
-    def _idle_ttl_s(self, session: Session) -> float:
-        asked = session.settings.idle_ttl_s
-        return self._limits.session_idle_ttl_s if asked is None else asked
-
-    def _expiry(self, session: Session, now: float) -> str | None:
-        expires_at_s = session.expires_at_s()
-        if expires_at_s is not None and now >= expires_at_s:
-            return "its session's ttl_s is over"
-        if now >= session.active_at_s + self._idle_ttl_s(session):
-            return "its session was idle"
-        return None
-
     async def _end(self, session: Session, reason: str) -> None:
         try:
             with contextlib.suppress(StoreUnavailable):
@@ -305,16 +281,19 @@ class Sessions:
             active = self._execs.active_in(session.tenant, session.id)
             for record in active:
                 self._execs.cancel(record, reason)
-            if self._hosts.get(session.host).is_gone:
-                self._leave_over(session)
-            else:
-                for record in active:
-                    await record.ended.wait()
+            if await self._are_ended(active, self._hosts.get(session.host)):
                 await self._remove(session)
+            else:
+                self._leave_over(session)
         finally:
-            del self._sessions[session.tenant, session.id]
-            self._hosts.get(session.host).session_count -= 1
-            session.ended.set()
+            self._drop(session)
+
+    async def _are_ended(self, records: list[Exec], host: Host) -> bool:
+        """False as soon as their host is gone: nobody waits for that."""
+        for record in records:
+            while not record.ended.is_set() and not host.is_gone:
+                await self._execs.wait_ended(record, _GLANCE_S)
+        return not host.is_gone
 
     async def _remove(self, session: Session) -> None:
         keeps = session.settings.workspace.persist is Persist.KEEP
@@ -333,12 +312,6 @@ class Sessions:
         self._leftovers[f"{session.host}/{session.name}"] = session
         if len(self._leftovers) > self._limits.max_sessions:
             self._leftovers.popitem(last=False)
-
-
-def host_name(tenant: str, session_id: str) -> str:
-    """Of a session on its host: a directory's name. Always the same, as a workspace that was kept is found
-    again."""
-    return f"{session_id}.{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
 def _is_ending(session: Session) -> Refusal:

@@ -30,7 +30,7 @@ from gateway.exec_record import Exec
 from gateway.execs import Execs
 from gateway.hosts import Hosts
 from gateway.protocol import ExecRequest
-from gateway.sessions import Session
+from gateway.session_record import Session
 from gateway.store import Claim, Store, StoreFull, StoreUnavailable
 from gateway.tasks import Tasks
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from gateway.errors import Refusal
 from gateway.exec_record import Exec
 from gateway.protocol import ExecRequest, OutputRequest, TtyRequest
-from gateway.sessions import Session
+from gateway.session_record import Session
 
 SHELLS = {"bash": ["bash", "-i"], "sh": ["sh", "-i"]}
 _SHELL_CPU = 0.05

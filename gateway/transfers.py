@@ -118,12 +118,14 @@ class Workspace:
         return Refusal(503, "host_failed", f"host {self.host.name!r}: {fault.message}", retry_after_s=5)
 
 
-async def pieces(request: Request, max_bytes: int) -> AsyncIterator[tuple[bytes, bool]]:
+async def pieces(
+    request: Request, max_bytes: int, silence_s: float = _SILENCE_S
+) -> AsyncIterator[tuple[bytes, bool]]:
     """The body in whole pieces, the last one flagged; one empty piece of an empty body. Raises Refusal."""
     if int(request.headers.get("content-length", 0)) > max_bytes:
         raise _too_large(max_bytes)
     total, buffer = 0, bytearray()
-    async for data in _body(request):
+    async for data in _body(request, silence_s):
         total += len(data)
         if total > max_bytes:
             raise _too_large(max_bytes)
@@ -134,17 +136,17 @@ async def pieces(request: Request, max_bytes: int) -> AsyncIterator[tuple[bytes,
     yield bytes(buffer), True
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
+async def _body(request: Request, silence_s: float) -> AsyncIterator[bytes]:
     stream = request.stream()
     try:
         while True:
-            async with asyncio.timeout(_SILENCE_S):
+            async with asyncio.timeout(silence_s):
                 data = await anext(stream)
             yield data
     except StopAsyncIteration:
         return
     except TimeoutError as error:
-        raise Refusal(408, "too_slow", f"nothing came for {_SILENCE_S:g} s", param="body") from error
+        raise Refusal(408, "too_slow", f"nothing came for {silence_s:g} s", param="body") from error
     except ClientDisconnect as error:
         raise Refusal(400, "disconnected", "the body is incomplete", param="body") from error
 

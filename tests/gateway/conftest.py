@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gateway.hosts_file import local_host
 from gateway.limits import Limits
 from gateway.spool_directory import spool_directory
 from gateway.tenants import Tenants
+from tests.gateway.redis_server import RedisServer
 
 
 @dataclass
@@ -94,6 +95,13 @@ async def _open_rig(
 def _client(app: FastAPI, token: str | None) -> httpx.AsyncClient:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", headers=headers)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
 
 
 @pytest.fixture

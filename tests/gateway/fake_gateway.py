@@ -12,7 +12,7 @@ from gateway.gateway import Gateway, open_gateway
 from gateway.hosts import HostPlan
 from gateway.limits import Limits
 from gateway.protocol import ExecRequest, ExecState, SessionRequest
-from gateway.sessions import Session
+from gateway.session_record import Session
 from gateway.tenants import Tenants
 from tests.gateway.fake_host import FakeHost
 
@@ -33,7 +33,8 @@ async def gateway_on(*fakes: FakeHost, **options: Any) -> AsyncIterator[Gateway]
         )
         for fake in fakes
     ]
-    options = {"start_wait_s": 0.05, **options}
+    are_there = not any(fake.is_gone for fake in fakes)
+    options = {"start_wait_s": 60 if are_there else 0.05, **options}
     async with open_gateway(limits, Tenants({}), hosts=plans, **options) as gateway:
         yield gateway
 

@@ -68,6 +68,8 @@ class Admission(RuleBasedStateMachine):
         else:
             self.waiting[ask.id] = ask
             self.granted([ask.id] if answer is Offer.GRANTED else [])
+        # An offer grants nobody else, though it may change whose turn it is: the next tick sees to that.
+        self.granted(self.do(lambda queue: queue.tick(now)))
         return ask.id
 
     @rule(ask_id=consumes(asks))

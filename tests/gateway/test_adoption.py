@@ -187,6 +187,21 @@ async def test_sessions_of_a_host_that_is_away_are_known_from_the_store() -> Non
     assert host.starts == [record.id, done.id]
 
 
+async def test_session_whose_workspace_its_host_has_lost_is_not_there() -> None:
+    """And not there again with an empty one, as if nothing had been in it."""
+    host, store = FakeHost(), DurableStore()
+    async with gateway_on(host, store=store, on_stop="keep") as gateway:
+        await session_of(gateway)
+    host.sessions.clear()
+    async with gateway_on(host, store=store) as gateway:
+        assert gateway.sessions.find("", "s") is None
+        assert gateway.hosts.get("here").session_count == 0
+        assert await store.sessions() == []
+        with pytest.raises(Refusal) as refused:
+            gateway.sessions.get("", "s")
+        assert refused.value.status == 404
+
+
 async def test_session_that_was_deleted_while_its_host_was_gone_is_removed_there_later() -> None:
     host = FakeHost()
     async with gateway_on(host) as gateway:
@@ -199,6 +214,20 @@ async def test_session_that_was_deleted_while_its_host_was_gone_is_removed_there
         await until(lambda: host.removed == [session.name])
         assert gateway.sessions.find("", "s") is None
         assert gateway.hosts.get("here").session_count == 0
+
+
+async def test_workspace_of_a_session_that_is_elsewhere_now_is_left_alone() -> None:
+    """What is in it may be all that somebody has."""
+    one, two = FakeHost("one"), FakeHost("two")
+    async with gateway_on(one, two, on_stop="keep") as gateway:
+        name = (await session_of(gateway, host="one")).name
+    one.lose()
+    async with gateway_on(one, two, adoption_timeout_s=0.0) as gateway:
+        assert (await session_of(gateway)).host == "two"
+        one.come_back()
+        await until(lambda: gateway.hosts.are_asked and not gateway.hosts.get("one").is_gone)
+        assert gateway.sessions.get("", "s").host == "two"
+        assert (name in one.sessions, one.removed) == (True, [])
 
 
 async def test_workspace_that_was_kept_is_no_session() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.gateway.redis_server import RedisServer
+
 ProcessesOf = Callable[[str], list[int]]
 TOKEN = "a-token-of-enough-characters"
 
@@ -143,8 +145,7 @@ def test_restart_after_a_crash_goes_on(processes_of: ProcessesOf, tmp_path: Path
         httpx.put(f"{url}/v1/sessions/s")
         exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json=command, headers=key).json()["id"]
         endless = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
-        while not (processes_of(exec_id) and processes_of(endless)):
-            pass
+        until(lambda: bool(processes_of(exec_id) and processes_of(endless)))
         assert "another gateway is using" in failing("serve", "--port", "0", "--spool-dir", str(tmp_path))
         process.kill()
         process.wait()
@@ -165,8 +166,7 @@ def test_crash_with_a_private_directory_leaves_nothing(processes_of: ProcessesOf
     with serving() as (process, url):
         httpx.put(f"{url}/v1/sessions/s")
         exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
-        while not processes_of(exec_id):
-            pass
+        until(lambda: bool(processes_of(exec_id)))
         process.kill()
         process.wait()
         until(lambda: not processes_of(exec_id))
@@ -178,14 +178,35 @@ def test_stop_that_keeps_commands(processes_of: ProcessesOf, tmp_path: Path) -> 
     with serving(*keep) as (_, url):
         httpx.put(f"{url}/v1/sessions/s")
         exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
-        while not processes_of(exec_id):
-            pass
+        until(lambda: bool(processes_of(exec_id)))
     assert processes_of(exec_id) != []
     with serving("--spool-dir", str(tmp_path)) as (_, url):
         ended = httpx.delete(f"{url}/v1/execs/{exec_id}", params={"wait": 30}, timeout=60).json()
         assert (ended["state"], ended["exit_code"]) == ("cancelled", 130)
     assert processes_of(exec_id) == []
     until(lambda: not agents_of(tmp_path))
+
+
+@pytest.mark.slow
+def test_keys_in_redis_outlive_the_gateway_and_its_host(tmp_path: Path, redis_server: RedisServer) -> None:
+    """The second gateway has a new directory, so no host tells it of the command: only the store does."""
+    body, key = {"argv": ["true"]}, {"Idempotency-Key": "k"}
+    with serving("--store", redis_server.url) as (_, url), httpx.Client(timeout=60) as http:
+        http.put(f"{url}/v1/sessions/s")
+        first = http.post(f"{url}/v1/sessions/s/execs", params={"wait": 30}, json=body, headers=key).json()
+        assert first["state"] == "exited"
+    with serving("--store", redis_server.url) as (_, url), httpx.Client(timeout=60) as http:
+        http.put(f"{url}/v1/sessions/s")
+        run = {"url": f"{url}/v1/sessions/s/execs", "params": {"wait": 30}, "json": body}
+        again = http.post(**run, headers=key).json()
+        assert (again["id"], again["state"], again["exit_code"]) == (first["id"], "exited", 0)
+        redis_server.stop()
+        refused = http.post(**run, headers={"Idempotency-Key": "k2"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+        assert "Retry-After" in refused.headers
+        assert http.post(**run).json()["state"] == "exited"
+        redis_server.start()
+        assert http.post(**run, headers={"Idempotency-Key": "k2"}).json()["state"] == "exited"
 
 
 @pytest.mark.slow

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import Refusal
-from gateway.host import HostFault
+from gateway.host import EndedBy, HostFault
 from gateway.limits import Limits
 from gateway.protocol import ExecState, SessionRequest
-from gateway.sessions import host_name
+from gateway.session_record import host_name
 from tests.gateway.fake_gateway import gateway_on, run, session_of, until
 from tests.gateway.fake_host import FakeHost
 
@@ -115,6 +115,27 @@ async def test_ending_stops_commands_and_then_removes() -> None:
         assert (record.state, record.reason) == (ExecState.CANCELLED, "it was deleted")
         assert host.removed == [session.name]
         assert host.calls.index("stop") < host.calls.index("remove_session")
+
+
+async def test_host_that_goes_while_a_session_is_ended_does_not_hold_it() -> None:
+    class Deaf(FakeHost):
+        """Answers no stop, and says of nothing that it is over."""
+
+        async def stop(self, exec_id: str, grace_s: float) -> None:
+            await asyncio.Event().wait()
+
+    host = Deaf()
+    async with gateway_on(host) as gateway:
+        session = await session_of(gateway)
+        await run(gateway)
+        ending = asyncio.get_running_loop().create_task(gateway.sessions.end(session, "it was deleted"))
+        await asyncio.sleep(0.05)
+        assert not ending.done()
+        gateway.hosts.get("here").lost()
+        await asyncio.wait_for(ending, 20)
+        assert gateway.sessions.find("", "s") is None
+        (exec_id,) = host.running()
+        host.finish(exec_id, EndedBy.STOP, -15)
 
 
 async def test_expiry_by_age_and_by_idleness() -> None:

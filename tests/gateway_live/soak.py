@@ -164,7 +164,7 @@ class Soak:
 
     def _post(self, entry: Entry, session: Session) -> str:
         body = self._body(entry)
-        exec_id = self._persistently(lambda: session.start(None, key=entry.key, **body))
+        exec_id = self._persistently(lambda: session.start(key=entry.key, **body))
         entry.ids.add(exec_id)
         return exec_id
 

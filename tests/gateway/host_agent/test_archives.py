@@ -225,15 +225,17 @@ async def test_what_is_there_is_replaced(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"\0",
-        b"no tar at all" * 100,
-        tar_of(("file", b"x" * 2000))[:1500],
-        tar_of(("file", b"x" * 2000))[: 512 + 2048],
-        gzip.compress(tar_of(("file", b"x" * 2000)))[:-30],
-        b"\x1f\x8b no gzip",
-        tar_of(("f", b"x"), form=tarfile.PAX_FORMAT, pax_headers={"size": "nonsense"}),
-        tar_of(("f", (tarfile.GNUTYPE_SPARSE, ""))),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\0", id="one byte"),
+        pytest.param(b"no tar at all" * 100, id="no tar"),
+        pytest.param(tar_of(("file", b"x" * 2000))[:1500], id="cut in a file"),
+        pytest.param(tar_of(("file", b"x" * 2000))[: 512 + 2048], id="without its end"),
+        pytest.param(gzip.compress(tar_of(("file", b"x" * 2000)), mtime=0)[:-30], id="cut gzip"),
+        pytest.param(b"\x1f\x8b no gzip", id="no gzip"),
+        pytest.param(
+            tar_of(("f", b"x"), form=tarfile.PAX_FORMAT, pax_headers={"size": "nonsense"}), id="nonsense size"
+        ),
+        pytest.param(tar_of(("f", (tarfile.GNUTYPE_SPARSE, ""))), id="sparse"),
     ],
 )
 async def test_broken_archives(rig: Rig, data: bytes, open_fds: Callable[[], int]) -> None:

@@ -1,0 +1,60 @@
+"""What hosts are told about commands and nobody waits for: stop, forget, the rest of a long input.
+
+Owns those calls until they are answered. A host that is lost is told nothing: its return is ``adoption``'s to
+notice.
+"""
+
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+from gateway.exec_record import Exec
+from gateway.host import CommandHost, HostFault, HostLost, RunOrder
+from gateway.host_agent.wire import MAX_PAYLOAD_BYTES
+from gateway.hosts import Hosts
+from gateway.tasks import Tasks
+
+
+class Errands:
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+        self._tasks = Tasks()
+
+    def stop(self, record: Exec, grace_s: float) -> None:
+        self._run(f"stop {record.id}", self._client(record).stop(record.id, grace_s))
+
+    def forget(self, record: Exec) -> None:
+        self._run(f"forget {record.id}", self._client(record).forget(record.id))
+
+    def feed(self, record: Exec, order: RunOrder) -> None:
+        """What did not fit beside the start (``first_piece``)."""
+        self._run(f"feed {record.id}", _feed(self._client(record), order))
+
+    async def close(self, timeout_s: float) -> None:
+        await self._tasks.join(timeout_s)
+        await self._tasks.close()
+
+    def _client(self, record: Exec) -> CommandHost:
+        return self._hosts.get(record.host).client
+
+    def _run(self, name: str, call: Coroutine[Any, Any, None]) -> None:
+        self._tasks.spawn(name, _unless_lost(call))
+
+
+def first_piece(order: RunOrder) -> bytes:
+    """As much of its input as may come with a start."""
+    return order.stdin[:MAX_PAYLOAD_BYTES]
+
+
+async def _feed(client: CommandHost, order: RunOrder) -> None:
+    """Pieces wait for the command to read, so a slow one costs one piece on the way."""
+    offset = MAX_PAYLOAD_BYTES
+    while offset < len(order.stdin):
+        piece = order.stdin[offset : offset + MAX_PAYLOAD_BYTES]
+        is_eof = offset + len(piece) == len(order.stdin) and not order.keeps_stdin
+        offset = await client.write_stdin(order.exec_id, piece, offset, is_eof=is_eof)
+
+
+async def _unless_lost(call: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(HostLost, HostFault):
+        await call
