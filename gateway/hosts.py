@@ -16,6 +16,8 @@ from gateway.placement import Candidate, place
 from gateway.protocol import HostStatus
 from marsproxy.core.events import ToolHostsObserved
 
+_GLANCE_S = 0.02
+"""Between looks at connections while a gateway starts."""
 _STALE_S = 15.0
 """A reading so old says nothing about now; an idle host is asked every 5 s (``host_watch``)."""
 
@@ -201,11 +203,11 @@ class Hosts:
         return all(host.asked.is_set() for host in self) or self._clock() >= self._asked_by_s
 
     async def wait_asked(self, timeout_s: float) -> None:
-        """Until all are, or so long."""
+        """Until all are that did not fail to connect, or so long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                for host in self:
-                    await host.asked.wait()
+                while any(not host.asked.is_set() and host.client.state != "down" for host in self):
+                    await asyncio.sleep(_GLANCE_S)  # noqa: ASYNC110 - a state of a connection is no event
 
     def place(self, name: str | None, selector: Mapping[str, str], *, parent_host: str | None = None) -> Host:
         """For a new session. ``name``: that one or none; ``parent_host``: that one if it fits. Raises

@@ -1,7 +1,6 @@
 """Gateways in this process, spoken to through their ASGI application."""
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +117,9 @@ async def rig() -> AsyncIterator[Rig]:
 
 def _marked(text: str) -> list[int]:
     found = []
-    for entry in os.scandir("/proc"):
+    for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and text.encode() in Path(entry.path, "environ").read_bytes():
+            if entry.name.isdigit() and text.encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
 

@@ -170,7 +170,8 @@ async def test_last_events_are_flushed_at_shutdown(open_rig: OpenRig, proxy: Rec
         await rig.session()
         exec_id = (await rig.run("echo up; sleep 300", wait=0))["id"]
         await rig.http.get(f"/v1/execs/{exec_id}/output", params={"wait": 20})
-    assert [e.phase.value for e in proxy.events()] == ["queued", "started", "finished"]
+    phases = list(dict.fromkeys(event.phase.value for event in proxy.events()))  # They may come twice.
+    assert phases == ["queued", "started", "finished"]
     assert proxy.events()[-1].exit_code == 130
 
 

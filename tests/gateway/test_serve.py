@@ -139,10 +139,11 @@ def test_sigterm_ends_what_was_started_and_answers_who_waits(
 @pytest.mark.slow
 def test_restart_after_a_crash_goes_on(processes_of: ProcessesOf, tmp_path: Path) -> None:
     """In a directory that is kept. The same key is the same command, and its output is whole."""
-    command = {"command": "echo one; sleep 1; echo two; echo x >> ran; cat ran"}
+    waits = "until [ -e go ]; do sleep 0.1; done"
+    command = {"command": f"echo one; {waits}; echo two; echo x >> ran; cat ran"}
     key = {"Idempotency-Key": "k"}
     with serving("--spool-dir", str(tmp_path)) as (process, url):
-        httpx.put(f"{url}/v1/sessions/s")
+        workspace = Path(httpx.put(f"{url}/v1/sessions/s").json()["workspace"])
         exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json=command, headers=key).json()["id"]
         endless = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
         until(lambda: bool(processes_of(exec_id) and processes_of(endless)))
@@ -151,6 +152,7 @@ def test_restart_after_a_crash_goes_on(processes_of: ProcessesOf, tmp_path: Path
         process.wait()
     assert processes_of(endless) != []
     with serving("--spool-dir", str(tmp_path)) as (_, url):
+        (workspace / "go").touch()
         again = httpx.post(
             f"{url}/v1/sessions/s/execs", params={"wait": 60}, json=command, headers=key, timeout=90
         ).json()
