@@ -142,9 +142,9 @@ class Execs:
 
     async def status(self, record: Exec) -> ExecStatus:
         """With the beginning of its output once it is over."""
-        if record.state.is_final:
-            return exec_status(record, self._clock(), None, await self._streams.head(record))
         await self._streams.glance(record)
+        if record.state.is_final:  # Perhaps only since that glance.
+            return exec_status(record, self._clock(), None, await self._streams.head(record))
         return exec_status(record, self._clock(), self.position(record), {})
 
     def position(self, record: Exec) -> int | None:
