@@ -25,7 +25,7 @@ def test_a_minute_in_which_everything_breaks() -> None:
 def test_its_audit_finds_what_is_wrong() -> None:
     """Books that are never wrong prove nothing."""
     with open_world("ssh") as world:
-        soak = Soak(world, seed=2)
+        soak = Soak(world, seed=2, settle_s=2)
         soak.run(1)
         entry = next(each for each in soak.entries if each.kind.name != "cancelled")
         with soak.ran(world.host).open("a") as ran:
