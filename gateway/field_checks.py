@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Mapping
 
 from gateway.errors import Refusal, invalid
-from gateway.host_agent.wire import MARKER
+from gateway.host_agent.wire import MARKER, OWNER
 from gateway.limits import Limits
 from gateway.protocol import ExecRequest, HostCapabilities, LimitsRequest, SessionRequest
 
@@ -45,8 +45,8 @@ def check_variables(param: str, variables: Mapping[str, str], max_bytes: int) ->
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:
             raise invalid(param, f"{name!r} cannot be set: names must be non-empty, without '=' and NUL")
-        if name == MARKER:
-            raise invalid(param, f"{MARKER} is set by the gateway")
+        if name in (MARKER, OWNER):
+            raise invalid(param, f"{name} is set by the gateway")
     size = sum(len(os.fsencode(name)) + len(os.fsencode(value)) for name, value in variables.items())
     check_size(param, size, max_bytes)
 

@@ -36,8 +36,8 @@ _HOUSEKEEPING_S = 1.0
 """How late an expiry may be noticed."""
 _START_WAIT_S = 20.0
 """A gateway does not serve before its hosts were asked what they run, or so long: until then it would have to
-refuse sessions and keys. Hosts that are there answer in milliseconds, after a start of their agent in seconds on
-a busy machine; one that refuses to be connected to is not waited for."""
+refuse sessions and keys. Hosts that are there answer in milliseconds, after a start of their agent in seconds
+on a busy machine; one that refuses to be connected to is not waited for."""
 _ADOPTION_TIMEOUT_S = 30.0
 """A host that was not reached by then is taken for one without commands of ours, so that keys can be used
 again."""

@@ -57,6 +57,11 @@ class Host:
         return self._is_gone
 
     @property
+    def may_still_tell(self) -> bool:
+        """It was not asked what it runs, and no connection to it has failed."""
+        return not self.asked.is_set() and self.client.state != "down"
+
+    @property
     def reading(self) -> Reading | None:
         """None when there is none that is young enough."""
         return self._reading if self._clock() - self._read_at_s <= _STALE_S else None
@@ -206,8 +211,8 @@ class Hosts:
         """Until all are that did not fail to connect, or so long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while any(not host.asked.is_set() and host.client.state != "down" for host in self):
-                    await asyncio.sleep(_GLANCE_S)  # noqa: ASYNC110 - a state of a connection is no event
+                while any(host.may_still_tell for host in self):  # noqa: ASYNC110 - a state is no event
+                    await asyncio.sleep(_GLANCE_S)
 
     def place(self, name: str | None, selector: Mapping[str, str], *, parent_host: str | None = None) -> Host:
         """For a new session. ``name``: that one or none; ``parent_host``: that one if it fits. Raises

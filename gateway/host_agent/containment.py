@@ -18,13 +18,15 @@ from typing import Any
 from gateway.host_agent.cgroup_trees import find_trees
 from gateway.host_agent.cgroups import Cgroups, Group, Limits
 from gateway.host_agent.process import not_started
-from gateway.host_agent.sweep import Sweeper, marked_pids, send
+from gateway.host_agent.sweep import Sweeper, send
 
 
 class Containment:
-    def __init__(self, cgroups: Cgroups) -> None:
+    def __init__(self, cgroups: Cgroups, owner: str) -> None:
+        """``owner``: the name of the agent's directory, for the mark of its processes."""
+        self.owner = owner
         self._cgroups = cgroups
-        self._sweeper = Sweeper()
+        self._sweeper = Sweeper(owner)
         self._unremoved: dict[str, Group] = {}
         """Something in them hangs in the kernel."""
 
@@ -63,7 +65,7 @@ class Containment:
     async def has_any(self, exec_id: str, group: Group | None) -> bool:
         if group is not None:
             return bool(group.pids())
-        return bool([pid async for pid in marked_pids({exec_id})])
+        return await self._sweeper.has_any(exec_id)
 
     async def signal_tree(self, exec_id: str, group: Group | None, number: signal.Signals) -> bool:
         """To each process of it, wherever it went."""
@@ -108,6 +110,6 @@ def find_containment(directory: Path) -> Containment:
     finds them."""
     name = f"mars-agent-{hashlib.sha256(str(directory).encode()).hexdigest()[:12]}"
     try:
-        return Containment(Cgroups(find_trees(name)))
+        return Containment(Cgroups(find_trees(name)), name)
     except OSError:  # There is no /proc to speak of.
-        return Containment(Cgroups(()))
+        return Containment(Cgroups(()), name)

@@ -25,7 +25,7 @@ from gateway.host_agent.shell_state import NoShell, ShellState, ShellStates, wra
 from gateway.host_agent.spool import Channel, Pump, Spool
 from gateway.host_agent.standard_input import Feed, complete_input
 from gateway.host_agent.terminal import open_terminal
-from gateway.host_agent.wire import MARKER
+from gateway.host_agent.wire import MARKER, OWNER
 
 
 class Workspaces(Protocol):
@@ -106,7 +106,7 @@ class Launcher:
                 Launch(
                     argv=argv,
                     cwd=cwd,
-                    env={**state.environment(given), MARKER: order.exec_id},
+                    env={**state.environment(given), **self._mark(order)},
                     streams=(streams.stdin, streams.stdout, streams.stderr),
                     entrances=entrances,
                     has_terminal=order.tty is not None,
@@ -120,6 +120,9 @@ class Launcher:
         return Launched(
             leader, group, stdout, stderr, streams.channels, streams.feed, streams.terminal_fd, given
         )
+
+    def _mark(self, order: Order) -> dict[str, str]:
+        return {MARKER: order.exec_id, OWNER: self._containment.owner}
 
     def _directory(self, order: Order, state: ShellState) -> Path:
         """Where the last command was, if it is still there, else as it was ordered."""

@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.host_agent.exec_directory import write_whole
-from gateway.host_agent.wire import MARKER
+from gateway.host_agent.wire import MARKER, OWNER
 
 MAX_STATE_BYTES = 1 << 20
 """Of all variables of a session together."""
 MAX_VARIABLE_BYTES = 1 << 17
 """No program can be given a longer one (MAX_ARG_STRLEN of the kernel)."""
 
-_NOT_KEPT = frozenset({"_", "SHLVL", "PWD", MARKER})
+_NOT_KEPT = frozenset({"_", "SHLVL", "PWD", MARKER, OWNER})
 """Set anew by every shell, or by us."""
 
 _LEAVE = (

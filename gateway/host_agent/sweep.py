@@ -16,9 +16,10 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Set
 from functools import partial
 
-from gateway.host_agent.wire import MARKER
+from gateway.host_agent.wire import MARKER, OWNER
 
 _MARKER_BYTES = MARKER.encode()
+_OWNER_BYTES = OWNER.encode()
 
 _MAX_PASSES = 20
 """Something that forks faster than it is found is given up after so many walks."""
@@ -29,10 +30,16 @@ _DYING_S = 1.0
 _DYING_POLL_S = 0.005
 
 
+Mark = tuple[str, str]
+"""Owner and id of an exec."""
+
+
 class Sweeper:
     """Sweeps for several commands in one walk: those that ask while a walk is on share the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        """Whose commands alone are looked for."""
         self._wanted: set[str] = set()
         self._walk = asyncio.Lock()
 
@@ -43,34 +50,40 @@ class Sweeper:
         async with self._walk:
             if not self._wanted.isdisjoint(ids):
                 wanted, self._wanted = self._wanted, set()
-                await _kill_marked(wanted)
+                await _kill_marked(self._marks(wanted))
 
     async def signal(self, exec_id: str, number: signal.Signals) -> int:
         """Once to each process that carries the id; returns how many there were."""
-        return await _signal_marked({exec_id}, number)
+        return await _signal_marked(self._marks({exec_id}), number)
+
+    async def has_any(self, exec_id: str) -> bool:
+        return bool([pid async for pid in marked_pids(self._marks({exec_id}))])
+
+    def _marks(self, exec_ids: Iterable[str]) -> set[Mark]:
+        return {(self._owner, exec_id) for exec_id in exec_ids}
 
 
-async def _kill_marked(exec_ids: Set[str]) -> None:
+async def _kill_marked(marks: Set[Mark]) -> None:
     for _ in range(_MAX_PASSES):
-        if not await _signal_marked(exec_ids, signal.SIGKILL):
+        if not await _signal_marked(marks, signal.SIGKILL):
             return
-        await _gone(exec_ids)
+        await _gone(marks)
 
 
-async def _signal_marked(exec_ids: Set[str], number: signal.Signals) -> int:
+async def _signal_marked(marks: Set[Mark], number: signal.Signals) -> int:
     sent = 0
-    async for pid in marked_pids(exec_ids):
-        sent += send(pid, number, partial(_is_of, pid, exec_ids))
+    async for pid in marked_pids(marks):
+        sent += send(pid, number, partial(_is_of, pid, marks))
     return sent
 
 
-async def marked_pids(exec_ids: Set[str]) -> AsyncIterator[int]:
-    """Every living process that carries one of the ids."""
+async def marked_pids(marks: Set[Mark]) -> AsyncIterator[int]:
+    """Every living process that carries one of them."""
     me = os.getpid()
     for count, name in enumerate(os.listdir("/proc")):  # noqa: PTH208 - names only, of thousands
         if count % _PIDS_PER_TURN == 0:
             await asyncio.sleep(0)
-        if name.isdigit() and int(name) != me and _mark_of(int(name)) in exec_ids:
+        if name.isdigit() and int(name) != me and _mark_of(int(name)) in marks:
             yield int(name)
 
 
@@ -92,27 +105,27 @@ def send(pid: int, number: signal.Signals, is_still_it: Callable[[], bool]) -> b
     return True
 
 
-async def _gone(exec_ids: Set[str]) -> None:
+async def _gone(marks: Set[Mark]) -> None:
     """Or zombies, which have no environment any more."""
     for _ in range(int(_DYING_S / _DYING_POLL_S)):
-        if not [pid async for pid in marked_pids(exec_ids)]:
+        if not [pid async for pid in marked_pids(marks)]:
             return
         await asyncio.sleep(_DYING_POLL_S)
 
 
-def _is_of(pid: int, exec_ids: Set[str]) -> bool:
-    return _mark_of(pid) in exec_ids
+def _is_of(pid: int, marks: Set[Mark]) -> bool:
+    return _mark_of(pid) in marks
 
 
-def _mark_of(pid: int) -> str | None:
-    """The id of the command that a process belongs to."""
+def _mark_of(pid: int) -> Mark | None:
+    """Whose command a process belongs to, and which."""
     environ = b""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb", buffering=0) as file:  # noqa: PTH123
         environ = file.read()  # Empty of a zombie; an error when it is gone or another user's.
     if _MARKER_BYTES not in environ:
         return None
-    start = _MARKER_BYTES + b"="
-    for variable in environ.split(b"\0"):
-        if variable.startswith(start):
-            return variable[len(start) :].decode("utf-8", "replace")
-    return None
+    variables = dict(each.partition(b"=")[::2] for each in environ.split(b"\0"))
+    if _MARKER_BYTES not in variables:
+        return None
+    owner, exec_id = (variables.get(name, b"") for name in (_OWNER_BYTES, _MARKER_BYTES))
+    return owner.decode("utf-8", "replace"), exec_id.decode("utf-8", "replace")

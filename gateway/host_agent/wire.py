@@ -27,6 +27,9 @@ MAX_PAYLOAD_BYTES = 1 << 20
 
 MARKER = "MARS_EXEC_ID"
 """In the environment of every process of a command, with the id of its exec."""
+OWNER = "MARS_EXEC_AGENT"
+"""Beside it, with the name of the agent's directory: agents of several gateways may share a host, and two of
+their execs an id, as ids come from the keys of callers."""
 
 _LENGTHS = struct.Struct(">II")
 LENGTHS_BYTES = _LENGTHS.size

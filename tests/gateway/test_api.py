@@ -198,7 +198,7 @@ async def test_environment_is_clean_quiet_and_layered(
     )
     assert "secret" not in " ".join(found.values())
     assert set(found) <= {
-        *("A", "B", "HOME", "PATH", "TZ", "MARS_EXEC_ID", "TERM", "LANG"),
+        *("A", "B", "HOME", "PATH", "TZ", "MARS_EXEC_AGENT", "MARS_EXEC_ID", "TERM", "LANG"),
         *("GIT_TERMINAL_PROMPT", "DEBIAN_FRONTEND", "PAGER", "GIT_PAGER"),
     }
 

@@ -106,7 +106,7 @@ OpenHost = Callable[..., contextlib.AbstractAsyncContextManager[Host]]
 async def open_host(
     directory: Path, *, cgroups: bool = True, end_running: bool = True
 ) -> AsyncIterator[Host]:
-    containment = None if cgroups else Containment(Cgroups(()))
+    containment = None if cgroups else Containment(Cgroups(()), str(directory))
     execs = open_execs(directory, Sessions(directory / "workspaces"), containment)
     try:
         yield Host(directory, execs)

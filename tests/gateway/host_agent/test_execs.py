@@ -72,6 +72,7 @@ async def test_its_environment_is_the_default_and_what_was_ordered(host: Host) -
         "TERM": "dumb",
         "LANG": "C.UTF-8",
         "A": "b c",
+        "MARS_EXEC_AGENT": found.get("MARS_EXEC_AGENT"),
         "MARS_EXEC_ID": ended["exec"],
     }
 

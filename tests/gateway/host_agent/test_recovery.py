@@ -165,3 +165,21 @@ def reaping(pids: list[int]) -> Iterator[None]:
     for pid in pids:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
+
+
+async def test_another_gateways_command_of_the_same_id_is_let_be(tmp_path: Path) -> None:
+    """Ids come from the keys of callers, who may say the same one to two gateways."""
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    for each in (mine, others):
+        each.mkdir()
+    async with open_host(mine, cgroups=False, end_running=False) as host:
+        await host.start("sleep 300", exec="ex-1")
+        left = set(await at_least(1, "ex-1"))
+    with reaping(list(left)):
+        async with open_host(others, cgroups=False) as other:
+            await other.start("sleep 300", exec="ex-1")
+            theirs = set(await at_least(2, "ex-1")) - left
+            async with open_host(mine, cgroups=False) as host:
+                assert (await host.ended("ex-1"))["ended_by"] == "nobody"
+                assert set(processes_of("ex-1")) == theirs
+                assert (await other.ask(Op.LOOK, exec="ex-1")).header["state"] == "running"
