@@ -20,11 +20,19 @@ Answer = dict[str, Any]
 
 class Caller:
     def __init__(self, url: str, token: str | None = None) -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=2 * HANG_S, trust_env=False)
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self.http = self._client(url)
 
     def close(self) -> None:
         self.http.close()
+
+    def hang_up(self) -> None:
+        """Close idle connections, too."""
+        self.http.close()
+        self.http = self._client(str(self.http.base_url))
+
+    def _client(self, url: str) -> httpx.Client:
+        return httpx.Client(base_url=url, headers=self._headers, timeout=2 * HANG_S, trust_env=False)
 
     def move_to(self, url: str) -> None:
         """The gateway was restarted elsewhere; sessions go on by their names."""

@@ -28,7 +28,7 @@ AGENTS = 12
 PATIENCE_S = 90.0
 """How long a client tries again before it calls a command unaccounted for."""
 DESCRIPTOR_SLACK = 8
-"""Connections that a pool keeps open when all is quiet."""
+"""Connections to Redis that the gateway keeps when all is quiet."""
 LINES = 3000
 
 
@@ -88,7 +88,8 @@ class Fault:
 
 
 class Soak:
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, settle_s: float = 15.0) -> None:
+        """``settle_s``: what is being ended when the work is over gets so long to be gone."""
         self._world = world
         self._random = random.Random(seed)
         self._stop = threading.Event()
@@ -96,6 +97,7 @@ class Soak:
         self.faults: list[Fault] = []
         self.retried: Counter[str] = Counter()
         """Answers after which a client tried again, by what they were."""
+        self._settle_s = settle_s
         self._descriptors_before = self._descriptors()
 
     def run(self, duration_s: float) -> None:
@@ -243,7 +245,7 @@ class Soak:
             line for host in self._world.workers if self.ran(host).exists() for line in _lines(self.ran(host))
         )
         violations = [text for entry in self.entries for text in self._violations(entry, ran[entry.key])]
-        orphans = self._world.orphans()
+        orphans = self._world.orphans(self._settle_s)
         violations += [f"orphan: {text}" for text in orphans]
         leaks = self._leaks()
         violations += [f"descriptors: {text}" for text in leaks]
@@ -313,8 +315,9 @@ class Soak:
                 if count > self._descriptors_before.get(name, 0) + DESCRIPTOR_SLACK
             ]
 
+        self._world.caller.hang_up()
         with contextlib.suppress(AssertionError):
-            eventually(lambda: not more(), "descriptors are given back", within_s=15)
+            eventually(lambda: not more(), "descriptors are given back", self._settle_s)
         return more()
 
 

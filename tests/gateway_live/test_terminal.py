@@ -74,8 +74,8 @@ def test_what_was_missed_is_replayed(shared: World) -> None:
     with Terminal(shared, session, since=len(second.seen), takeover=1) as third:
         third.type("echo g$((84/2))h\n")
         third.until(b"g42h")
+        third.type("exit\n")
     assert b"e42f" not in third.seen
-    session.delete()
 
 
 def test_it_is_a_terminal_of_the_size_asked_for(shared: World) -> None:
@@ -87,7 +87,7 @@ def test_it_is_a_terminal_of_the_size_asked_for(shared: World) -> None:
         terminal.socket.send(json.dumps({"resize": {"cols": 77, "rows": 22}}))
         terminal.type("sleep 0.1; stty size\n")
         terminal.until(b"22 77")
-    session.delete()
+        terminal.type("exit\n")
 
 
 def test_interrupt_reaches_what_runs_in_front(shared: World) -> None:
@@ -98,7 +98,7 @@ def test_interrupt_reaches_what_runs_in_front(shared: World) -> None:
         terminal.type("\x03")
         terminal.type("echo free-$((1))\n")
         terminal.until(b"free-1")
-    session.delete()
+        terminal.type("exit\n")
 
 
 def test_second_client_waits_or_takes_over(shared: World) -> None:
@@ -112,7 +112,7 @@ def test_second_client_waits_or_takes_over(shared: World) -> None:
             assert first.closed_with() == TAKEN
             taker.type("echo taken-$((1))\n")
             taker.until(b"taken-1")
-    session.delete()
+            taker.type("exit\n")
 
 
 def test_shell_ends_with_its_session(shared: World) -> None:

@@ -80,11 +80,11 @@ class World:
         """Pids of all that its commands started: the agents give them homes in here."""
         return sorted(set(carrying("MARS_EXEC_ID=")) & set(carrying(str(self.directory))))
 
-    def orphans(self) -> list[str]:
-        """What is still there, in words, when every command should be over. What is being ended gets the
-        time for it."""
+    def orphans(self, within_s: float = 15.0) -> list[str]:
+        """What is still there, in words, when every command should be over. What is being ended gets
+        ``within_s`` for it."""
         with contextlib.suppress(AssertionError):
-            eventually(lambda: not self.commands(), "no command is left", within_s=15)
+            eventually(lambda: not self.commands(), "no command is left", within_s)
         return [
             f"{pid} of {environment(pid)['MARS_EXEC_ID']}: {command_name(pid)}" for pid in self.commands()
         ]
