@@ -27,8 +27,8 @@ AGENTS = 12
 """Sessions at a time, each with one command after the other."""
 PATIENCE_S = 90.0
 """How long a client tries again before it calls a command unaccounted for."""
-DESCRIPTOR_SLACK = 8
-"""Connections to Redis that the gateway keeps when all is quiet."""
+DESCRIPTOR_SLACK = 32
+"""Connections to Redis that the gateway keeps when all is quiet: as many as it may have at all."""
 LINES = 3000
 
 
