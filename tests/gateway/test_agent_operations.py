@@ -18,6 +18,8 @@ from gateway.protocol import StreamName
 from tests.gateway.local_way import LocalWay
 from tests.gateway.orders import order
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 S = StreamName
 
 

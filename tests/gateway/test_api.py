@@ -14,6 +14,8 @@ import pytest
 from gateway.limits import Limits
 from gateway.protocol import ExecStatus, HostList, SessionStatus
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 Rig = Any
 OpenRig = Callable[..., Any]
 ProcessesOf = Callable[[str], list[int]]

@@ -25,6 +25,8 @@ from gateway.stream_protocol import (
     StreamEvent,
 )
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 
 class FakeExec:
     """A command that the test moves on."""

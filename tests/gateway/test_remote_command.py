@@ -16,6 +16,8 @@ from gateway.remote_command import RemoteCommand
 from tests.gateway.fake_host import FakeExec
 from tests.gateway.rest_rig import Rest, open_rest, until
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 
 class FakeEnds:
     def __init__(self, *pieces: bytes) -> None:

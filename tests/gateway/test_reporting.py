@@ -18,6 +18,8 @@ from gateway.reporting import Reporter
 from marsproxy.core.command_text import command_digest
 from marsproxy.core.events import ToolHostsObserved
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 OpenRig = Callable[..., Any]
 
 

@@ -13,6 +13,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway.stream_protocol import CloseCode
 from tests.gateway.rest_rig import Rest, on_a_socket, open_rest, until
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789"}
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.gateway.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 ProcessesOf = Callable[[str], list[int]]
 TOKEN = "a-token-of-enough-characters"
 

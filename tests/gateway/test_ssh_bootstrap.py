@@ -11,6 +11,8 @@ import pytest
 from gateway.agent_bundle import AgentBundle
 from gateway.ssh_bootstrap import NO_PROGRAM, READY, Words, connect_words, install_words, trouble
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 PROGRAM = b"import sys; print(*sys.argv[1:]); print(sys.stdin.read())"
 SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh", "fish", "tcsh", "busybox") if shutil.which(shell)]
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.gateway.ssh_host import SshHost, running_ssh_host
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[SshHost]:

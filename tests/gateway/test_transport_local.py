@@ -18,6 +18,8 @@ from tests.gateway.fake_agent import until
 from tests.gateway.local_way import LocalWay, agents, commands
 from tests.gateway.orders import order
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 
 @pytest.fixture(scope="module")
 def bundle() -> AgentBundle:

@@ -25,6 +25,8 @@ from tests.gateway.fake_agent import until
 from tests.gateway.orders import order
 from tests.gateway.ssh_host import SshHost, make_key, running_ssh_host
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 MakeHost = Callable[..., SshHost]
 Connect = Callable[..., "contextlib.AbstractAsyncContextManager[Link]"]
 

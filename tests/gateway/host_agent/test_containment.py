@@ -15,6 +15,8 @@ from gateway.host_agent.operations import Refused
 from gateway.host_agent.wire import Fault
 from tests.gateway.host_agent.host import Host, open_host, processes_of
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 WIPED = "env -i setsid bash -c 'echo $$ > pid; echo away; trap \"\" HUP TERM; while :; do sleep 0.1; done' & "
 
 

@@ -16,6 +16,8 @@ from gateway.host_agent.operations import Refused
 from gateway.host_agent.wire import STATUS_FIELDS, Fault, Op
 from tests.gateway.host_agent.host import Host, open_host, processes_of
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 
 @pytest.fixture(params=[True, False], ids=["cgroups", "no-cgroups"])
 async def host(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Host]:

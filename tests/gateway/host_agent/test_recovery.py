@@ -19,6 +19,8 @@ from gateway.host_agent.recovery import boot_id
 from gateway.host_agent.wire import Fault, Op
 from tests.gateway.host_agent.host import open_host, processes_of
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 ROOT = Path(__file__).parents[3]
 
 both = pytest.mark.parametrize("cgroups", [True, False], ids=["cgroups", "no-cgroups"])

@@ -20,6 +20,8 @@ from gateway.host_agent.unix_socket import try_connect
 from gateway.host_agent.wire import Op
 from tests.gateway.host_agent.asking import Peer, connected
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 ProcessesOf = Callable[[str], list[int]]
 AGENT = [sys.executable, "-m", "gateway.host_agent"]
 

@@ -17,6 +17,8 @@ from gateway.host_agent.shell_state import (
 )
 from tests.gateway.host_agent.host import Host, open_host
 
+pytestmark = pytest.mark.slow  # real processes throughout
+
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
