@@ -58,7 +58,7 @@ def read_meta(request: RequestLike) -> RequestMeta:
         branch=_name(args.get(XArg.BRANCH)) or "",
         ttl_s=_seconds(args.get(XArg.TTL_MS)),
         mode=_member(LeaseMode, args.get(XArg.MODE)) or LeaseMode.SOFT,
-        is_final=args.get(XArg.FINAL) in (1, "1"),
+        is_final=_is_one(args.get(XArg.FINAL)),
         turn_class=_member(TurnClass, args.get(XArg.TURN_CLASS)),
     )
 
@@ -67,6 +67,11 @@ def _name(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     return value if isinstance(value, str) and len(value) <= MAX_NAME_CHARS else None
+
+
+def _is_one(value: object) -> bool:
+    """Only of what compares without raising: a signalling decimal does not."""
+    return isinstance(value, str | int | float) and value in (1, "1")
 
 
 def _seconds(milliseconds: object) -> float:

@@ -16,8 +16,8 @@ _BUSY_S = 0.5
 """Between readings while something runs or waits: memory can go in a second."""
 _IDLE_S = 5.0
 _ANSWER_S = 3.0
-"""A host that does not say how it is for so long starts nothing until it does. Its commands are not lost yet:
-that takes its ``lost_after_s``."""
+"""A host whose connection is up and that does not say how it is for so long is busy, or the connection is
+dead and will soon be found so: that is the link's to notice."""
 _STEP_S = 0.25
 """How late a connection that is down is noticed, and how soon a host that is gone is asked again."""
 
@@ -32,7 +32,7 @@ class HostWatch:
         while True:
             try:
                 reading = await self._reading()
-            except (HostLost, TimeoutError):
+            except HostLost:
                 self._gone()
                 await asyncio.sleep(_STEP_S)
                 continue
@@ -53,14 +53,18 @@ class HostWatch:
         await asyncio.sleep(0)
 
     async def _reading(self) -> Reading | None:
-        """None where it answers no: then it is there, and how it is is not known. Raises HostLost,
-        TimeoutError."""
+        """None where it does not say, or answers no: it is there, and how it is is not known. Raises
+        HostLost when there is no connection: its commands are not lost yet, that takes its ``lost_after_s``,
+        but nothing is started there."""
         try:
             async with asyncio.timeout(_ANSWER_S):
                 return await self._host.client.observe()
         except HostFault as fault:
             log.debug("host %s has no reading: %s", self._host.name, fault)
-            return None
+        except TimeoutError as error:
+            if self._host.client.state != "up":
+                raise HostLost(f"{self._host.name} is not connected") from error
+        return None
 
     def _gone(self) -> None:
         if not self._host.is_gone:

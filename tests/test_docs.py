@@ -62,6 +62,7 @@ OTHER_PROGRAMS = {
     "curl",
     "mini",
     "make",
+    "tar",
     "vllm.entrypoints.openai.api_server",
 }
 SCRIPTS = {"tests/gpu/step_times.py"}

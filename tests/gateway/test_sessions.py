@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import Refusal
-from gateway.host import EndedBy, HostFault
+from gateway.host import EndedBy, HostFault, HostLost, Reading
 from gateway.limits import Limits
 from gateway.protocol import ExecState, SessionRequest
 from gateway.session_record import host_name
@@ -124,6 +124,11 @@ async def test_host_that_goes_while_a_session_is_ended_does_not_hold_it() -> Non
         async def stop(self, exec_id: str, grace_s: float) -> None:
             await asyncio.Event().wait()
 
+        async def observe(self) -> Reading:
+            if self.state == "down":
+                raise HostLost("no connection")
+            return await super().observe()
+
     host = Deaf()
     async with gateway_on(host) as gateway:
         session = await session_of(gateway)
@@ -131,7 +136,7 @@ async def test_host_that_goes_while_a_session_is_ended_does_not_hold_it() -> Non
         ending = asyncio.get_running_loop().create_task(gateway.sessions.end(session, "it was deleted"))
         await asyncio.sleep(0.05)
         assert not ending.done()
-        gateway.hosts.get("here").lost()
+        host.state = "down"
         await asyncio.wait_for(ending, 20)
         assert gateway.sessions.find("", "s") is None
         (exec_id,) = host.running()

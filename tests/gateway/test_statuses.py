@@ -3,7 +3,7 @@
 from typing import Any
 
 import httpx
-from starlette.routing import Match
+from starlette.routing import compile_path
 
 from gateway.host import HostFault
 from gateway.host_agent.wire import Fault
@@ -27,13 +27,15 @@ WRONG = {"sid": ".x", "exec_id": "x" * 65, "lease_id": "x" * 65, "host": "x" * 2
 NEEDS_BODY = {"signal": {"signal": "SIGINT"}, "leases": {"session": "s"}, "execs": {"command": "make"}}
 
 
+PATTERNS = {path: compile_path(path)[0] for path in DOCUMENT["paths"]}
+
+
 def recording(rest: Rest, seen: Seen) -> httpx.AsyncClient:
     async def record(response: httpx.Response) -> None:
-        scope = {"type": "http", "path": response.request.url.path, "method": response.request.method}
-        for route in rest.app.routes:
-            match, _ = route.matches(scope)  # type: ignore[arg-type]
-            if match is Match.FULL:
-                seen.add((response.request.method, route.path, response.status_code))  # type: ignore[attr-defined]
+        method = response.request.method
+        for path, pattern in PATTERNS.items():
+            if method.lower() in DOCUMENT["paths"][path] and pattern.match(response.request.url.path):
+                seen.add((method, path, response.status_code))
 
     rest.http.event_hooks["response"].append(record)
     return rest.http

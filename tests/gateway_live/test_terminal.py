@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import socket
 from typing import Any
 
@@ -9,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.gateway_live.caller import Session
-from tests.gateway_live.processes import HANG_S, carrying, eventually
+from tests.gateway_live.processes import HANG_S, carrying, eventually, named
 from tests.gateway_live.world import World
 
 HELD, TAKEN = 4009, 4001
@@ -93,8 +94,9 @@ def test_it_is_a_terminal_of_the_size_asked_for(shared: World) -> None:
 def test_interrupt_reaches_what_runs_in_front(shared: World) -> None:
     session = shared.session()
     with Terminal(shared, session) as terminal:
-        terminal.type("echo up-$((1)); sleep 1000; echo interrupted-$((1))\n")
-        terminal.until(b"up-1")
+        seconds = f"1000.{random.randrange(10**6):06}"
+        terminal.type(f"sleep {seconds}; echo interrupted-$((1))\n")
+        eventually(lambda: named("sleep", seconds), "it runs in front")
         terminal.type("\x03")
         terminal.type("echo free-$((1))\n")
         terminal.until(b"free-1")
