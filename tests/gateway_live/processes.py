@@ -53,6 +53,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def zombies_of(pid: int) -> list[int]:
+    """Its children that have ended and were not waited for."""
+    return [each for each in _pids() if _after_name(each).startswith(f"Z {pid} ")]
+
+
 def command_name(pid: int) -> str:
     return _read(pid, "comm").decode().strip()
 
