@@ -26,23 +26,24 @@ def eventually(look: Callable[[], Found], what: str, within_s: float = HANG_S) -
     deadline_s = time.monotonic() + within_s
     while not (found := look()):
         assert time.monotonic() < deadline_s, f"never: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return found
 
 
 def carrying(text: str) -> list[int]:
     """Processes that have a text, such as an exec's id or a directory, in their environment."""
-    return [pid for pid in _living() if text.encode() in _read(pid, "environ")]
+    return [pid for pid in _pids() if text.encode() in _read(pid, "environ")]
 
 
 def named(*words: str) -> list[int]:
     """Processes whose command line holds all of the words."""
-    return [pid for pid in _living() if all(word.encode() in _read(pid, "cmdline") for word in words)]
+    found = ((pid, _read(pid, "cmdline")) for pid in _pids())
+    return [pid for pid, line in found if all(word.encode() in line for word in words)]
 
 
 def descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
-    for each in _living():
+    for each in _pids():
         children.setdefault(_parent(each), []).append(each)
     found, todo = [], [pid]
     while todo:
@@ -50,6 +51,11 @@ def descendants(pid: int) -> list[int]:
         found += below
         todo += below
     return found
+
+
+def zombies_of(pid: int) -> list[int]:
+    """Its children that have ended and were not waited for."""
+    return [each for each in _pids() if _after_name(each).startswith(f"Z {pid} ")]
 
 
 def command_name(pid: int) -> str:
@@ -71,24 +77,17 @@ def resident_mb(pid: int) -> float:
     return int(fields[1]) * _PAGE_BYTES / 1e6 if fields else 0.0
 
 
-def is_alive(pid: int) -> bool:
-    return pid in set(_living())
-
-
 def kill_all(pids: Iterable[int], number: signal.Signals = signal.SIGKILL) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
-def _living() -> Iterator[int]:
+def _pids() -> Iterator[int]:
+    """All but ours; zombies, which have neither environment nor command line, too."""
     for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and (pid := int(entry.name)) != os.getpid() and _state(pid) not in ("Z", ""):
+        if entry.name.isdigit() and (pid := int(entry.name)) != os.getpid():
             yield pid
-
-
-def _state(pid: int) -> str:
-    return _after_name(pid)[:1]
 
 
 def _parent(pid: int) -> int:

@@ -77,6 +77,19 @@ def test_client_program_interrupted_ends_its_command(shared: World) -> None:
     eventually(lambda: carrying(exec_id) == [], "its command ends")
 
 
+def test_client_program_killed_ends_its_command_if_that_was_asked_for(shared: World) -> None:
+    """SIGKILL leaves no time for a word: the gateway misses its heartbeats."""
+    session = shared.session()
+    options = ["--cancel-on-disconnect", "--session", session.name]
+    command = "echo $MARS_EXEC_ID; setsid sleep 1000 & sleep 1000"
+    with client_program(shared, *options, "--", "bash", "-c", command) as client:
+        assert client.stdout is not None
+        exec_id = client.stdout.readline().decode().strip()
+        client.kill()
+    eventually(lambda: carrying(exec_id) == [], "its command ends")
+    assert shared.caller.ended(exec_id)["state"] == "cancelled"
+
+
 def test_client_program_hands_input_and_exit_code_through(shared: World) -> None:
     session = shared.session()
     with client_program(

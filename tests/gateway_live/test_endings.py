@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.gateway_live.processes import carrying, eventually
+from tests.gateway_live.processes import carrying, eventually, zombies_of
 from tests.gateway_live.world import World
 
 
@@ -35,6 +35,14 @@ def test_escapee_by_double_fork_without_its_streams_is_killed_at_the_end(shared:
     answer = shared.session().run(daemon)
     assert answer["state"] == "exited"
     assert carrying(answer["id"]) == []
+
+
+def test_what_escapes_and_ends_leaves_no_zombies(shared: World) -> None:
+    """Whoever has no parent any more is the agent's to wait for: there may be no init in a container."""
+    answer = shared.session().run("for n in 1 2 3 4 5; do setsid -f sleep 0.1; done", on_exit="keep")
+    assert answer["state"] == "exited"
+    eventually(lambda: carrying(answer["id"]) == [], "they end by themselves")
+    eventually(lambda: not any(zombies_of(pid) for pid in shared.agents()), "they are waited for")
 
 
 def test_timeout_really_stops_the_work(shared: World) -> None:
