@@ -14,6 +14,8 @@ from gateway.store import MemoryStore
 from tests.gateway.fake_gateway import ended, gateway_on, run, session_of, until
 from tests.gateway.fake_host import FakeHost
 
+pytestmark = pytest.mark.slow
+
 
 class DurableStore(MemoryStore):
     def __init__(self) -> None:

@@ -11,6 +11,8 @@ from gateway.client import GatewayClient, GatewayError, Refused, Unreachable
 from gateway.protocol import ExecRequest, ExecState, LeaseRequest, LeaseState, Scope, StreamName
 from tests.gateway.rest_rig import Rest, open_rest, until
 
+pytestmark = pytest.mark.slow
+
 MAKE = ExecRequest(command="make", stdin_open=True)
 
 

@@ -11,6 +11,8 @@ from gateway.host_agent.wire import MAX_PAYLOAD_BYTES, Fault
 from gateway.limits import Limits
 from tests.gateway.rest_rig import Rest, on_a_socket, open_rest, until
 
+pytestmark = pytest.mark.slow
+
 FILES, ARCHIVE = "/v1/sessions/s/files", "/v1/sessions/s/archive"
 BIG = bytes(range(256)) * (3 * MAX_PAYLOAD_BYTES // 256) + b"the end"
 

@@ -117,6 +117,7 @@ async def test_ending_stops_commands_and_then_removes() -> None:
         assert host.calls.index("stop") < host.calls.index("remove_session")
 
 
+@pytest.mark.slow
 async def test_host_that_goes_while_a_session_is_ended_does_not_hold_it() -> None:
     class Deaf(FakeHost):
         """Answers no stop, and says of nothing that it is over."""

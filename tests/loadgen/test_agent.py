@@ -16,6 +16,8 @@ from loadgen.tools import SleepTools, ToolContext, ToolError, ToolOutcome, Tools
 from loadgen.workload import Session, ToolCall, Turn
 from tests.loadgen.upstream import FakeModel
 
+pytestmark = pytest.mark.slow
+
 TOOL = ToolCall("bash", 0.01)
 
 

@@ -13,6 +13,8 @@ from loadgen.tools import ToolContext, ToolError, ToolOutcome
 from loadgen.workload import ToolCall
 from tests.loadgen.upstream import FakeGateway
 
+pytestmark = pytest.mark.slow
+
 CALL = ToolCall("bash", 0.5, cores=0.25)
 CONTEXT = ToolContext("s1", 1, mars_session="m-1", tool_call_id="call-1")
 

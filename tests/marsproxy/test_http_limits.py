@@ -14,6 +14,8 @@ import uvicorn
 from marsproxy.config import Listen
 from marsproxy.http_limits import limited_protocol
 
+pytestmark = pytest.mark.slow
+
 GET = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"
 
 

@@ -16,6 +16,8 @@ from backend_patch.emulator.failures import CONTROL_FILE, Failures
 from backend_patch.emulator.launch import LaunchError, LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = """
 import http.server, subprocess, sys
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])

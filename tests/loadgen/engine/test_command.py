@@ -11,6 +11,8 @@ import pytest
 
 from loadgen.engine.config import ConfigError, EngineConfig
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

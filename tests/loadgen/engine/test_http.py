@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+pytestmark = pytest.mark.slow
+
 RAW_JSON = {"content-type": "application/json"}
 
 

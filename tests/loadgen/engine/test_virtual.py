@@ -18,6 +18,8 @@ from loadgen.engine.scheduler import Scheduler, SchedulerLimits
 from loadgen.engine.virtual import VirtualEngine
 from marsproxy.core.commands import KvLease, YieldsTo
 
+pytestmark = pytest.mark.slow
+
 BLOCK = 16
 
 

@@ -16,6 +16,8 @@ from marsproxy.core.commands import (
 from marsproxy.core.policies import POLICIES
 from tests.loadgen.sim.playing import Played, play, session, tool
 
+pytestmark = pytest.mark.slow
+
 tools = st.none() | st.builds(
     ToolCall, st.sampled_from(["bash", "edit"]), st.sampled_from([0.0, 0.5, 3.0, 40.0]),
     st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 100.0, 900.0]),

@@ -11,6 +11,8 @@ from marsproxy.core.events import Event
 from tests.bench.crowd import Crowd, Shape
 from tests.bench.instructions import instructions_of
 
+pytestmark = pytest.mark.slow
+
 MEASURED = 1_500
 """Decisions: some hundreds of each frequent kind."""
 GROWTH = 1.75

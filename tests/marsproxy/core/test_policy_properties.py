@@ -54,6 +54,8 @@ from marsproxy.core.policy import Policy
 from marsproxy.core.sessions import Phase, SessionState
 from marsproxy.core.settings import AdmissionSettings, Parts, PolicySettings, SessionSettings
 
+pytestmark = pytest.mark.slow
+
 IDLE_GAP_S, MAX_HOLD_S, IDLE_EXPIRY_S = 10.0, 60.0, 200.0
 LONGEST_GAP_S = TOOL_LIMIT_GAPS * IDLE_GAP_S
 BACKENDS = ("one", "two")

@@ -8,6 +8,7 @@ not among those that are counted: it takes no place in the queue.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,8 @@ from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.priority import TICKS_PER_S, TurnClass
 from marsproxy.core.settings import Parts
 from tests.marsproxy.core.playbook import Foretold, Playbook, aborts, answers, arrives, calls_tool, reading
+
+pytestmark = pytest.mark.slow
 
 SIZES = {"small": 2_000, "middle": 15_000, "large": 60_000}
 """Prompts of three families."""

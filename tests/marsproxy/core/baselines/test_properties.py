@@ -51,6 +51,8 @@ from marsproxy.core.policies import POLICIES
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings, SessionSettings
 
+pytestmark = pytest.mark.slow
+
 MAX_HOLD_S, IDLE_EXPIRY_S = 60.0, 200.0
 BACKENDS = ("one", "two")
 SESSION_IDS = ("a", "b", "c", "d", "e", "f")
