@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import random
+import signal
 import threading
 import time
 from collections import Counter
@@ -31,6 +32,8 @@ DESCRIPTOR_SLACK = 2
 BURST = 30
 """Commands per host of one round that looks for leaks: each may leave less than a tenth of a descriptor."""
 LINES = 3000
+KILLED = 128 + signal.SIGKILL
+NO_FAULT = "no fault of its host explains that"
 
 
 @dataclass(frozen=True)
@@ -289,26 +292,32 @@ class Soak:
         assert answer is not None
         match answer["state"]:
             case "rejected":
-                return ["rejected, but it ran"] * (times_ran > 0) + self._unexplained(entry, ran=False)
+                every = {fault.kind for fault in self.faults}
+                wrong = ["rejected, but it ran"] * (times_ran > 0)
+                return wrong + [NO_FAULT] * (not self._is_explained(entry, every))
             case "lost":
-                return ["lost with an exit code"] * (answer["exit_code"] is not None) + self._unexplained(
-                    entry, ran=True
+                made_up = ["lost with an exit code"] * (answer["exit_code"] is not None)
+                return made_up + [NO_FAULT] * (
+                    not self._is_explained(entry, {"agent killed", "host rebooted"})
                 )
             case state if (state, answer["exit_code"]) != (kind.state, kind.exit_code):
-                return [f"expected {kind.state} with {kind.exit_code}"]
+                # A host that goes down may end a command, or its last child, before it ends the agent.
+                is_excused = answer["exit_code"] == KILLED and self._is_explained(entry, {"host rebooted"})
+                return [] if is_excused else [f"expected {kind.state} with {kind.exit_code}"]
         wrong = ["it never ran"] * (times_ran == 0 and kind.state != "cancelled")
         if entry.output_digest != hashlib.sha256(kind.stdout).hexdigest():
             wrong.append("its output is not whole")
         return wrong
 
-    def _unexplained(self, entry: Entry, *, ran: bool) -> list[str]:
+    def _is_explained(self, entry: Entry, excuses: set[str]) -> bool:
         """Only what ended the command or kept it from starting excuses such an answer."""
-        excuses = {"agent killed", "host rebooted"} if ran else {fault.kind for fault in self.faults}
-        for fault in self.faults:
-            is_its = fault.host in (None, entry.host) and fault.kind in excuses
-            if is_its and fault.began_s <= entry.ended_s and fault.ended_s >= entry.began_s:
-                return []
-        return ["no fault of its host explains that"]
+        return any(
+            fault.host in (None, entry.host)
+            and fault.kind in excuses
+            and fault.began_s <= entry.ended_s
+            and fault.ended_s >= entry.began_s
+            for fault in self.faults
+        )
 
     def _descriptors(self) -> dict[str, int]:
         workers = self._world.workers.items()
