@@ -29,6 +29,7 @@ AGENTS = 12
 PATIENCE_S = 90.0
 """How long a client tries again before it calls a command unaccounted for."""
 DESCRIPTOR_SLACK = 2
+IDLE_TTL_S = 60
 BURST = 30
 """Commands per host of one round that looks for leaks: each may leave less than a tenth of a descriptor."""
 LINES = 3000
@@ -130,7 +131,9 @@ class Soak:
                 self._persistently(lambda name=session.name: self._delete(name))  # type: ignore[misc]
 
     def _open_session(self, name: str, host: str) -> Session:
-        return self._persistently(lambda: self._world.caller.session(name, host=host))
+        """Half of them are never deleted, as by agents that die; the gateway holds a thousand at most."""
+        caller = self._world.caller
+        return self._persistently(lambda: caller.session(name, host=host, idle_ttl_s=IDLE_TTL_S))
 
     def _delete(self, name: str) -> None:
         self._world.caller.http.delete(f"/v1/sessions/{name}").raise_for_status()
