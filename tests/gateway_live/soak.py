@@ -190,7 +190,7 @@ class Soak:
         if response.status_code != 404:
             return exec_id
         self.forgotten += 1
-        return session.start(None, key=entry.key, **self._body(entry))
+        return session.start(key=entry.key, **self._body(entry))
 
     def _ended(self, exec_id: str) -> Answer:
         while (answer := self._world.caller.look(exec_id, wait_s=5))["state"] in ACTIVE:
