@@ -29,7 +29,8 @@ AGENTS = 12
 PATIENCE_S = 90.0
 """How long a client tries again before it calls a command unaccounted for."""
 DESCRIPTOR_SLACK = 2
-IDLE_TTL_S = 60
+SESSION_TTL_S = 180
+"""Age counts through restarts of the gateway; idleness begins anew with each, and here there are many."""
 BURST = 30
 """Commands per host of one round that looks for leaks: each may leave less than a tenth of a descriptor."""
 LINES = 3000
@@ -133,7 +134,7 @@ class Soak:
     def _open_session(self, name: str, host: str) -> Session:
         """Half of them are never deleted, as by agents that die; the gateway holds a thousand at most."""
         caller = self._world.caller
-        return self._persistently(lambda: caller.session(name, host=host, idle_ttl_s=IDLE_TTL_S))
+        return self._persistently(lambda: caller.session(name, host=host, ttl_s=SESSION_TTL_S))
 
     def _delete(self, name: str) -> None:
         self._world.caller.http.delete(f"/v1/sessions/{name}").raise_for_status()
