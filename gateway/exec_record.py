@@ -62,6 +62,10 @@ class Exec:
     """True when it holds its slots, False when nobody wants it any more."""
     stop: asyncio.Future[float]
     """Done when it is to end before its time, with the seconds between SIGTERM and SIGKILL."""
+    long_input_bytes: int | None = None
+    """Of an input that is longer than what comes with a start; None: all of it does."""
+    fed: asyncio.Event | None = None
+    """Set when the rest of such an input is with its host, or never will be."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     state: ExecState = ExecState.QUEUED
     steps: int = 0

@@ -22,7 +22,8 @@ _HEAD_S = 15.0
 """For the beginning of what a finished command wrote: who asks for its status wants that above all, and may
 take a status without it for one of a command that wrote nothing. A host that is busy takes seconds."""
 _START_WAIT_S = 20.0
-"""Input waits so long for its command to start; shorter than clients' usual timeouts of 30 s."""
+"""Input waits so long for its command to start, and for what comes before it; shorter than clients' usual
+timeouts of 30 s."""
 
 _BEFORE_START = (ExecState.QUEUED, ExecState.STARTING)
 
@@ -78,6 +79,10 @@ class ExecStreams:
 
     async def write_stdin(self, record: Exec, data: bytes, offset: int, *, is_eof: bool) -> int:
         await self._ready(record)
+        if record.fed is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_START_WAIT_S):
+                    await record.fed.wait()
         if record.state.is_final:
             raise Refusal(409, "exec_over", "the command is over and reads no more input", param="id")
         async with _refusing(record):
@@ -149,7 +154,7 @@ def _refusal(fault: HostFault) -> Refusal:
             message = "the output of this command is no longer on its host"
             return Refusal(410, "output_forgotten", message, param="id")
         case Fault.BAD_REQUEST:
-            return Refusal(409, "stdin_gap", f"offset: {fault.message}", param="offset")
+            return Refusal(409, "stdin_gap", fault.message, param="offset")
         case Fault.FORBIDDEN:
             return Refusal(409, "not_possible", fault.message, param="id")
     return Refusal(502, "host_fault", f"its host answered: {fault.message}", param="id")

@@ -16,7 +16,7 @@ from typing import Any
 from gateway.admission import Ask, Offer
 from gateway.command import Command
 from gateway.ended_execs import EndedExecs
-from gateway.errands import Errands
+from gateway.errands import Errands, long_input_bytes
 from gateway.errors import Refusal, adopting, draining, exec_not_found, queue_full
 from gateway.exec_record import Exec, exec_status
 from gateway.exec_streams import ExecStreams
@@ -253,6 +253,7 @@ class Execs:
             memory_mb=command.memory_mb,
             kill_grace_s=command.order.kill_grace_s,
             body_digest=command.body_digest,
+            long_input_bytes=long_input_bytes(command.order),
         )
         return new_exec(command.order.exec_id, command.host, note, self._clock())
 

@@ -164,7 +164,7 @@ class FakeHost:
     async def write_stdin(self, exec_id: str, data: bytes, offset: int, *, is_eof: bool) -> int:
         one = await self._exec("write_stdin", exec_id)
         if offset > len(one.stdin):
-            raise HostFault(Fault.BAD_REQUEST, f"next offset is {len(one.stdin)}")
+            raise HostFault(Fault.BAD_REQUEST, f"offset: must not lie behind {len(one.stdin)}")
         one.stdin += data[len(one.stdin) - offset :]
         return len(one.stdin)
 

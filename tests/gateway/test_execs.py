@@ -540,6 +540,7 @@ async def test_input_signals_and_sizes_pass_through(bench: Bench) -> None:
     with pytest.raises(Refusal) as refused:
         await bench.execs.write_stdin(record, b"z", 9, is_eof=False)
     assert (refused.value.status, refused.value.code) == (409, "stdin_gap")
+    assert refused.value.message == "offset: must not lie behind 4"
     assert await bench.execs.signal(record, "SIGINT", Scope.TREE)
     await bench.execs.resize(record, TerminalSize(80, 24))
     one = bench.host.execs["a"]
