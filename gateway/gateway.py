@@ -149,7 +149,9 @@ class _Parts:
 
     def report_to(self, proxy_url: str | None, token: str | None) -> None:
         if proxy_url is not None:
-            self.reporter = Reporter(proxy_url, token, self.hosts.observe, self.clock)
+            self.reporter = Reporter(
+                proxy_url, token, self.hosts.observe, self.clock, self.hosts.observe_each
+            )
             self.listeners.append(self.reporter)
 
     def gateway(self, tenants: Tenants, on_stop: OnStop) -> Gateway:
@@ -214,7 +216,11 @@ def _watch(metrics: Metrics, parts: _Parts) -> None:
     watch("spool_bytes", "Output on disk of finished commands", lambda: execs.kept_bytes)
     watch("head_cache_bytes", "Beginnings of output in memory", lambda: execs.head_bytes)
     observed = hosts.observe
-    watch("queue_wait_seconds", "Wait for a slot, smoothed", lambda: observed().queue_wait_s)
+    watch(
+        "queue_wait_seconds",
+        "Wait for a slot, smoothed, on the host with most of it",
+        lambda: observed().queue_wait_s,
+    )
     watch(
         "memory_available_bytes",
         "Memory of the hosts that is free or can be freed",
@@ -222,12 +228,12 @@ def _watch(metrics: Metrics, parts: _Parts) -> None:
     )
     watch(
         "cpu_pressure_ratio",
-        "Share of the last 10 s in which some task waited for a core, on the host with least of it",
+        "Share of the last 10 s in which some task waited for a core, on the host with most of it",
         lambda: observed().cpu_pressure,
     )
     watch(
         "memory_pressure_ratio",
-        "Share of the last 10 s in which some task waited for memory, on the host with least of it",
+        "Share of the last 10 s in which some task waited for memory, on the host with most of it",
         lambda: observed().memory_pressure,
     )
     if parts.store.is_durable:
