@@ -6,7 +6,7 @@ states' reasons or the queue.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from gateway.errors import Refusal, host_lost
 from gateway.exec_record import Exec
@@ -66,6 +66,8 @@ class ExecStreams:
         until_s = loop.time() + wait_s
         await until_started(record, wait_s)
         if record.state in _BEFORE_START:
+            if record.is_left:
+                await asyncio.sleep(0)  # Who asks again and again must let others tell it so.
             return Chunk(b"", offset, False, 0, 0)
         count = record.count(stream)
         if not record.was_started:
@@ -74,7 +76,11 @@ class ExecStreams:
             return self._from_head(record, stream, offset, limit)
         async with _refusing(record):
             left_s = max(0.0, until_s - loop.time())
-            return await self._client(record).read(record.id, stream, offset, limit, left_s)
+            reading = self._client(record).read(record.id, stream, offset, limit, left_s)
+            if not left_s or record.state.is_final:
+                return await reading
+            chunk = await _unless_left(record, reading)
+            return Chunk(b"", offset, False, count.total_bytes, count.kept_bytes) if chunk is None else chunk
         raise AssertionError("it returns or raises")
 
     async def write_stdin(self, record: Exec, data: bytes, offset: int, *, is_eof: bool) -> int:
@@ -130,11 +136,27 @@ class ExecStreams:
 
 
 async def until_started(record: Exec, timeout_s: float) -> None:
-    """Or rejected or cancelled, or the timeout."""
+    """Or rejected, cancelled or left, or the timeout."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while record.state in _BEFORE_START:
+            while record.state in _BEFORE_START and not record.is_left:
                 await record.stepped.wait()
+
+
+async def until_left(record: Exec) -> None:
+    """Returns when the gateway goes and leaves a command to the next one; until then, never."""
+    await record.ended.wait()
+    if not record.is_left:
+        await asyncio.Event().wait()
+
+
+async def _unless_left(record: Exec, reading: Awaitable[Chunk]) -> Chunk | None:
+    """None: it was left before there was anything, and the rest is for the next gateway to be asked for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None) as wait:
+            with record.telling_when_left(lambda: wait.reschedule(0)):
+                return await reading
+    return None
 
 
 @contextlib.asynccontextmanager

@@ -177,8 +177,10 @@ class Execs:
                 await record.ended.wait()
 
     async def wait_step(self, record: Exec, steps: int, timeout_s: float) -> None:
-        """Returns when it has left more than ``steps`` states behind, or after the timeout: for events.
-        ``position`` changes without a step."""
+        """Returns when it has left more than ``steps`` states behind, or was left, or after the timeout:
+        for events. ``position`` changes without a step."""
+        if record.is_left:
+            await asyncio.sleep(0)  # Who asks again and again must let others tell it so.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while record.steps <= steps and not record.ended.is_set():
@@ -216,7 +218,7 @@ class Execs:
             if record.state is ExecState.QUEUED:
                 self.cancel(record, reason)
             else:
-                record.ended.set()
+                record.leave()
 
     async def close(self) -> None:
         """After ``drain`` or ``leave``."""

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Header, Response
 from gateway.errors import invalid
 from gateway.exec_events import ExecEvents, read_position
 from gateway.exec_record import Exec
+from gateway.exec_streams import until_left
 from gateway.execs import Execs
 from gateway.host import Chunk
 from gateway.openapi import empty_answer, refusals
 from gateway.protocol import ExecState, ExecStatus, StreamName
-from gateway.routing import ExecId, Tenant, ThisGateway, left
+from gateway.routing import ExecId, Tenant, ThisGateway
 from gateway.streaming import StreamedResponse
 
 _SSE = "text/event-stream"
@@ -93,7 +94,7 @@ class _Followed:
             await self._execs.wait_step(self._record, self._record.steps, timeout_s)
 
     async def left(self) -> None:
-        await left(self._record)
+        await until_left(self._record)
 
     async def read(self, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         return await self._execs.read(self._record, stream, offset, limit, wait_s)

@@ -48,7 +48,7 @@ class Submission:
         self._under_way: dict[str, tuple[str, asyncio.Task[Exec]]] = {}
         """By exec id, with the digest of the request."""
         self._uncertain: OrderedDict[str, None] = OrderedDict()
-        self._tasks = Tasks()
+        self._tasks = Tasks(Refusal)
 
     async def submit(self, session: Session, request: ExecRequest, idempotency_key: str | None) -> Exec:
         """Raises Refusal. Cancelling it has no effect: the command is on its way, or its key free."""

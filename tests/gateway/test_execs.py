@@ -12,8 +12,9 @@ from gateway.admission import AdmissionSettings, HostQueue
 from gateway.command import Command
 from gateway.errors import Refusal
 from gateway.exec_record import Exec
+from gateway.exec_streams import until_left
 from gateway.execs import Execs
-from gateway.host import EndedBy, HostFault, RunOrder, StartError, StreamCount, TerminalSize
+from gateway.host import Chunk, EndedBy, HostFault, RunOrder, StartError, StreamCount, TerminalSize
 from gateway.hosts import HostPlan, Hosts
 from gateway.limits import Limits
 from gateway.listeners import ToolRun
@@ -409,6 +410,35 @@ async def test_leaving_lets_run_what_runs(bench: Bench) -> None:
     assert (running.state, queued.state) == (ExecState.RUNNING, ExecState.CANCELLED)
     assert (bench.host.running(), bench.host.stops) == (["a"], [])
     assert [line for line in bench.transcript.lines if line[1] == "a"] == [("queued", "a"), ("started", "a")]
+    bench.hosts.get("here").end("a")
+    bench.execs._active.clear()
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+async def test_leaving_lets_go_who_waits(bench: Bench, is_started: bool) -> None:
+    """Output that is not there, the next step, input of one that starts: the next gateway has them."""
+    if not is_started:
+        bench.host.is_slow = asyncio.Event()
+    record = bench.submit("a")
+    await bench.settle()
+    assert record.state is (ExecState.RUNNING if is_started else ExecState.STARTING)
+    execs, loop = bench.execs, asyncio.get_running_loop()
+    reading = loop.create_task(execs.read(record, StreamName.STDOUT, 0, 10, 600))
+    stepping = loop.create_task(execs.wait_step(record, record.steps, 600))
+    await bench.settle()
+    execs.leave("the gateway is shutting down")
+    assert await asyncio.wait_for(reading, 20) == Chunk(b"", 0, False, 0, 0)
+    await asyncio.wait_for(stepping, 20)
+    async with asyncio.timeout(20):
+        watching = loop.create_task(until_left(record))
+        while not watching.done():
+            await execs.wait_step(record, record.steps, 600)
+            await execs.read(record, StreamName.STDOUT, 0, 10, 600)
+    if not is_started:
+        with pytest.raises(Refusal, match="not started"):
+            await execs.write_stdin(record, b"x", 0, is_eof=True)
+    await execs.close()
+    assert not bench.host.stops
     bench.hosts.get("here").end("a")
     bench.execs._active.clear()
 

@@ -211,3 +211,15 @@ async def test_what_a_command_is_ordered_with() -> None:
         )
         assert order.limits.pids == 5
         assert await refusal(run(gateway, state="env_cwd", shell="sh -c")) == (400, "invalid_value")
+
+
+async def test_a_refusal_is_answered_and_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with gateway_on(FakeHost()) as gateway:
+        await session_of(gateway)
+        with pytest.raises(Refusal, match="cwd"):
+            await run(gateway, "k", cwd="..")
+        gateway.execs.drain("it stops")
+        with pytest.raises(Refusal) as refused:
+            await run(gateway, "k2")
+        assert refused.value.code == "draining"
+    assert [record.message for record in caplog.records if record.levelname != "INFO"] == []
