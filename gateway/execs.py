@@ -33,9 +33,6 @@ from gateway.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-_CLOSING_S = 10.0
-"""Beyond the grace of a command: what has not ended by then is on a host that does not answer."""
-
 
 class Execs:
     def __init__(
@@ -223,11 +220,11 @@ class Execs:
     async def close(self) -> None:
         """After ``drain`` or ``leave``."""
         if not self._is_leaving:
-            await self._tasks.join(self._limits.drain_grace_s + _CLOSING_S)
+            await self._tasks.join(self._limits.drain_grace_s + self._limits.drain_hosts_s)
         await self._tasks.close()
         if not self._is_leaving:
             self._forget_all()
-        await self._errands.close(_CLOSING_S)
+        await self._errands.close(self._limits.drain_hosts_s)
 
     def forget_expired(self) -> None:
         self._ended.expire(self._clock(), len(self._active))
