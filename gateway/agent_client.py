@@ -103,9 +103,9 @@ class AgentHost:
     async def resize(self, exec_id: str, size: TerminalSize) -> None:
         await self._requests.ask(Op.RESIZE, {"exec": exec_id, **asdict(size)})
 
-    async def forget(self, exec_id: str) -> None:
+    async def forget(self, exec_id: str, taken_s: float) -> None:
         with _unless(Fault.UNKNOWN_EXEC, Fault.GONE):
-            await self._requests.ask(Op.FORGET, {"exec": exec_id})
+            await self._requests.ask(Op.FORGET, {"exec": exec_id, "taken_s": taken_s})
 
     async def list_execs(self) -> list[HostExec]:
         execs: list[HostExec] = []

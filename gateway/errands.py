@@ -15,17 +15,24 @@ from gateway.host_agent.wire import MAX_PAYLOAD_BYTES
 from gateway.hosts import Hosts
 from gateway.tasks import Tasks
 
+_TAKEN_S = 3600.0
+"""For which an id without a key stays taken at its host: it is random, and nobody sends it again but by a
+connection that was given up and still holds its start. Those last for minutes."""
+
 
 class Errands:
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, key_ttl_s: float) -> None:
+        """``key_ttl_s``: of a key, under which a command may be sent again."""
         self._hosts = hosts
+        self._key_ttl_s = key_ttl_s
         self._tasks = Tasks()
 
     def stop(self, record: Exec, grace_s: float) -> None:
         self._run(f"stop {record.id}", self._client(record).stop(record.id, grace_s))
 
     def forget(self, record: Exec) -> None:
-        self._run(f"forget {record.id}", self._client(record).forget(record.id))
+        taken_s = _TAKEN_S if record.body_digest is None else max(_TAKEN_S, self._key_ttl_s)
+        self._run(f"forget {record.id}", self._client(record).forget(record.id, taken_s))
 
     def feed(self, record: Exec, order: RunOrder) -> None:
         """What did not fit beside the start (``first_piece``)."""

@@ -51,7 +51,7 @@ class Execs:
         self._clock = clock
         self._heads = Heads(limits.head_cache_bytes)
         self._streams = ExecStreams(hosts, self._heads, limits.inline_output_bytes)
-        self._errands = Errands(hosts)
+        self._errands = Errands(hosts, limits.idempotency_ttl_s)
         self._walk = ExecWalk(
             heads=self._heads,
             inline_bytes=limits.inline_output_bytes,

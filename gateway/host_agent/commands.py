@@ -95,7 +95,7 @@ class Commands:
     async def signal_tree(self, running: Running, number: signal.Signals) -> bool:
         return await self._containment.signal_tree(running.command.exec_id, running.group, number)
 
-    def forget(self, exec_id: str) -> None:
+    def forget(self, exec_id: str, taken_s: float) -> None:
         if exec_id in self._running:
             raise Refused(Fault.BAD_REQUEST, "exec: it still runs")
         try:
@@ -103,7 +103,7 @@ class Commands:
         except Refused as refused:
             if refused.fault == Fault.UNKNOWN_EXEC:
                 raise
-        self.books.forget(exec_id)
+        self.books.forget(exec_id, taken_s)
 
     async def end_session(self, session: str) -> None:
         """Whatever runs in it, and what its commands left in the background."""

@@ -71,7 +71,8 @@ class Op:
     RESIZE = "exec.resize"
     """exec, cols, rows"""
     FORGET = "exec.forget"
-    """exec: its output goes, its id stays taken for ``tombstone_s``"""
+    """exec; optional: taken_s (for so long its id stays taken): its output goes. Who may be sent again under
+    its id, as a command with a key is, must be taken for as long as that lasts."""
 
     SESSION_PUT = "session.put"
     """session, record -> workspace (absolute path), is_new"""

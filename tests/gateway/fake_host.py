@@ -62,6 +62,7 @@ class FakeHost:
         self.reading = Reading(cores=4, memory_total_mb=8000, memory_available_mb=4000)
         self.execs: dict[str, FakeExec] = {}
         self.forgotten: list[str] = []
+        self.taken_s: dict[str, float] = {}
         self.stops: list[tuple[str, float]] = []
         self.starts: list[str] = []
         """Each time that a command really began."""
@@ -176,10 +177,11 @@ class FakeHost:
     async def resize(self, exec_id: str, size: TerminalSize) -> None:
         (await self._exec("resize", exec_id)).sizes.append(size)
 
-    async def forget(self, exec_id: str) -> None:
+    async def forget(self, exec_id: str, taken_s: float) -> None:
         await self._exec("forget", exec_id)
         del self.execs[exec_id]
         self.forgotten.append(exec_id)
+        self.taken_s[exec_id] = taken_s
 
     async def list_execs(self) -> list[HostExec]:
         await self._reached("list_execs")

@@ -323,7 +323,7 @@ async def test_what_is_gone_is_stopped_and_forgotten(agent: FakeAgent, host: Age
         agent.on(op, fault(Fault.UNKNOWN_EXEC))
     agent.on(Op.SESSION_REMOVE, fault(Fault.UNKNOWN_SESSION), fault(Fault.FORBIDDEN))
     await host.stop("e1", 1.0)
-    await host.forget("e1")
+    await host.forget("e1", 60.0)
     await host.remove_session("s", keeps_workspace=True)
     assert agent.asked[-1].header["keeps_workspace"] is True
     with pytest.raises(HostFault):

@@ -56,7 +56,15 @@ class Bench:
             clock=lambda: self.now,
         )
 
-    def submit(self, name: str, *, queue_timeout_s: float = 60, host: str = "here", **order: Any) -> Exec:
+    def submit(
+        self,
+        name: str,
+        *,
+        queue_timeout_s: float = 60,
+        host: str = "here",
+        body_digest: str | None = None,
+        **order: Any,
+    ) -> Exec:
         fields: dict[str, Any] = {
             "exec_id": name,
             "session": "s.t",
@@ -81,6 +89,7 @@ class Bench:
             cpu=1,
             memory_mb=None,
             labels={},
+            body_digest=body_digest,
         )
         return self.execs.submit(command)
 
@@ -414,6 +423,18 @@ async def test_leaving_lets_run_what_runs(bench: Bench) -> None:
     bench.execs._active.clear()
 
 
+async def test_what_is_forgotten_stays_taken_for_as_long_as_its_key_is_known(open_bench: OpenBench) -> None:
+    async with open_bench(max_execs=0, idempotency_ttl_s=7 * 86400.0) as bench:
+        for name, digest in (("with", "d"), ("without", None)):
+            record = bench.submit(name, body_digest=digest)
+            await bench.settle()
+            bench.host.finish(name)
+            await bench.ended(record)
+        await bench.settle()
+        assert bench.host.taken_s["with"] == 7 * 86400.0
+        assert 0 < bench.host.taken_s["without"] < 86400.0
+
+
 @pytest.mark.parametrize("is_started", [True, False])
 async def test_leaving_lets_go_who_waits(bench: Bench, is_started: bool) -> None:
     """Output that is not there, the next step, input of one that starts: the next gateway has them."""
@@ -557,7 +578,7 @@ async def test_output_that_is_forgotten_or_out_of_reach_is_said(open_bench: Open
             await bench.execs.read(record, StreamName.STDOUT, 0, 100, 0)
         assert (refused.value.status, refused.value.code) == (503, "host_lost")
         bench.host.come_back()
-        await bench.host.forget("a")
+        await bench.host.forget("a", 60.0)
         with pytest.raises(Refusal) as refused:
             await bench.execs.read(record, StreamName.STDOUT, 0, 100, 0)
         assert (refused.value.status, refused.value.code) == (410, "output_forgotten")
