@@ -53,11 +53,17 @@ class AgentHost:
     def capabilities(self) -> HostCapabilities | None:
         return None if self._link.hello is None else self._link.hello.capabilities
 
+    @property
+    def boot_id(self) -> str | None:
+        return None if self._link.hello is None else self._link.hello.boot_id
+
     async def start(self, order: RunOrder) -> HostExec:
         if len(order.stdin) > MAX_PAYLOAD_BYTES:
             raise StartError(f"stdin: at most {MAX_PAYLOAD_BYTES} bytes may come with the start")
         try:
-            answer = await self._requests.ask(Op.START, _start_fields(order), order.stdin)
+            await self._requests.connection()
+            fields = {**_start_fields(order), "boot_id": order.boot_id or self.boot_id}
+            answer = await self._requests.ask(Op.START, fields, order.stdin)
             return agent_answers.exec_status(answer, order.exec_id)
         except NeverSent as error:
             raise StartError(str(error)) from error

@@ -59,6 +59,9 @@ class RunOrder:
     """``cwd`` may be outside of the workspace."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """What a gateway that comes back needs to go on; JSON."""
+    boot_id: str | None = None
+    """Life of the host in which it was first to be sent: another one may not know any more that it was run,
+    and then it is ended by nobody. None: this one."""
 
 
 class EndedBy(Enum):
@@ -186,6 +189,12 @@ class CommandHost(Protocol):
     @property
     def state(self) -> Literal["up", "connecting", "down"]:
         """Of the connection now. A call waits also where it is not "up"."""
+        ...
+
+    @property
+    def boot_id(self) -> str | None:
+        """Of this life of the host, as far as we have heard; None before it was reached, or where it does not
+        say."""
         ...
 
     @property

@@ -27,6 +27,8 @@ class Claim:
     """Where alone it may run: there its directory is the lock."""
     owner: str
     """The gateway process that claimed it, or "" when a host told of it."""
+    boot_id: str | None = None
+    """Life of the host at that time; None when it had not been heard of."""
 
 
 class StoreUnavailable(Exception):

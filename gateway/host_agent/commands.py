@@ -143,6 +143,14 @@ class Commands:
         if not self._is_known(order.exec_id):
             self._workspaces.path(order.session)
 
+    def _check_life(self, order: Order) -> None:
+        """The directory of a command is not synced to the disk before it starts, which would cost each of
+        them milliseconds: after a power cut it may be gone."""
+        if order.boot_id not in (None, self._boot_id) and not self._is_known(order.exec_id):
+            raise Refused(
+                Fault.GONE, "exec: the host was started again since; whether it was run is not known"
+            )
+
     def _is_known(self, exec_id: str) -> bool:
         try:
             self.books.get(exec_id)
@@ -152,6 +160,7 @@ class Commands:
 
     def _begin(self, order: Order) -> bool:
         """False: somebody did before. It never waits, so it is done or not done."""
+        self._check_life(order)
         self._check_session(order)
         try:
             directory = self.books.try_claim(order.exec_id)

@@ -52,6 +52,7 @@ class FakeHost:
         self.name = name
         self.state: Literal["up", "connecting", "down"] = "up"
         self.capabilities: HostCapabilities | None = CAPABILITIES
+        self.boot_id: str | None = "boot 1"
         self.is_gone = False
         """Every call raises HostLost."""
         self.refuses: StartError | HostFault | None = None
@@ -102,9 +103,16 @@ class FakeHost:
 
     def reboot(self) -> None:
         """Its processes are gone, its directories are not."""
+        self.boot_id = "boot 2"
         for one in self.execs.values():
             if one.status.ended_by is None:
                 self.finish(one.order.exec_id, EndedBy.NOBODY, None)
+
+    def lose_power(self) -> None:
+        """Its directories are gone, too: they were never on the disk."""
+        self.reboot()
+        for exec_id in list(self.execs):
+            self.drop(exec_id)
 
     def drop(self, exec_id: str) -> None:
         """Its directory was removed behind the agent's back."""
@@ -126,6 +134,8 @@ class FakeHost:
         if order.exec_id in self.execs:
             one = self.execs[order.exec_id]
             return replace(one.status, existed=True, record=one.order.record)
+        if order.boot_id not in (None, self.boot_id):
+            raise HostFault(Fault.GONE, "the host was started again since")
         if self.refuses is not None:
             raise self.refuses
         self.starts.append(order.exec_id)
