@@ -65,6 +65,11 @@ class Store(Protocol):
 
     async def sessions(self) -> list[bytes]: ...
 
+    async def weakness(self) -> str | None:
+        """How it is set up to forget what it should keep, for an operator. None: it is not, or does not
+        say."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -111,6 +116,9 @@ class MemoryStore:
 
     async def sessions(self) -> list[bytes]:
         return self._sessions.values(self._clock())
+
+    async def weakness(self) -> str | None:
+        return None
 
     async def close(self) -> None:
         pass
