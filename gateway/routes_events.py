@@ -15,6 +15,7 @@ from gateway.host import Chunk
 from gateway.openapi import empty_answer, refusals
 from gateway.protocol import ExecState, ExecStatus, StreamName
 from gateway.routing import ExecId, Tenant, ThisGateway
+from gateway.stream_protocol import EVENT_NAMES
 from gateway.streaming import StreamedResponse
 
 _SSE = "text/event-stream"
@@ -26,10 +27,21 @@ _EXAMPLE = (
     'id: 2.3.0\nevent: exit\ndata: {"status":{"state":"exited","exit_code":0, ...}}\n\n'
 )
 
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": r"^[0-2]\.[0-9]+\.[0-9]+$"},
+        "event": {"enum": [*EVENT_NAMES.values()]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+"""Each of the stream, as OpenAPI 3.2 says it (``itemSchema``); who does not know that reads the example."""
+
 
 def event_routes() -> APIRouter:
     api = APIRouter(tags=["execs"])
-    stream = {"schema": {"type": "string"}, "example": _EXAMPLE}
+    stream = {"itemSchema": _EVENT, "example": _EXAMPLE}
     api.add_api_route(
         "/execs/{exec_id}/events",
         get_events,
