@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.host_agent.cgroup_trees import CONTROLLERS, Tree
+from gateway.host_agent.cgroup_trees import CONTROLLERS, Tree, make_parent
 
 _MB = 1_000_000
 _CPU_PERIOD_US = 100_000
@@ -74,11 +74,20 @@ class Cgroups:
         """Raises OSError, and then leaves nothing."""
         group = Group({tree: tree.parent / name for tree in self._trees if _is_of_use(tree, limits)})
         try:
-            group.make(limits)
+            self._make(group, limits)
         except OSError:
             group.remove()
             raise
         return group
+
+    def _make(self, group: Group, limits: Limits) -> None:
+        try:
+            group.make(limits)
+        except FileNotFoundError:
+            group.remove()
+            for tree in self._trees:
+                make_parent(tree.parent, tree.is_v2)
+            group.make(limits)
 
     def left_over(self) -> Iterator[Group]:
         """Of an earlier agent."""
