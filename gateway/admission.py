@@ -141,6 +141,10 @@ class HostQueue:
         """Of what the host told last; None before it did."""
         return self._room.load.age_s(now)
 
+    def has_fresh_reading(self, now: float) -> bool:
+        """It is no older than ``AdmissionSettings.stale_s``."""
+        return self._room.load.is_fresh(now)
+
     def oldest_wait_s(self, now: float) -> float | None:
         """None when nothing waits."""
         oldest = next(iter(self._queued.values()), None)

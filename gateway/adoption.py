@@ -6,6 +6,8 @@ first time, and each time that it comes back.
 
 - A command that we do not know and that carries our note: it is ours now, running or over, and its key is
   claimed.
+- One whose gateway died before it had all of its input: it is cancelled. It would wait for the rest until its
+  time is up, and to end its input there would make it work on half of it.
 - One that runs there but is over here, since the host was lost meanwhile: it is stopped; the answer that was
   given stays.
 - A session that we do not know: it is ours now, unless only its workspace was kept.
@@ -17,6 +19,7 @@ from collections.abc import Callable
 from gateway.exec_record import Exec
 from gateway.execs import Execs
 from gateway.host import HostExec, HostFault, HostLost
+from gateway.host_agent.wire import Fault
 from gateway.hosts import Host
 from gateway.notes import ExecNote, SessionNote, adopted, read_record
 from gateway.sessions import Sessions
@@ -56,8 +59,22 @@ class Adoption:
             return
         if note.body_digest is not None and not self._store.is_durable:
             await self._claim(seen.exec_id, Claim(note.body_digest, host.name, ""))
-        if self._execs.find(seen.exec_id) is None:  # Nobody else may have taken it while the store was asked.
-            self._execs.adopt(adopted(seen, host.name, note, self._clock()), seen)
+        lacks_input = await self._lacks_input(host, seen, note)
+        if self._execs.find(seen.exec_id) is None:  # Nobody else may have taken it while others were asked.
+            record = adopted(seen, host.name, note, self._clock())
+            self._execs.adopt(record, seen)
+            if lacks_input:
+                self._execs.cancel(record, "its gateway died before all of its input had come")
+
+    async def _lacks_input(self, host: Host, seen: HostExec, note: ExecNote) -> bool:
+        """Nothing, written where the input ends, is a gap before that."""
+        if seen.ended_by is not None or note.long_input_bytes is None:
+            return False
+        try:
+            await host.client.write_stdin(seen.exec_id, b"", note.long_input_bytes, is_eof=False)
+        except HostFault as fault:
+            return fault.code == Fault.BAD_REQUEST
+        return False
 
     async def _compare(self, host: Host, seen: HostExec, note: ExecNote, known: Exec) -> None:
         if known.state.is_final:

@@ -53,11 +53,17 @@ class AgentHost:
     def capabilities(self) -> HostCapabilities | None:
         return None if self._link.hello is None else self._link.hello.capabilities
 
+    @property
+    def boot_id(self) -> str | None:
+        return None if self._link.hello is None else self._link.hello.boot_id
+
     async def start(self, order: RunOrder) -> HostExec:
         if len(order.stdin) > MAX_PAYLOAD_BYTES:
             raise StartError(f"stdin: at most {MAX_PAYLOAD_BYTES} bytes may come with the start")
         try:
-            answer = await self._requests.ask(Op.START, _start_fields(order), order.stdin)
+            await self._requests.connection()
+            fields = {**_start_fields(order), "boot_id": order.boot_id or self.boot_id}
+            answer = await self._requests.ask(Op.START, fields, order.stdin)
             return agent_answers.exec_status(answer, order.exec_id)
         except NeverSent as error:
             raise StartError(str(error)) from error
@@ -103,9 +109,9 @@ class AgentHost:
     async def resize(self, exec_id: str, size: TerminalSize) -> None:
         await self._requests.ask(Op.RESIZE, {"exec": exec_id, **asdict(size)})
 
-    async def forget(self, exec_id: str) -> None:
+    async def forget(self, exec_id: str, taken_s: float) -> None:
         with _unless(Fault.UNKNOWN_EXEC, Fault.GONE):
-            await self._requests.ask(Op.FORGET, {"exec": exec_id})
+            await self._requests.ask(Op.FORGET, {"exec": exec_id, "taken_s": taken_s})
 
     async def list_execs(self) -> list[HostExec]:
         execs: list[HostExec] = []

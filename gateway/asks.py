@@ -82,4 +82,5 @@ class AdmissionSettings:
     memory_default_mb: float = 256.0
     """Reserved for a command of which nothing is known."""
     stale_s: float = 10.0
-    """Age from which a reading is not believed; as the proxy's admission.telemetry_stale_s."""
+    """Age from which a reading is not believed: by admission, placement and whoever looks. Twice as long as
+    between two of an idle host (``host_watch``); as the proxy's admission.telemetry_stale_s."""

@@ -3,10 +3,7 @@
 Owns the defaults, the environment that commands start with and what is predicted of them.
 """
 
-import hashlib
-import shlex
 from collections.abc import Callable
-from pathlib import PurePath
 
 from gateway.command import Command
 from gateway.field_checks import (
@@ -25,6 +22,7 @@ from gateway.protocol import ExecRequest, LimitsRequest
 from gateway.session_record import Session
 from gateway.sessions import Sessions
 from gateway.tool_signature import command_signature, program_name
+from marsproxy.core.command_text import command_digest, command_text
 
 _QUIET = {
     "GIT_TERMINAL_PROMPT": "0",
@@ -69,7 +67,7 @@ class CommandMaker:
             session=session.id,
             host=session.host,
             order=self._order(session, request, exec_id, argv),
-            command_digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+            command_digest=command_digest(text),
             program=program_name(text),
             signature=signature,
             queue_timeout_s=limits.queue_timeout_s if asked_s is None else asked_s,
@@ -123,11 +121,4 @@ def _argv_and_text(request: ExecRequest) -> tuple[tuple[str, ...], str]:
     if request.command is not None:
         return (*request.shell.split(), request.command), request.command
     assert request.argv is not None
-    return tuple(request.argv), _text_of(request.argv)
-
-
-def _text_of(argv: list[str]) -> str:
-    """``bash -lc TEXT``, as shims send it, is TEXT; anything else is quoted as one would type it."""
-    if len(argv) == 3 and PurePath(argv[0]).name in ("bash", "sh") and argv[1] in ("-c", "-lc"):
-        return argv[2]
-    return shlex.join(argv)
+    return tuple(request.argv), command_text(request.argv)

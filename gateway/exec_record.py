@@ -7,7 +7,7 @@ import asyncio
 import base64
 import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.host import EndedBy, HostExec, StreamCount
@@ -62,12 +62,18 @@ class Exec:
     """True when it holds its slots, False when nobody wants it any more."""
     stop: asyncio.Future[float]
     """Done when it is to end before its time, with the seconds between SIGTERM and SIGKILL."""
+    long_input_bytes: int | None = None
+    """Of an input that is longer than what comes with a start; None: all of it does."""
+    fed: asyncio.Event | None = None
+    """Set when the rest of such an input is with its host, or never will be."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is over, and when the gateway leaves it."""
     state: ExecState = ExecState.QUEUED
     steps: int = 0
     """How many states it has left behind; see ``Execs.wait_step``."""
     stepped: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set at each step, and then another takes its place."""
+    """Set at each step and when it is left, and then another takes its place."""
+    _told_when_left: list[Callable[[], None]] = field(default_factory=list)
     started_at_s: float | None = None
     ended_at_s: float | None = None
     exit_code: int | None = None
@@ -86,6 +92,11 @@ class Exec:
     @property
     def ending(self) -> str | None:
         return self.state.value if self.state.is_final else None
+
+    @property
+    def is_left(self) -> bool:
+        """The gateway leaves it to the next one: it goes on, and no more of it is known here."""
+        return self.ended.is_set() and not self.state.is_final
 
     @property
     def was_started(self) -> bool:
@@ -107,6 +118,26 @@ class Exec:
             self.started_at_s = now
         if state.is_final:
             self.ended_at_s = now
+        self._wake()
+
+    def leave(self) -> None:
+        self.ended.set()
+        self._wake()
+        for tell in list(self._told_when_left):
+            tell()
+
+    @contextlib.contextmanager
+    def telling_when_left(self, tell: Callable[[], None]) -> Iterator[None]:
+        """At once if it is: cheaper than a task, for what is waited for often."""
+        if self.is_left:
+            tell()
+        self._told_when_left.append(tell)
+        try:
+            yield
+        finally:
+            self._told_when_left.remove(tell)
+
+    def _wake(self) -> None:
         self.stepped.set()
         self.stepped = asyncio.Event()
 

@@ -6,7 +6,7 @@ states' reasons or the queue.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from gateway.errors import Refusal, host_lost
 from gateway.exec_record import Exec
@@ -22,7 +22,8 @@ _HEAD_S = 15.0
 """For the beginning of what a finished command wrote: who asks for its status wants that above all, and may
 take a status without it for one of a command that wrote nothing. A host that is busy takes seconds."""
 _START_WAIT_S = 20.0
-"""Input waits so long for its command to start; shorter than clients' usual timeouts of 30 s."""
+"""Input waits so long for its command to start, and for what comes before it; shorter than clients' usual
+timeouts of 30 s."""
 
 _BEFORE_START = (ExecState.QUEUED, ExecState.STARTING)
 
@@ -65,6 +66,8 @@ class ExecStreams:
         until_s = loop.time() + wait_s
         await until_started(record, wait_s)
         if record.state in _BEFORE_START:
+            if record.is_left:
+                await asyncio.sleep(0)  # Who asks again and again must let others tell it so.
             return Chunk(b"", offset, False, 0, 0)
         count = record.count(stream)
         if not record.was_started:
@@ -73,11 +76,19 @@ class ExecStreams:
             return self._from_head(record, stream, offset, limit)
         async with _refusing(record):
             left_s = max(0.0, until_s - loop.time())
-            return await self._client(record).read(record.id, stream, offset, limit, left_s)
+            reading = self._client(record).read(record.id, stream, offset, limit, left_s)
+            if not left_s or record.state.is_final:
+                return await reading
+            chunk = await _unless_left(record, reading)
+            return Chunk(b"", offset, False, count.total_bytes, count.kept_bytes) if chunk is None else chunk
         raise AssertionError("it returns or raises")
 
     async def write_stdin(self, record: Exec, data: bytes, offset: int, *, is_eof: bool) -> int:
         await self._ready(record)
+        if record.fed is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_START_WAIT_S):
+                    await record.fed.wait()
         if record.state.is_final:
             raise Refusal(409, "exec_over", "the command is over and reads no more input", param="id")
         async with _refusing(record):
@@ -125,11 +136,27 @@ class ExecStreams:
 
 
 async def until_started(record: Exec, timeout_s: float) -> None:
-    """Or rejected or cancelled, or the timeout."""
+    """Or rejected, cancelled or left, or the timeout."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
-            while record.state in _BEFORE_START:
+            while record.state in _BEFORE_START and not record.is_left:
                 await record.stepped.wait()
+
+
+async def until_left(record: Exec) -> None:
+    """Returns when the gateway goes and leaves a command to the next one; until then, never."""
+    await record.ended.wait()
+    if not record.is_left:
+        await asyncio.Event().wait()
+
+
+async def _unless_left(record: Exec, reading: Awaitable[Chunk]) -> Chunk | None:
+    """None: it was left before there was anything, and the rest is for the next gateway to be asked for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(None) as wait:
+            with record.telling_when_left(lambda: wait.reschedule(0)):
+                return await reading
+    return None
 
 
 @contextlib.asynccontextmanager
@@ -149,7 +176,7 @@ def _refusal(fault: HostFault) -> Refusal:
             message = "the output of this command is no longer on its host"
             return Refusal(410, "output_forgotten", message, param="id")
         case Fault.BAD_REQUEST:
-            return Refusal(409, "stdin_gap", f"offset: {fault.message}", param="offset")
+            return Refusal(409, "stdin_gap", fault.message, param="offset")
         case Fault.FORBIDDEN:
             return Refusal(409, "not_possible", fault.message, param="id")
     return Refusal(502, "host_fault", f"its host answered: {fault.message}", param="id")

@@ -83,7 +83,7 @@ class ExecWalk:
         now = self._clock()
         record.step(ExecState.STARTING, now)
         order, first = command.order, first_piece(command.order)
-        is_split = len(first) < len(order.stdin)
+        is_split = record.long_input_bytes is not None
         note = as_record(note_of(record, now))
         try:
             seen = await host.client.start(

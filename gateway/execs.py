@@ -16,7 +16,7 @@ from typing import Any
 from gateway.admission import Ask, Offer
 from gateway.command import Command
 from gateway.ended_execs import EndedExecs
-from gateway.errands import Errands
+from gateway.errands import Errands, long_input_bytes
 from gateway.errors import Refusal, adopting, draining, exec_not_found, queue_full
 from gateway.exec_record import Exec, exec_status
 from gateway.exec_streams import ExecStreams
@@ -32,9 +32,6 @@ from gateway.store import Store, StoreUnavailable
 from gateway.tasks import Tasks
 
 log = logging.getLogger(__name__)
-
-_CLOSING_S = 10.0
-"""Beyond the grace of a command: what has not ended by then is on a host that does not answer."""
 
 
 class Execs:
@@ -54,7 +51,7 @@ class Execs:
         self._clock = clock
         self._heads = Heads(limits.head_cache_bytes)
         self._streams = ExecStreams(hosts, self._heads, limits.inline_output_bytes)
-        self._errands = Errands(hosts)
+        self._errands = Errands(hosts, limits.idempotency_ttl_s)
         self._walk = ExecWalk(
             heads=self._heads,
             inline_bytes=limits.inline_output_bytes,
@@ -177,8 +174,10 @@ class Execs:
                 await record.ended.wait()
 
     async def wait_step(self, record: Exec, steps: int, timeout_s: float) -> None:
-        """Returns when it has left more than ``steps`` states behind, or after the timeout: for events.
-        ``position`` changes without a step."""
+        """Returns when it has left more than ``steps`` states behind, or was left, or after the timeout:
+        for events. ``position`` changes without a step."""
+        if record.is_left:
+            await asyncio.sleep(0)  # Who asks again and again must let others tell it so.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while record.steps <= steps and not record.ended.is_set():
@@ -216,16 +215,16 @@ class Execs:
             if record.state is ExecState.QUEUED:
                 self.cancel(record, reason)
             else:
-                record.ended.set()
+                record.leave()
 
     async def close(self) -> None:
         """After ``drain`` or ``leave``."""
         if not self._is_leaving:
-            await self._tasks.join(self._limits.drain_grace_s + _CLOSING_S)
+            await self._tasks.join(self._limits.drain_grace_s + self._limits.drain_hosts_s)
         await self._tasks.close()
         if not self._is_leaving:
             self._forget_all()
-        await self._errands.close(_CLOSING_S)
+        await self._errands.close(self._limits.drain_hosts_s)
 
     def forget_expired(self) -> None:
         self._ended.expire(self._clock(), len(self._active))
@@ -253,6 +252,7 @@ class Execs:
             memory_mb=command.memory_mb,
             kill_grace_s=command.order.kill_grace_s,
             body_digest=command.body_digest,
+            long_input_bytes=long_input_bytes(command.order),
         )
         return new_exec(command.order.exec_id, command.host, note, self._clock())
 

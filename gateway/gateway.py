@@ -26,6 +26,7 @@ from gateway.predictions import Predictions
 from gateway.reporting import Reporter
 from gateway.sessions import Sessions
 from gateway.store import MemoryStore, Store
+from gateway.store_watch import StoreWatch
 from gateway.submission import Submission
 from gateway.tasks import Tasks
 from gateway.tenants import Tenants
@@ -54,6 +55,7 @@ class Gateway:
     leases: Leases
     metrics: Metrics
     on_stop: OnStop
+    store_watch: StoreWatch
     is_draining: bool = False
 
     def drain(self) -> None:
@@ -123,6 +125,7 @@ class _Parts:
         if store.is_durable:
             self.listeners.append(self.archive)
         self.reporter: Reporter | None = None
+        self.store_watch = StoreWatch(store)
         self.hosts = Hosts(plans, clock, adoption_timeout_s)
         self.execs = Execs(
             limits=limits, hosts=self.hosts, store=store, listeners=self.listeners, clock=clock
@@ -149,7 +152,9 @@ class _Parts:
 
     def report_to(self, proxy_url: str | None, token: str | None) -> None:
         if proxy_url is not None:
-            self.reporter = Reporter(proxy_url, token, self.hosts.observe, self.clock)
+            self.reporter = Reporter(
+                proxy_url, token, self.hosts.observe, self.clock, self.hosts.observe_each
+            )
             self.listeners.append(self.reporter)
 
     def gateway(self, tenants: Tenants, on_stop: OnStop) -> Gateway:
@@ -164,6 +169,7 @@ class _Parts:
             self.leases,
             self.metrics,
             on_stop,
+            self.store_watch,
         )
 
     def watch(self, background: Tasks, housekeeping_s: float) -> None:
@@ -176,6 +182,7 @@ class _Parts:
             background.spawn("reporting", self.reporter.run())
         if self.store.is_durable:
             background.spawn("archive", self.archive.run())
+            background.spawn("watch the store", self.store_watch.run())
 
     async def close(self, *, keeps_all: bool) -> None:
         await self.submission.close()
@@ -214,7 +221,11 @@ def _watch(metrics: Metrics, parts: _Parts) -> None:
     watch("spool_bytes", "Output on disk of finished commands", lambda: execs.kept_bytes)
     watch("head_cache_bytes", "Beginnings of output in memory", lambda: execs.head_bytes)
     observed = hosts.observe
-    watch("queue_wait_seconds", "Wait for a slot, smoothed", lambda: observed().queue_wait_s)
+    watch(
+        "queue_wait_seconds",
+        "Wait for a slot, smoothed, on the host with most of it",
+        lambda: observed().queue_wait_s,
+    )
     watch(
         "memory_available_bytes",
         "Memory of the hosts that is free or can be freed",
@@ -222,13 +233,34 @@ def _watch(metrics: Metrics, parts: _Parts) -> None:
     )
     watch(
         "cpu_pressure_ratio",
-        "Share of the last 10 s in which some task waited for a core, on the host with least of it",
+        "Share of the last 10 s in which some task waited for a core, on the host with most of it",
         lambda: observed().cpu_pressure,
     )
     watch(
         "memory_pressure_ratio",
-        "Share of the last 10 s in which some task waited for memory, on the host with least of it",
+        "Share of the last 10 s in which some task waited for memory, on the host with most of it",
         lambda: observed().memory_pressure,
+    )
+    predictions = parts.predictions
+    watch(
+        "prediction_known_ratio",
+        "Share of the last 100 commands or so whose run time was predicted",
+        lambda: predictions.quality.known_ratio,
+    )
+    watch(
+        "prediction_run_within_ratio",
+        "Share of those that took no longer than their ninth decile; 0.9 is right",
+        lambda: predictions.quality.run_within_ratio,
+    )
+    watch(
+        "prediction_run_error_factor",
+        "By which their run time was off from its median, up or down, as a geometric mean; 1 is best",
+        lambda: predictions.quality.run_factor,
+    )
+    watch(
+        "prediction_memory_within_ratio",
+        "Share of the last 100 predicted ones or so that stayed within the memory set aside; 0.95 is right",
+        lambda: predictions.quality.memory_within_ratio,
     )
     if parts.store.is_durable:
         watch("archive_dropped", "Endings that the store never got", lambda: parts.archive.dropped)

@@ -59,6 +59,9 @@ class RunOrder:
     """``cwd`` may be outside of the workspace."""
     record: Mapping[str, Any] = field(default_factory=dict)
     """What a gateway that comes back needs to go on; JSON."""
+    boot_id: str | None = None
+    """Life of the host in which it was first to be sent: another one may not know any more that it was run,
+    and then it is ended by nobody. None: this one."""
 
 
 class EndedBy(Enum):
@@ -189,6 +192,12 @@ class CommandHost(Protocol):
         ...
 
     @property
+    def boot_id(self) -> str | None:
+        """Of this life of the host, as far as we have heard; None before it was reached, or where it does not
+        say."""
+        ...
+
+    @property
     def capabilities(self) -> HostCapabilities | None:
         """None until it was reached once."""
         ...
@@ -215,7 +224,9 @@ class CommandHost(Protocol):
 
     async def resize(self, exec_id: str, size: TerminalSize) -> None: ...
 
-    async def forget(self, exec_id: str) -> None: ...
+    async def forget(self, exec_id: str, taken_s: float) -> None:
+        """Its output goes; its id stays taken for so long."""
+        ...
 
     async def list_execs(self) -> list[HostExec]: ...
 

@@ -7,7 +7,7 @@ states of commands.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.admission import Ask, HostQueue, Offer
 from gateway.errors import Refusal, host_not_found, invalid
@@ -15,11 +15,10 @@ from gateway.host import CommandHost, Reading
 from gateway.placement import Candidate, place
 from gateway.protocol import HostStatus
 from marsproxy.core.events import ToolHostsObserved
+from marsproxy.core.headroom import ALL_HOSTS, together
 
 _GLANCE_S = 0.02
 """Between looks at connections while a gateway starts."""
-_STALE_S = 15.0
-"""A reading so old says nothing about now; an idle host is asked every 5 s (``host_watch``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,6 @@ class Host:
         self._is_gone = False
         self._clock = clock
         self._reading: Reading | None = None
-        self._read_at_s = 0.0
         self._waiting: dict[str, asyncio.Future[bool]] = {}
 
     def __repr__(self) -> str:
@@ -63,8 +61,8 @@ class Host:
 
     @property
     def reading(self) -> Reading | None:
-        """None when there is none that is young enough."""
-        return self._reading if self._clock() - self._read_at_s <= _STALE_S else None
+        """None when there is none that the queue believes."""
+        return self._reading if self.queue.has_fresh_reading(self._clock()) else None
 
     @property
     def is_busy(self) -> bool:
@@ -100,7 +98,7 @@ class Host:
         if reading is None:
             self.tick()
             return
-        self._reading, self._read_at_s = reading, self._clock()
+        self._reading = reading
         self._grant(self.queue.observe(reading, self._clock()))
 
     def lost(self) -> None:
@@ -142,6 +140,21 @@ class Host:
             memory_total_mb=reading.memory_total_mb,
             memory_available_mb=reading.memory_available_mb,
             memory_reserved_mb=self.queue.memory_reserved_mb,
+        )
+
+    def observe(self) -> ToolHostsObserved:
+        """For the proxy. ``cores`` are our slots: what we hand out is what there is to be had."""
+        reading = self.reading or Reading()
+        return ToolHostsObserved(
+            host=self.name,
+            cores=self.queue.slots,
+            running=self.queue.running,
+            queued=self.queue.queued,
+            memory_available_mb=reading.memory_available_mb,
+            memory_total_mb=reading.memory_total_mb,
+            cpu_pressure=reading.cpu_pressure,
+            memory_pressure=reading.memory_pressure,
+            queue_wait_s=self.queue.wait_s(self._clock()),
         )
 
     def status(self) -> HostStatus:
@@ -238,28 +251,10 @@ class Hosts:
         return [host.status() for host in self]
 
     def observe(self) -> ToolHostsObserved:
-        """All together, for the proxy. ``cores`` are our slots: what we hand out is what there is to be
-        had."""
-        hosts = [host for host in self if not host.is_gone]
-        readings = [reading for host in hosts if (reading := host.reading) is not None]
-        waits_s = [wait_s for h in hosts if (wait_s := h.queue.wait_s(self._clock())) is not None]
-        return ToolHostsObserved(
-            cores=sum(host.queue.slots for host in hosts),
-            running=sum(host.queue.running for host in hosts),
-            queued=sum(host.queue.queued for host in hosts),
-            memory_available_mb=_sum(reading.memory_available_mb for reading in readings),
-            memory_total_mb=_sum(reading.memory_total_mb for reading in readings),
-            cpu_pressure=_least(reading.cpu_pressure for reading in readings),
-            memory_pressure=_least(reading.memory_pressure for reading in readings),
-            queue_wait_s=min(waits_s, default=None),
-        )
+        """All together, for the proxy."""
+        all_hosts = together(self.observe_each())
+        return ToolHostsObserved(0, 0, 0) if all_hosts is None else replace(all_hosts, host=ALL_HOSTS)
 
-
-def _sum(values: Iterator[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _least(values: Iterator[float | None]) -> float | None:
-    """Of the host with most room: that is where the next session goes."""
-    return min((value for value in values if value is not None), default=None)
+    def observe_each(self) -> list[ToolHostsObserved]:
+        """Those where something may start: the others are no room for anybody."""
+        return [host.observe() for host in self if not host.is_gone and not host.is_draining]

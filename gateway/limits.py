@@ -35,6 +35,9 @@ class Limits:
     """Longest run that a command may ask for."""
     drain_grace_s: float = 5.0
     """Between SIGTERM and SIGKILL when the gateway shuts down, at most."""
+    drain_hosts_s: float = 10.0
+    """For hosts to say, after that grace, that all has ended; one that does not answer is left as it is.
+    Requests that are not answered by then, such as long transfers, are cut."""
 
     max_sessions: int = 1000
     """Sessions, and so workspaces, at a time."""

@@ -32,6 +32,8 @@ class ExecNote(Struct, frozen=True, omit_defaults=True):
     queue_s: float = 0.0
     body_digest: str | None = None
     """With which its key was claimed; None of one without a key."""
+    long_input_bytes: int | None = None
+    """Of an input whose rest comes after the start; None: all of it came with that."""
     v: Literal[1] = 1
 
 
@@ -106,6 +108,7 @@ def new_exec(id_: str, host: str, note: ExecNote, queued_at_s: float) -> Exec:
         program=note.program,
         signature=note.signature,
         body_digest=note.body_digest,
+        long_input_bytes=note.long_input_bytes,
         queued_at_s=queued_at_s,
         granted=loop.create_future(),
         stop=loop.create_future(),
@@ -136,6 +139,7 @@ def note_of(record: Exec, now: float) -> ExecNote:
         kill_grace_s=record.kill_grace_s,
         queue_s=record.queue_s(now),
         body_digest=record.body_digest,
+        long_input_bytes=record.long_input_bytes,
     )
 
 

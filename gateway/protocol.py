@@ -309,7 +309,10 @@ class LeaseRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     memory_mb: Megabytes | None = None
     command_sha256: Annotated[
         Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None,
-        Meta(description="Of the command text; joins it with its turn."),
+        Meta(
+            description="Of the command's text, which joins it with its turn. Of `bash -c TEXT` it is TEXT,"
+            " of another argument list the line that one would type."
+        ),
     ] = None
     program: Annotated[
         Annotated[str, Meta(max_length=64)] | None, Meta(description="Its name, to learn by.")

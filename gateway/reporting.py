@@ -153,4 +153,5 @@ def _event(record: ToolRun, phase: ToolPhase, now: float) -> ToolObserved:
         tool_signature=record.program,
         memory_peak_mb=record.max_rss_mb,
         principal=record.tenant or None,
+        host=record.host,
     )

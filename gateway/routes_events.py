@@ -9,11 +9,13 @@ from fastapi import APIRouter, Header, Response
 from gateway.errors import invalid
 from gateway.exec_events import ExecEvents, read_position
 from gateway.exec_record import Exec
+from gateway.exec_streams import until_left
 from gateway.execs import Execs
 from gateway.host import Chunk
 from gateway.openapi import empty_answer, refusals
 from gateway.protocol import ExecState, ExecStatus, StreamName
-from gateway.routing import ExecId, Tenant, ThisGateway, left
+from gateway.routing import ExecId, Tenant, ThisGateway
+from gateway.stream_protocol import EVENT_NAMES
 from gateway.streaming import StreamedResponse
 
 _SSE = "text/event-stream"
@@ -25,10 +27,21 @@ _EXAMPLE = (
     'id: 2.3.0\nevent: exit\ndata: {"status":{"state":"exited","exit_code":0, ...}}\n\n'
 )
 
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": r"^[0-2]\.[0-9]+\.[0-9]+$"},
+        "event": {"enum": [*EVENT_NAMES.values()]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+"""Each of the stream, as OpenAPI 3.2 says it (``itemSchema``); who does not know that reads the example."""
+
 
 def event_routes() -> APIRouter:
     api = APIRouter(tags=["execs"])
-    stream = {"schema": {"type": "string"}, "example": _EXAMPLE}
+    stream = {"itemSchema": _EVENT, "example": _EXAMPLE}
     api.add_api_route(
         "/execs/{exec_id}/events",
         get_events,
@@ -93,7 +106,7 @@ class _Followed:
             await self._execs.wait_step(self._record, self._record.steps, timeout_s)
 
     async def left(self) -> None:
-        await left(self._record)
+        await until_left(self._record)
 
     async def read(self, stream: StreamName, offset: int, limit: int, wait_s: float) -> Chunk:
         return await self._execs.read(self._record, stream, offset, limit, wait_s)

@@ -47,7 +47,9 @@ async def readyz(gateway: ThisGateway) -> Response:
         return Response("draining\n", 503, {"Retry-After": "5"}, media_type=_TEXT)
     if not gateway.hosts.are_asked:
         return Response("asking its hosts what they run\n", 503, {"Retry-After": "1"}, media_type=_TEXT)
-    return Response("ready\n", media_type=_TEXT)
+    weakness = gateway.store_watch.weakness
+    detail = "" if weakness is None else f"but commands could run twice: {weakness}\n"
+    return Response(f"ready\n{detail}", media_type=_TEXT)
 
 
 async def metrics(gateway: ThisGateway) -> Response:

@@ -3,7 +3,6 @@
 Owns parameters of more than one route. It must not know any one route.
 """
 
-import asyncio
 from typing import Annotated
 
 import msgspec
@@ -11,7 +10,6 @@ from fastapi import Depends, Header, Path, Query, Request, Response
 from starlette.requests import HTTPConnection
 
 from gateway.errors import Refusal
-from gateway.exec_record import Exec
 from gateway.gateway import Gateway
 from gateway.heartbeats import Heartbeats
 from gateway.origins import is_own_origin
@@ -79,14 +77,6 @@ IdempotencyKey = Annotated[
         examples=["call_8f2e"],
     ),
 ]
-
-
-async def left(record: Exec) -> None:
-    """Returns when the gateway goes and leaves a command to the next one; until then, never. Who waits for a
-    command that is left is let go by its being ``ended`` without a final state."""
-    await record.ended.wait()
-    if record.state.is_final:
-        await asyncio.Event().wait()
 
 
 def json_response(body: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -7,6 +7,8 @@ server.
 
 import asyncio
 import contextlib
+import logging
+import math
 import signal
 import socket
 import sys
@@ -29,6 +31,9 @@ from gateway.tenants import Tenants, is_loopback, read_tokens
 _BACKLOG = 1024
 _KEEP_ALIVE_S = 75
 """Longer than clients keep idle connections, so that they close first and no request crosses the close."""
+
+_NO_ERROR = "ASGI callable returned without completing handshake."
+"""What uvicorn (0.54) logs as an error of ours when a WebSocket was denied with an answer."""
 
 
 async def serve(config: Config, environ: Mapping[str, str]) -> None:
@@ -60,7 +65,7 @@ async def serve(config: Config, environ: Mapping[str, str]) -> None:
 
     app = make_app(gateway)
     with _socket(config.host, config.port) as listening, spool_directory(config.spool_dir) as directory:
-        server = _Server(app, _url(listening))
+        server = _Server(app, _url(listening), config.limits.drain_grace_s + config.limits.drain_hosts_s)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.drain)
@@ -68,10 +73,19 @@ async def serve(config: Config, environ: Mapping[str, str]) -> None:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, app: FastAPI, url: str) -> None:
+    def __init__(self, app: FastAPI, url: str, requests_s: float) -> None:
+        """``requests_s``: for requests to be answered after it was told to stop. A transfer, or a reader that
+        stalls, is cut then."""
         super().__init__(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=_KEEP_ALIVE_S)
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=math.ceil(requests_s),
+            )
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_error)
         self._app = app
         self._url = url
 
@@ -90,6 +104,10 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """They are ours; uvicorn would wait for the requests before it lets us end the commands."""
         yield
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.getMessage() != _NO_ERROR
 
 
 def open_store(store: str, limits: Limits) -> Store:

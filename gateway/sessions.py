@@ -65,7 +65,7 @@ class Sessions:
         """What hosts that were gone shall remove when they are back, by name there; the oldest are given
         up."""
         self._endings = Tasks()
-        self._writings = Tasks()
+        self._writings = Tasks(Refusal)
         self._is_closed = False
 
     def __len__(self) -> int:

@@ -27,6 +27,8 @@ class Claim:
     """Where alone it may run: there its directory is the lock."""
     owner: str
     """The gateway process that claimed it, or "" when a host told of it."""
+    boot_id: str | None = None
+    """Life of the host at that time; None when it had not been heard of."""
 
 
 class StoreUnavailable(Exception):
@@ -62,6 +64,11 @@ class Store(Protocol):
     async def remove_session(self, name: str) -> None: ...
 
     async def sessions(self) -> list[bytes]: ...
+
+    async def weakness(self) -> str | None:
+        """How it is set up to forget what it should keep, for an operator. None: it is not, or does not
+        say."""
+        ...
 
     async def close(self) -> None: ...
 
@@ -109,6 +116,9 @@ class MemoryStore:
 
     async def sessions(self) -> list[bytes]:
         return self._sessions.values(self._clock())
+
+    async def weakness(self) -> str | None:
+        return None
 
     async def close(self) -> None:
         pass

@@ -3,8 +3,8 @@
 Owns names and commands of Redis. Any URL that redis-py reads works: ``redis://``, ``rediss://`` (TLS),
 ``unix://``, with user and password in it (never logged). Redis that is gone is StoreUnavailable within
 ``_TIMEOUT_S``; the next call tries again. Nothing here is dropped before its time as long as Redis itself
-drops nothing: its ``maxmemory-policy`` must be ``noeviction``, the default; full memory is then
-StoreUnavailable too.
+drops nothing: its ``maxmemory-policy`` must be ``noeviction``, the default, which ``weakness`` asks for; full
+memory is then StoreUnavailable too.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 from redis import asyncio as aioredis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+from redis.utils import str_if_bytes
 
 from gateway.limits import ConfigError, Limits
 from gateway.store import SESSION_TTL_S, Claim, StoreUnavailable
@@ -24,6 +25,7 @@ _MAX_CONNECTIONS = 32
 _CLAIM_ATTEMPTS = 3
 """A claim that is there at the first look and expired at the second may be tried again."""
 _PAGE = 500
+_KEEPS_ALL = "noeviction"
 
 
 class RedisStore:
@@ -98,6 +100,18 @@ class RedisStore:
             for begin in range(0, len(names), _PAGE):
                 found += await self._redis.mget(names[begin : begin + _PAGE])
         return [bytes(record) for record in found if record is not None]
+
+    async def weakness(self) -> str | None:
+        """Managed servers and careful administrators permit no CONFIG; that is no news of ours."""
+        try:
+            async with _translated():
+                found: Any = await self._redis.config_get("maxmemory-policy")
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, ResponseError):
+                return None
+            raise
+        policy = next((str_if_bytes(value) for value in found.values()), _KEEPS_ALL)
+        return None if policy == _KEEPS_ALL else f"maxmemory-policy of Redis is {policy}, not {_KEEPS_ALL}"
 
     async def close(self) -> None:
         with contextlib.suppress(RedisError, OSError):

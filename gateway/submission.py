@@ -13,13 +13,15 @@ whose key was claimed before with the same digest *joins* what that became:
    answer is the exception; it was refused and not sent;
 5. else an earlier gateway made it and no host knows of it: the command waited in that gateway's queue. It is
    sent now under the same id, to the same host, where the directory of the id keeps it from running twice
-   whatever we think here.
+   whatever we think here. A host that was started again since the claim may have lost that directory with the
+   power: then, and where the life of the host was not known, nobody can say whether it ran: 410 too.
 """
 
 import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
+from dataclasses import replace
 
 import msgspec
 
@@ -48,7 +50,7 @@ class Submission:
         self._under_way: dict[str, tuple[str, asyncio.Task[Exec]]] = {}
         """By exec id, with the digest of the request."""
         self._uncertain: OrderedDict[str, None] = OrderedDict()
-        self._tasks = Tasks()
+        self._tasks = Tasks(Refusal)
 
     async def submit(self, session: Session, request: ExecRequest, idempotency_key: str | None) -> Exec:
         """Raises Refusal. Cancelling it has no effect: the command is on its way, or its key free."""
@@ -72,7 +74,8 @@ class Submission:
         if not self._hosts.are_asked and not self._store.is_durable:
             raise adopting()
         command = self._maker.make(session, request, exec_id, body_digest=digest)
-        found = await self._claim(exec_id, Claim(digest, session.host, self._owner))
+        boot_id = self._hosts.get(session.host).client.boot_id
+        found = await self._claim(exec_id, Claim(digest, session.host, self._owner, boot_id))
         if found is None:
             return await self._send(command)
         if found.body_digest != digest:
@@ -89,7 +92,11 @@ class Submission:
         is_ours = found.owner in (self._owner, "") and exec_id not in self._uncertain
         if is_ours or found.host != command.host:
             raise _forgotten()
-        return await self._send(command)
+        if exec_id in self._uncertain:  # It was refused here, and never sent.
+            return await self._send(command)
+        if found.boot_id is None or found.boot_id != self._hosts.get(found.host).client.boot_id:
+            raise _unknown()
+        return await self._send(replace(command, order=replace(command.order, boot_id=found.boot_id)))
 
     async def _send(self, command: Command) -> Exec:
         try:
@@ -144,6 +151,13 @@ def request_digest(session_id: str, request: ExecRequest) -> str:
 def _other_body() -> Refusal:
     message = "Idempotency-Key: used before with another body or session; this command was not run"
     return Refusal(409, "idempotency_key_reused", message, param="Idempotency-Key")
+
+
+def _unknown() -> Refusal:
+    message = (
+        "its host was started again since this Idempotency-Key was first used, and whether it was run is lost"
+    )
+    return Refusal(410, "exec_forgotten", message, param="Idempotency-Key")
 
 
 def _forgotten() -> Refusal:

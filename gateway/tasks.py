@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 
 class Tasks:
-    def __init__(self) -> None:
+    def __init__(self, *answers: type[Exception]) -> None:
+        """``answers``: what tasks may raise for whoever waits for them, and what is no failure of theirs."""
+        self._answers = answers
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -43,5 +45,7 @@ class Tasks:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not isinstance(error, self._answers):
             log.error("task %s failed", task.get_name(), exc_info=error)

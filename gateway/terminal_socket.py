@@ -15,10 +15,10 @@ from fastapi import WebSocket, WebSocketDisconnect
 
 from gateway.errors import Refusal
 from gateway.exec_record import Exec
+from gateway.exec_streams import until_left
 from gateway.execs import Execs
 from gateway.host import TerminalSize
 from gateway.protocol import ExecState, Scope, StreamName
-from gateway.routing import left
 from gateway.stream_protocol import (
     Attached,
     CloseCode,
@@ -172,7 +172,7 @@ class TerminalSocket:
 
 
 async def _left(shell: Exec) -> _Close:
-    await left(shell)
+    await until_left(shell)
     return _Close(CloseCode.GOING, "the gateway is shutting down, the shell goes on")
 
 

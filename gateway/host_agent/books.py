@@ -7,6 +7,8 @@ memory holds what is asked for often. Must not know how commands run.
 from __future__ import annotations
 
 import bisect
+import heapq
+import logging
 import time
 from collections import deque
 from typing import Any
@@ -16,14 +18,19 @@ from gateway.host_agent.exec_directory import ExecDirectories, ExecDirectory
 from gateway.host_agent.operations import Refused
 from gateway.host_agent.wire import Fault
 
+log = logging.getLogger(__name__)
+
 MAX_ENDED = 20_000
 """Commands that are over and that no gateway has forgotten; then the first to end is."""
 ENDED_KEEP_S = 8 * 86400
 """Longer than any command runs, so a gateway that was away finds what it asked for."""
-TOMBSTONE_S = 86400
-"""An id that was forgotten stays taken so long."""
-MAX_TOMBSTONES = 200_000
-"""An inode each."""
+TAKEN_S = 2 * 86400.0
+"""The id of one that is forgotten stays taken so long where nobody says for how long: as a gateway keeps the
+key of a command, unless it is set otherwise."""
+LONGEST_TAKEN_S = 365 * 86400.0
+MAX_TAKEN = 200_000
+"""An inode each. Then the first to be free is freed early, which is logged: should its key still be known, it
+could run once more."""
 
 
 class Books:
@@ -34,7 +41,8 @@ class Books:
         """Of ``_commands``, sorted."""
         self._ended: deque[tuple[float, str]] = deque()
         """When (wall clock) and which, in that order; some are forgotten by now."""
-        self._forgotten: deque[tuple[float, str]] = deque(directories.forgotten())
+        self._forgotten: list[tuple[float, str]] = directories.forgotten()
+        """When (wall clock) each is free again: a heap."""
 
     def try_claim(self, exec_id: str) -> ExecDirectory | None:
         """None: it was claimed before. Raises OSError."""
@@ -77,13 +85,14 @@ class Books:
         start = bisect.bisect_right(self._ids, after)
         return [self._commands[exec_id] for exec_id in self._ids[start : start + limit]]
 
-    def forget(self, exec_id: str) -> None:
+    def forget(self, exec_id: str, taken_s: float = TAKEN_S) -> None:
         """Of one that is over, was refused, or was forgotten before. Raises OSError."""
         if self._directories.is_forgotten(exec_id):
             return
-        self._directories.forget(exec_id)
+        free_at_s = time.time() + taken_s
+        self._directories.forget(exec_id, free_at_s)
         self.remove(exec_id)
-        self._forgotten.append((time.time(), exec_id))
+        heapq.heappush(self._forgotten, (free_at_s, exec_id))
         self._free_old()
 
     def expire(self) -> None:
@@ -96,10 +105,13 @@ class Books:
 
     def _free_old(self) -> None:
         now_s = time.time()
-        while self._forgotten and (
-            len(self._forgotten) > MAX_TOMBSTONES or now_s - self._forgotten[0][0] > TOMBSTONE_S
-        ):
-            self._directories.free(self._forgotten.popleft()[1])
+        while self._forgotten and (len(self._forgotten) > MAX_TAKEN or self._forgotten[0][0] <= now_s):
+            free_at_s, exec_id = heapq.heappop(self._forgotten)
+            if free_at_s > now_s:
+                log.warning(
+                    "exec %s: its id is free %.0f s early: there are too many", exec_id, free_at_s - now_s
+                )
+            self._directories.free(exec_id)
 
 
 def _exit_code(refusal: dict[str, Any]) -> dict[str, Any]:

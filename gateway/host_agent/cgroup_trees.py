@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.host_agent.abandoned_groups import remove_abandoned
+
 CONTROLLERS = ("memory", "pids", "cpu")
 """That hold limits. v1 counts CPU time in ``cpuacct`` and stops groups in ``freezer``."""
 _OF_V1 = (*CONTROLLERS, "cpuacct", "freezer")
@@ -41,6 +43,7 @@ def find_trees(name: str, mountinfo: str | None = None, own_groups: str | None =
             continue
         tree = _best_tree(mount, own[kinds[0]], name)
         if tree is not None:
+            remove_abandoned(tree.parent)
             seen.update(kinds)
             yield tree if mount.is_v2 else Tree(tree.parent, False, frozenset(kinds))
 
@@ -92,13 +95,18 @@ def _best_tree(mount: _Mount, own: str, name: str) -> Tree | None:
     return best
 
 
+def make_parent(parent: Path, is_v2: bool) -> None:
+    """Again, should another agent have taken it for one that is abandoned. Raises OSError."""
+    if is_v2:
+        _pass_on_controllers(parent.parent)
+    parent.mkdir(exist_ok=True)
+    if is_v2:
+        _pass_on_controllers(parent)
+
+
 def _tree_at(parent: Path, is_v2: bool) -> Tree | None:
     try:
-        if is_v2:
-            _pass_on_controllers(parent.parent)
-        parent.mkdir(exist_ok=True)
-        if is_v2:
-            _pass_on_controllers(parent)
+        make_parent(parent, is_v2)
         probe = parent / f"probe-{os.getpid()}"
         probe.mkdir(exist_ok=True)
         try:

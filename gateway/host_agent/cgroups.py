@@ -1,7 +1,7 @@
 """Control groups, one per command: its limits, what it used, and that nothing of it can hide.
 
-Owns the groups of this agent and the names of the kernel's files, of cgroup v2 and v1 (Linux
-Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/). Must not know what a command is.
+Owns the groups of this agent and which of the kernel's files says what (``cgroup_files`` has their formats).
+Must not know what a command is.
 
 A command's *group* is a directory of the same name in every tree that we may write (``cgroup_trees``): one
 with everything, or one for each controller. A process cannot leave them without write access to them.
@@ -18,14 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.host_agent.cgroup_trees import CONTROLLERS, Tree
+from gateway.host_agent import cgroup_files as files
+from gateway.host_agent.cgroup_trees import CONTROLLERS, Tree, make_parent
 
-_MB = 1_000_000
-_CPU_PERIOD_US = 100_000
-"""The kernel's default for both versions."""
-_V1_SHARES = 1024
-_V2_WEIGHT = 100
-"""The kernel's defaults: what a group that said nothing has."""
 _EMPTY_AFTER_S = 2.0
 """What was killed is gone in milliseconds, unless it hangs in the kernel."""
 _LONGEST_POLL_S = 0.05
@@ -74,11 +69,20 @@ class Cgroups:
         """Raises OSError, and then leaves nothing."""
         group = Group({tree: tree.parent / name for tree in self._trees if _is_of_use(tree, limits)})
         try:
-            group.make(limits)
+            self._make(group, limits)
         except OSError:
             group.remove()
             raise
         return group
+
+    def _make(self, group: Group, limits: Limits) -> None:
+        try:
+            group.make(limits)
+        except FileNotFoundError:
+            group.remove()
+            for tree in self._trees:
+                make_parent(tree.parent, tree.is_v2)
+            group.make(limits)
 
     def left_over(self) -> Iterator[Group]:
         """Of an earlier agent."""
@@ -120,7 +124,7 @@ class Group:
                 continue  # Who asked for a limit that nobody holds was refused before.
             tree, path = self._by_controller[controller]
             for file, value in writes(tree.is_v2):
-                _write(path / file, value)
+                files.write(path / file, value)
 
     def entrances(self) -> list[int]:
         """Descriptors by which a child enters: "0" written to each is itself. For the caller to close."""
@@ -137,14 +141,14 @@ class Group:
     def pids(self) -> list[int]:
         """Living processes; a zombie is in none. They are in all trees, so any will do."""
         path = self._v2 or next(iter(self._paths.values()))
-        return [int(pid) for pid in _text(path / "cgroup.procs").split()]
+        return [int(pid) for pid in files.text(path / "cgroup.procs").split()]
 
     def has(self, pid: int) -> bool:
         return pid in self.pids()
 
     def kill(self) -> None:
         """SIGKILL to all that are in it now, in one stroke where the kernel has that (5.14)."""
-        if self._v2 is not None and _try_write(self._v2 / "cgroup.kill", "1"):
+        if self._v2 is not None and files.try_write(self._v2 / "cgroup.kill", "1"):
             return
         self._freeze(True)  # Who is stopped does not fork faster than we kill.
         for pid in self.pids():
@@ -170,7 +174,7 @@ class Group:
         if memory is None:
             return Use(cpu_s)
         tree, path = memory
-        rss_mb, peak_mb, oom_kills = _memory_v2(path) if tree.is_v2 else _memory_v1(path)
+        rss_mb, peak_mb, oom_kills = files.memory_v2(path) if tree.is_v2 else files.memory_v1(path)
         self._most_rss_mb = max(self._most_rss_mb, rss_mb or 0.0, peak_mb or 0.0)
         return Use(cpu_s, rss_mb, self._most_rss_mb or None, oom_kills)
 
@@ -182,17 +186,17 @@ class Group:
     def _freeze(self, is_frozen: bool) -> None:
         if "freezer" in self._by_controller:
             freezer = self._by_controller["freezer"][1]
-            _try_write(freezer / "freezer.state", "FROZEN" if is_frozen else "THAWED")
+            files.try_write(freezer / "freezer.state", "FROZEN" if is_frozen else "THAWED")
         elif self._v2 is not None:
-            _try_write(self._v2 / "cgroup.freeze", "1" if is_frozen else "0")
+            files.try_write(self._v2 / "cgroup.freeze", "1" if is_frozen else "0")
 
     def _cpu_s(self) -> float | None:
         """v2 counts it in every group, with the cpu controller or without."""
         if self._v2 is not None:
-            used_us = _fields(self._v2 / "cpu.stat").get("usage_usec")
+            used_us = files.fields(self._v2 / "cpu.stat").get("usage_usec")
             return None if used_us is None else used_us / 1e6
         if "cpuacct" in self._by_controller:
-            used_ns = _number(self._by_controller["cpuacct"][1] / "cpuacct.usage")
+            used_ns = files.number(self._by_controller["cpuacct"][1] / "cpuacct.usage")
             return None if used_ns is None else used_ns / 1e9
         return None
 
@@ -202,103 +206,17 @@ _Writes = Callable[[bool], "list[tuple[str, str]]"]
 
 def _settings(limits: Limits) -> Iterator[tuple[str, _Writes]]:
     if limits.memory_mb is not None:
-        in_bytes = str(limits.memory_mb * _MB)
-        yield "memory", lambda is_v2: _memory_limit(in_bytes, is_v2)
+        memory_mb = limits.memory_mb
+        yield "memory", lambda is_v2: files.memory_limit(memory_mb, is_v2)
     if limits.pids is not None:
-        number = str(limits.pids)
-        yield "pids", lambda _: [("pids.max", number)]
+        most = str(limits.pids)
+        yield "pids", lambda _: [("pids.max", most)]
     weight = limits.cpu_weight
     if weight != 1.0:
-        yield "cpu", lambda is_v2: [_cpu_weight(weight, is_v2)]
+        yield "cpu", lambda is_v2: [files.cpu_weight(weight, is_v2)]
     if limits.cpu_max is not None:
-        quota_us = max(1000, round(limits.cpu_max * _CPU_PERIOD_US))  # The kernel takes no less.
-        yield "cpu", lambda is_v2: [_cpu_max(quota_us, is_v2)]
-
-
-def _memory_limit(in_bytes: str, is_v2: bool) -> list[tuple[str, str]]:
-    """With swap in it: a command that swaps is slower than one that is ended, and drags others down."""
-    if is_v2:
-        return [("memory.max", in_bytes), ("memory.swap.max", "0")]
-    return [("memory.limit_in_bytes", in_bytes), ("memory.memsw.limit_in_bytes", in_bytes)]
-
-
-def _cpu_weight(weight: float, is_v2: bool) -> tuple[str, str]:
-    if is_v2:
-        return "cpu.weight", str(min(max(round(weight * _V2_WEIGHT), 1), 10_000))
-    return "cpu.shares", str(min(max(round(weight * _V1_SHARES), 2), 262_144))
-
-
-def _cpu_max(quota_us: int, is_v2: bool) -> tuple[str, str]:
-    if is_v2:
-        return "cpu.max", f"{quota_us} {_CPU_PERIOD_US}"
-    return "cpu.cfs_quota_us", str(quota_us)
-
-
-_OPTIONAL = ("memory.swap.max", "memory.memsw.limit_in_bytes")
-"""Kernels without swap accounting have no such file."""
-
-
-def _write(path: Path, value: str) -> None:
-    if path.name in _OPTIONAL:
-        _try_write(path, value)
-    else:
-        path.write_text(value)
-
-
-def _try_write(path: Path, value: str) -> bool:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # Never made if it is not there.
-    except OSError:
-        return False
-    try:
-        os.write(fd, value.encode())
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def _memory_v2(path: Path) -> tuple[float | None, float | None, int | None]:
-    stat = _fields(path / "memory.stat")
-    cache = max(stat.get("file", 0) - stat.get("shmem", 0), 0)
-    oom_kills = _fields(path / "memory.events").get("oom_kill")
-    return _mb(stat.get("anon")), _peak_mb(_number(path / "memory.peak"), cache), oom_kills
-
-
-def _memory_v1(path: Path) -> tuple[float | None, float | None, int | None]:
-    stat = _fields(path / "memory.stat")
-    cache = max(stat.get("total_cache", 0) - stat.get("total_shmem", 0), 0)
-    oom_kills = _fields(path / "memory.oom_control").get("oom_kill")
-    return _mb(stat.get("total_rss")), _peak_mb(_number(path / "memory.max_usage_in_bytes"), cache), oom_kills
-
-
-def _peak_mb(peak: int | None, cache: int) -> float | None:
-    return None if peak is None else max(peak - cache, 0) / _MB
-
-
-def _mb(size: int | None) -> float | None:
-    return None if size is None else size / _MB
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """Of a file with a name and a number in each line; empty if it cannot be read."""
-    pairs = [line.split() for line in _text(path).splitlines()]
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path).strip()
-    return int(text) if text.isdigit() else None
-
-
-def _text(path: Path) -> str:
-    """Empty if it cannot be read."""
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the system calls of Path's
-            return file.read().decode()
-    except OSError:
-        return ""
+        cores = limits.cpu_max
+        yield "cpu", lambda is_v2: [files.cpu_max(cores, is_v2)]
 
 
 def _groups_in(parent: Path) -> list[Path]:

@@ -95,7 +95,7 @@ class Commands:
     async def signal_tree(self, running: Running, number: signal.Signals) -> bool:
         return await self._containment.signal_tree(running.command.exec_id, running.group, number)
 
-    def forget(self, exec_id: str) -> None:
+    def forget(self, exec_id: str, taken_s: float) -> None:
         if exec_id in self._running:
             raise Refused(Fault.BAD_REQUEST, "exec: it still runs")
         try:
@@ -103,7 +103,7 @@ class Commands:
         except Refused as refused:
             if refused.fault == Fault.UNKNOWN_EXEC:
                 raise
-        self.books.forget(exec_id)
+        self.books.forget(exec_id, taken_s)
 
     async def end_session(self, session: str) -> None:
         """Whatever runs in it, and what its commands left in the background."""
@@ -143,6 +143,14 @@ class Commands:
         if not self._is_known(order.exec_id):
             self._workspaces.path(order.session)
 
+    def _check_life(self, order: Order) -> None:
+        """The directory of a command is not synced to the disk before it starts, which would cost each of
+        them milliseconds: after a power cut it may be gone."""
+        if order.boot_id not in (None, self._boot_id) and not self._is_known(order.exec_id):
+            raise Refused(
+                Fault.GONE, "exec: the host was started again since; whether it was run is not known"
+            )
+
     def _is_known(self, exec_id: str) -> bool:
         try:
             self.books.get(exec_id)
@@ -152,6 +160,7 @@ class Commands:
 
     def _begin(self, order: Order) -> bool:
         """False: somebody did before. It never waits, so it is done or not done."""
+        self._check_life(order)
         self._check_session(order)
         try:
             directory = self.books.try_claim(order.exec_id)

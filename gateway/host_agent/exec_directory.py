@@ -10,7 +10,8 @@ command, nobody else ever does. Beside ``stdout`` and ``stderr`` there are in it
 
 A stream that had no output has no file.
 
-When a command is forgotten, an empty file takes the directory's place and keeps its name taken.
+When a command is forgotten, an empty file takes the directory's place and keeps its name taken, until the
+time that the file was modified last: a time to come.
 """
 
 from __future__ import annotations
@@ -113,13 +114,15 @@ class ExecDirectories:
     def has(self, exec_id: str) -> bool:
         return (self._path / exec_id).is_dir()
 
-    def forget(self, exec_id: str) -> None:
-        """Output and all; the name stays taken until ``free``."""
+    def forget(self, exec_id: str, free_at_s: float) -> None:
+        """Output and all; the name stays taken until ``free``, which is due at ``free_at_s`` of the wall
+        clock: it counts across reboots."""
         going = self._path / f"{_GOING}{exec_id}"
         with contextlib.suppress(FileNotFoundError):
             (self._path / exec_id).rename(going)
         with contextlib.suppress(FileExistsError):
             (self._path / exec_id).touch(mode=0o600, exist_ok=False)
+            os.utime(self._path / exec_id, (free_at_s, free_at_s))
         shutil.rmtree(going, ignore_errors=True)
 
     def is_forgotten(self, exec_id: str) -> bool:
@@ -133,7 +136,7 @@ class ExecDirectories:
         return sorted(entry.name for entry in os.scandir(self._path) if entry.is_dir())
 
     def forgotten(self) -> list[tuple[float, str]]:
-        """When (by the wall clock: it counts across reboots) and which, oldest first."""
+        """When each is free again and which, the first one first."""
         return sorted(
             (entry.stat().st_mtime, entry.name) for entry in os.scandir(self._path) if entry.is_file()
         )

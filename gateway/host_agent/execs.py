@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.host_agent import exec_fields as read
-from gateway.host_agent.books import Books
+from gateway.host_agent.books import LONGEST_TAKEN_S, TAKEN_S, Books
 from gateway.host_agent.command import Command, EndedBy
 from gateway.host_agent.commands import Commands
 from gateway.host_agent.containment import Containment, find_containment
@@ -178,7 +178,8 @@ class Execs:
         return Frame({})
 
     async def _forget(self, frame: Frame, caller: Caller) -> Frame:
-        self._commands.forget(read.exec_name(frame.header))
+        taken_s = read.number(frame.header, "taken_s", most=LONGEST_TAKEN_S, default=TAKEN_S)
+        self._commands.forget(read.exec_name(frame.header), taken_s)
         return Frame({})
 
     def _command(self, frame: Frame) -> Command:

@@ -47,6 +47,8 @@ class Order:
     limits: Limits = field(default_factory=Limits)
     fsize_mb: int | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    boot_id: str | None = None
+    """Life of the host in which alone it may begin; None: any."""
 
     def on_disk(self) -> dict[str, Any]:
         """What a later agent needs to know, without environment and input: there are secrets in them."""
@@ -81,6 +83,7 @@ def order_of(frame: Frame) -> Order:
         limits=_limits(limits),
         fsize_mb=_at_least_one(limits, "fsize_mb"),
         record=read.mapping(header, "record"),
+        boot_id=None if header.get("boot_id") is None else read.text(header, "boot_id"),
     )
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gateway.host_agent import old_programs
 from gateway.host_agent.archives import Archives
 from gateway.host_agent.files import Files
 from gateway.host_agent.observe import Observer
@@ -78,6 +79,8 @@ def serve(directory: Path, terms: Terms, open_execs: OpenExecs) -> int:
     try:
         with locked(directory):
             start_log(directory)
+            for name in old_programs.clear_up(directory):
+                log.info("%s is not needed any more", name)
             asyncio.run(_serve(directory.resolve(), terms, open_execs))
     except Taken:
         return EXIT_TAKEN

@@ -46,7 +46,9 @@ class Op:
     """exec, session, argv[], cwd, env{}, timeout_s, kill_grace_s, output{max_bytes, merge}, record, P stdin;
     optional: state ("none"|"env_cwd"), keep_stdin (input goes on by ``exec.stdin``), tty{cols, rows},
     limits{memory_mb, pids, fsize_mb, cpu_max, cpu_weight}, on_exit ("kill_group"|"keep"),
-    allow_outside (bool: ``cwd`` may leave the workspace)
+    allow_outside (bool: ``cwd`` may leave the workspace), boot_id (of the life of the host in which it was
+    sent first: in another, what says that it was run may be gone with the power, so one that is not known
+    is Fault.GONE and not started)
     -> a status. The directory of the exec is the lock: for an id that was started before, the answer is its
     status now with ``existed`` true, and nothing is run. ``record`` is the gateway's own, kept and given back
     as it is."""
@@ -71,7 +73,8 @@ class Op:
     RESIZE = "exec.resize"
     """exec, cols, rows"""
     FORGET = "exec.forget"
-    """exec: its output goes, its id stays taken for ``tombstone_s``"""
+    """exec; optional: taken_s (for so long its id stays taken): its output goes. Who may be sent again under
+    its id, as a command with a key is, must be taken for as long as that lasts."""
 
     SESSION_PUT = "session.put"
     """session, record -> workspace (absolute path), is_new"""

@@ -36,6 +36,7 @@ class FakeAgent:
     """A transport to itself. ``close`` it."""
 
     def __init__(self) -> None:
+        self.boot_id = "b"
         self.build = "build-1"
         self.answers: dict[str, Answer] = {Op.HELLO: self._hello, Op.LOOK: self._look}
         self.asked: list[Frame] = []
@@ -108,7 +109,7 @@ class FakeAgent:
             version=VERSION,
             agent=self.build,
             instance=f"i{self.connections}",
-            boot_id="b",
+            boot_id=self.boot_id,
             capabilities=CAPABILITIES,
         )
 

@@ -52,6 +52,7 @@ class FakeHost:
         self.name = name
         self.state: Literal["up", "connecting", "down"] = "up"
         self.capabilities: HostCapabilities | None = CAPABILITIES
+        self.boot_id: str | None = "boot 1"
         self.is_gone = False
         """Every call raises HostLost."""
         self.refuses: StartError | HostFault | None = None
@@ -62,6 +63,7 @@ class FakeHost:
         self.reading = Reading(cores=4, memory_total_mb=8000, memory_available_mb=4000)
         self.execs: dict[str, FakeExec] = {}
         self.forgotten: list[str] = []
+        self.taken_s: dict[str, float] = {}
         self.stops: list[tuple[str, float]] = []
         self.starts: list[str] = []
         """Each time that a command really began."""
@@ -101,9 +103,16 @@ class FakeHost:
 
     def reboot(self) -> None:
         """Its processes are gone, its directories are not."""
+        self.boot_id = "boot 2"
         for one in self.execs.values():
             if one.status.ended_by is None:
                 self.finish(one.order.exec_id, EndedBy.NOBODY, None)
+
+    def lose_power(self) -> None:
+        """Its directories are gone, too: they were never on the disk."""
+        self.reboot()
+        for exec_id in list(self.execs):
+            self.drop(exec_id)
 
     def drop(self, exec_id: str) -> None:
         """Its directory was removed behind the agent's back."""
@@ -125,6 +134,8 @@ class FakeHost:
         if order.exec_id in self.execs:
             one = self.execs[order.exec_id]
             return replace(one.status, existed=True, record=one.order.record)
+        if order.boot_id not in (None, self.boot_id):
+            raise HostFault(Fault.GONE, "the host was started again since")
         if self.refuses is not None:
             raise self.refuses
         self.starts.append(order.exec_id)
@@ -164,7 +175,7 @@ class FakeHost:
     async def write_stdin(self, exec_id: str, data: bytes, offset: int, *, is_eof: bool) -> int:
         one = await self._exec("write_stdin", exec_id)
         if offset > len(one.stdin):
-            raise HostFault(Fault.BAD_REQUEST, f"next offset is {len(one.stdin)}")
+            raise HostFault(Fault.BAD_REQUEST, f"offset: must not lie behind {len(one.stdin)}")
         one.stdin += data[len(one.stdin) - offset :]
         return len(one.stdin)
 
@@ -176,10 +187,11 @@ class FakeHost:
     async def resize(self, exec_id: str, size: TerminalSize) -> None:
         (await self._exec("resize", exec_id)).sizes.append(size)
 
-    async def forget(self, exec_id: str) -> None:
+    async def forget(self, exec_id: str, taken_s: float) -> None:
         await self._exec("forget", exec_id)
         del self.execs[exec_id]
         self.forgotten.append(exec_id)
+        self.taken_s[exec_id] = taken_s
 
     async def list_execs(self) -> list[HostExec]:
         await self._reached("list_execs")

@@ -1,12 +1,14 @@
 """What a gateway finds on its hosts: of the gateway before it, and of the time when a host was gone."""
 
 import asyncio
+import base64
 from dataclasses import replace
 
 import pytest
 
 from gateway.errors import Refusal
 from gateway.host import EndedBy, HostSession
+from gateway.host_agent.wire import MAX_PAYLOAD_BYTES
 from gateway.limits import Limits
 from gateway.notes import SessionNote, read_record
 from gateway.protocol import ExecRequest, ExecState, Persist, SessionRequest, StreamName, WorkspaceRequest
@@ -47,6 +49,27 @@ async def test_next_gateway_goes_on_with_what_runs() -> None:
         assert (status.state, status.exit_code, status.stdout.text) == (ExecState.EXITED, 3, "out")
         assert gateway.hosts.get("here").queue.used == 0
     assert host.starts == [name]
+
+
+@pytest.mark.parametrize("has_all", [True, False])
+async def test_command_whose_gateway_died_before_all_of_its_input_had_come_is_cancelled(
+    has_all: bool,
+) -> None:
+    host = FakeHost()
+    async with gateway_on(host, on_stop="keep") as gateway:
+        await session_of(gateway)
+        data = bytes(MAX_PAYLOAD_BYTES + 10)
+        name = (await run(gateway, stdin_b64=base64.b64encode(data).decode())).id
+        await until(lambda: len(host.execs[name].stdin) == len(data))
+    if not has_all:
+        del host.execs[name].stdin[-1:]
+    async with gateway_on(host, on_stop="keep") as gateway:
+        record = await gateway.execs.get("", name)
+        if has_all:
+            host.finish(name)
+        await ended(record)
+        assert record.state is (ExecState.EXITED if has_all else ExecState.CANCELLED)
+        assert record.reason == (None if has_all else "its gateway died before all of its input had come")
 
 
 async def test_next_gateway_answers_for_what_is_over() -> None:

@@ -112,7 +112,28 @@ async def test_start_says_all_that_was_ordered(agent: FakeAgent, host: AgentHost
         "tty": {"cols": 80, "rows": 24},
         "on_exit": "keep",
         "record": {"k": [1]},
+        "boot_id": "b",
     }
+
+
+async def test_start_that_is_sent_again_names_the_life_of_the_host_that_it_was_sent_to_first(
+    agent: FakeAgent, host: AgentHost
+) -> None:
+    """In another, the host may not know any more that it ran."""
+
+    async def answered(_: Frame) -> Frame:
+        if agent.ops().count(Op.START) == 1:
+            agent.boot_id = "c"
+            agent.cut()
+        return fault(Fault.GONE, message="whether it was run is not known")
+
+    agent.answers[Op.START] = answered
+    ended = await host.start(order())
+    assert (ended.ended_by, ended.reason) == (EndedBy.NOBODY, "whether it was run is not known")
+    assert [f.header["boot_id"] for f in agent.asked if f.header["op"] == Op.START] == ["b", "b"]
+    assert host.boot_id == "c"
+    await host.start(order(boot_id="a"))
+    assert agent.asked[-1].header["boot_id"] == "a"
 
 
 async def test_start_is_sent_again_after_a_break(agent: FakeAgent, host: AgentHost) -> None:
@@ -323,7 +344,7 @@ async def test_what_is_gone_is_stopped_and_forgotten(agent: FakeAgent, host: Age
         agent.on(op, fault(Fault.UNKNOWN_EXEC))
     agent.on(Op.SESSION_REMOVE, fault(Fault.UNKNOWN_SESSION), fault(Fault.FORBIDDEN))
     await host.stop("e1", 1.0)
-    await host.forget("e1")
+    await host.forget("e1", 60.0)
     await host.remove_session("s", keeps_workspace=True)
     assert agent.asked[-1].header["keeps_workspace"] is True
     with pytest.raises(HostFault):

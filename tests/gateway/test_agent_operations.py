@@ -124,8 +124,8 @@ async def test_list_and_forget(host: AgentHost) -> None:
     assert [(each.exec_id, each.record) for each in await host.list_execs()] == [
         (f"ex-{n}", {"n": n}) for n in range(3)
     ]
-    await host.forget("ex-1")
-    await host.forget("ex-1")
+    await host.forget("ex-1", 60.0)
+    await host.forget("ex-1", 60.0)
     with pytest.raises(HostFault):
         await host.read("ex-1", S.STDOUT, 0, 10, 0)
     again = await host.start(order("true", "ex-1"))

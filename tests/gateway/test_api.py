@@ -3,7 +3,9 @@
 
 import asyncio
 import base64
+import hashlib
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.host_agent.wire import MAX_PAYLOAD_BYTES
 from gateway.limits import Limits
 from gateway.protocol import ExecStatus, HostList, SessionStatus
 
@@ -181,6 +184,25 @@ async def test_argv_needs_no_shell(rig: Rig) -> None:
 async def test_stdin(rig: Rig) -> None:
     status = await rig.run("cat", stdin_b64=base64.b64encode(b"hello").decode())
     assert status["stdout"]["text"] == "hello"
+
+
+@pytest.mark.parametrize("size", [MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES + 1, 2 << 20])
+async def test_stdin_of_any_length_that_is_allowed_comes_whole(rig: Rig, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    status = await rig.run("sha256sum", stdin_b64=base64.b64encode(data).decode())
+    assert status["stdout"]["text"].split() == [hashlib.sha256(data).hexdigest(), "-"]
+    one_more = base64.b64encode(bytes((2 << 20) + 1)).decode()
+    refused = await rig.post("cat", stdin_b64=one_more)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (413, "stdin_b64")
+
+
+async def test_more_stdin_waits_for_the_rest_of_a_long_one(rig: Rig) -> None:
+    first = bytes(MAX_PAYLOAD_BYTES + (400 << 10))
+    more = {"data_b64": base64.b64encode(b"end").decode(), "offset": len(first), "eof": True}
+    posted = await rig.post("wc -c", stdin_b64=base64.b64encode(first).decode(), stdin_open=True)
+    written = await rig.http.post(f"/v1/execs/{posted.json()['id']}/stdin", json=more)
+    assert written.json() == {"next_offset": len(first) + 3}, written.text
+    assert int((await rig.ended(posted.json()["id"]))["stdout"]["text"]) == len(first) + 3
 
 
 async def test_environment_is_clean_quiet_and_layered(

@@ -12,8 +12,9 @@ from gateway.admission import AdmissionSettings, HostQueue
 from gateway.command import Command
 from gateway.errors import Refusal
 from gateway.exec_record import Exec
+from gateway.exec_streams import until_left
 from gateway.execs import Execs
-from gateway.host import EndedBy, HostFault, RunOrder, StartError, StreamCount, TerminalSize
+from gateway.host import Chunk, EndedBy, HostFault, RunOrder, StartError, StreamCount, TerminalSize
 from gateway.hosts import HostPlan, Hosts
 from gateway.limits import Limits
 from gateway.listeners import ToolRun
@@ -55,7 +56,15 @@ class Bench:
             clock=lambda: self.now,
         )
 
-    def submit(self, name: str, *, queue_timeout_s: float = 60, host: str = "here", **order: Any) -> Exec:
+    def submit(
+        self,
+        name: str,
+        *,
+        queue_timeout_s: float = 60,
+        host: str = "here",
+        body_digest: str | None = None,
+        **order: Any,
+    ) -> Exec:
         fields: dict[str, Any] = {
             "exec_id": name,
             "session": "s.t",
@@ -80,6 +89,7 @@ class Bench:
             cpu=1,
             memory_mb=None,
             labels={},
+            body_digest=body_digest,
         )
         return self.execs.submit(command)
 
@@ -413,6 +423,47 @@ async def test_leaving_lets_run_what_runs(bench: Bench) -> None:
     bench.execs._active.clear()
 
 
+async def test_what_is_forgotten_stays_taken_for_as_long_as_its_key_is_known(open_bench: OpenBench) -> None:
+    async with open_bench(max_execs=0, idempotency_ttl_s=7 * 86400.0) as bench:
+        for name, digest in (("with", "d"), ("without", None)):
+            record = bench.submit(name, body_digest=digest)
+            await bench.settle()
+            bench.host.finish(name)
+            await bench.ended(record)
+        await bench.settle()
+        assert bench.host.taken_s["with"] == 7 * 86400.0
+        assert 0 < bench.host.taken_s["without"] < 86400.0
+
+
+@pytest.mark.parametrize("is_started", [True, False])
+async def test_leaving_lets_go_who_waits(bench: Bench, is_started: bool) -> None:
+    """Output that is not there, the next step, input of one that starts: the next gateway has them."""
+    if not is_started:
+        bench.host.is_slow = asyncio.Event()
+    record = bench.submit("a")
+    await bench.settle()
+    assert record.state is (ExecState.RUNNING if is_started else ExecState.STARTING)
+    execs, loop = bench.execs, asyncio.get_running_loop()
+    reading = loop.create_task(execs.read(record, StreamName.STDOUT, 0, 10, 600))
+    stepping = loop.create_task(execs.wait_step(record, record.steps, 600))
+    await bench.settle()
+    execs.leave("the gateway is shutting down")
+    assert await asyncio.wait_for(reading, 20) == Chunk(b"", 0, False, 0, 0)
+    await asyncio.wait_for(stepping, 20)
+    async with asyncio.timeout(20):
+        watching = loop.create_task(until_left(record))
+        while not watching.done():
+            await execs.wait_step(record, record.steps, 600)
+            await execs.read(record, StreamName.STDOUT, 0, 10, 600)
+    if not is_started:
+        with pytest.raises(Refusal, match="not started"):
+            await execs.write_stdin(record, b"x", 0, is_eof=True)
+    await execs.close()
+    assert not bench.host.stops
+    bench.hosts.get("here").end("a")
+    bench.execs._active.clear()
+
+
 async def test_finished_ones_are_forgotten_by_age_and_by_number(open_bench: OpenBench) -> None:
     async with open_bench(max_execs=2, exec_ttl_s=10) as bench:
         for name in "abc":
@@ -527,7 +578,7 @@ async def test_output_that_is_forgotten_or_out_of_reach_is_said(open_bench: Open
             await bench.execs.read(record, StreamName.STDOUT, 0, 100, 0)
         assert (refused.value.status, refused.value.code) == (503, "host_lost")
         bench.host.come_back()
-        await bench.host.forget("a")
+        await bench.host.forget("a", 60.0)
         with pytest.raises(Refusal) as refused:
             await bench.execs.read(record, StreamName.STDOUT, 0, 100, 0)
         assert (refused.value.status, refused.value.code) == (410, "output_forgotten")
@@ -540,6 +591,7 @@ async def test_input_signals_and_sizes_pass_through(bench: Bench) -> None:
     with pytest.raises(Refusal) as refused:
         await bench.execs.write_stdin(record, b"z", 9, is_eof=False)
     assert (refused.value.status, refused.value.code) == (409, "stdin_gap")
+    assert refused.value.message == "offset: must not lie behind 4"
     assert await bench.execs.signal(record, "SIGINT", Scope.TREE)
     await bench.execs.resize(record, TerminalSize(80, 24))
     one = bench.host.execs["a"]

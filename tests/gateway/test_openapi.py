@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import schemathesis
@@ -42,6 +43,9 @@ CHECKS = [
 ]
 schemathesis.serializer.alias(["application/x-tar", "application/gzip"], "application/octet-stream")
 schema = schemathesis.openapi.from_dict(DOCUMENT)
+SETTINGS = settings(
+    max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @dataclass
@@ -49,6 +53,8 @@ class Served:
     url: str
     exec_id: str
     lease_id: str
+    over_id: str
+    """Of a command that has ended: its events have an end."""
 
     def names(self) -> dict[str, str]:
         """Of things that are there."""
@@ -67,7 +73,10 @@ def served() -> Iterator[Served]:
             exec_id = await rest.running(stdin_open=True, tty={})
             rest.host.write(exec_id, b"some output")
             lease = (await rest.http.post("/v1/leases", json={"session": "s", "ttl_s": 3600})).json()
-            ready.append(Served(f"http://{address}", exec_id, lease["id"]))
+            over_id = await rest.running()
+            rest.host.write(over_id, b"some \xff output")
+            rest.host.finish(over_id)
+            ready.append(Served(f"http://{address}", exec_id, lease["id"], over_id))
             began.set()
             await asyncio.to_thread(stop.wait)
 
@@ -80,10 +89,41 @@ def served() -> Iterator[Served]:
 
 
 @pytest.mark.slow
-@schema.exclude(path_regex="events$|/pty$").parametrize()
-@settings(
-    max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+@schema.include(path_regex="events$").parametrize()
+@SETTINGS
+def test_whatever_events_are_asked_for_is_answered_as_documented(case: Any, served: Served) -> None:
+    """Each stream is read to its end, with ids of its own and with whatever else."""
+    if len(str(case.path_parameters["exec_id"])) % 4:
+        case.path_parameters["exec_id"] = served.over_id
+    name, given = "Last-Event-ID", next(iter((case.headers or {}).values()), "")
+    if len(given) % 2:
+        case.headers[name] = ("0.0.0", "1.0.0", "1.3.0", "2.13.0")[len(given) % 4]
+    response = case.call(base_url=served.url, timeout=60)
+    case.validate_response(response, checks=CHECKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("last_id", "status"), [(None, 200), ("1.0.0", 200), ("2.13.0", 204), ("nonsense", 400), ("1" * 65, 400)]
 )
+@pytest.mark.parametrize("is_there", [True, False])
+def test_events_have_each_status_that_is_documented(
+    served: Served, last_id: str | None, status: int, is_there: bool
+) -> None:
+    exec_id = served.over_id if is_there else "ex-none"
+    headers = {} if last_id is None else {"Last-Event-ID": last_id}
+    answer = httpx.get(f"{served.url}/v1/execs/{exec_id}/events", headers=headers, timeout=60)
+    assert answer.status_code == (status if is_there or status == 400 else 404)
+    (documented,) = (operation for _, path, operation in OPERATIONS if path.endswith("/events"))
+    assert str(answer.status_code) in documented["responses"]
+    if answer.status_code == 200:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.text.rstrip().rpartition("\n\n")[2].splitlines()[1] == "event: exit"
+
+
+@pytest.mark.slow
+@schema.exclude(path_regex="events$").parametrize()
+@SETTINGS
 def test_whatever_is_asked_is_answered_as_documented(case: Any, served: Served) -> None:
     for name, value in served.names().items():
         if name in case.path_parameters and len(str(case.path_parameters[name])) % 4:

@@ -1,10 +1,14 @@
 """What was learned comes back, robustly and within bounds; a stranger is unknown."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.predictions import Prediction, Predictions, Quality
+from tests.gateway.fake_gateway import ended, gateway_on, run, session_of
+from tests.gateway.fake_host import FakeHost
 
 DAY_S = 86_400.0
 UNKNOWN = Prediction()
@@ -148,3 +152,21 @@ def test_predictions_are_in_order_whatever_was_learned(
         if memory_mb is not None:
             assert predicted.memory_mb is not None
             assert predicted.memory_mb > 0
+
+
+async def test_metrics_tell_how_good_they_are() -> None:
+    host = FakeHost()
+    async with gateway_on(host) as gateway:
+        await session_of(gateway)
+        assert "mars_gateway_prediction_run_error_factor NaN" in gateway.metrics.exposition().decode()
+        for _ in range(4):
+            record = await run(gateway, command="make")
+            host.finish(record.id, run_s=2.0, max_rss_mb=100.0)
+            await ended(record)
+        page = gateway.metrics.exposition().decode()
+        assert "mars_gateway_prediction_known_ratio 0.25" in page
+        for name in ("run_within_ratio 1.0", "memory_within_ratio 1.0"):
+            assert f"mars_gateway_prediction_{name}" in page
+        factor = re.search(r"^mars_gateway_prediction_run_error_factor (\S+)$", page, re.MULTILINE)
+        assert factor is not None
+        assert 1 <= float(factor[1]) < 1.3

@@ -82,6 +82,8 @@ async def test_each_command_is_told_in_order(open_rig: OpenRig, proxy: Recording
     queued, started, finished = (e for e in proxy.events() if e.command_digest == digest)
     assert (queued.gateway_session, queued.llm_session, queued.tool_call_id) == ("g", "llm-1", "call_1")
     assert (queued.queue_s, queued.run_s, queued.exit_code) == (None, None, None)
+    assert {event.host for event in proxy.events()} == {"local"}
+    assert [host.host for host in proxy.reports[0].hosts] == ["local"]
     assert started.queue_s is not None
     assert finished.run_s is not None
     assert (started.run_s, finished.exit_code) == (None, 3)
@@ -105,7 +107,17 @@ async def test_shim_form_of_a_command_has_its_text_s_digest(open_rig: OpenRig, p
     assert {event.command_digest for event in proxy.events()} == {hashlib.sha256(b"echo hi").hexdigest()}
 
 
-@pytest.mark.parametrize("argv", [["/bin/bash", "-lc", "echo hi"], ["sh", "-c", "echo hi"], ["echo", "a b"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["/bin/bash", "-lc", "echo hi"],
+        ["sh", "-c", "echo hi"],
+        ["bash", "--norc", "-e", "-o", "pipefail", "-c", "echo hi"],
+        ["dash", "-c", "echo hi"],
+        ["env", "bash", "-c", "echo hi"],
+        ["echo", "a b"],
+    ],
+)
 async def test_the_digest_is_the_one_that_the_proxy_knows_the_tool_call_by(
     open_rig: OpenRig, proxy: RecordingProxy, argv: list[str]
 ) -> None:
@@ -114,6 +126,17 @@ async def test_the_digest_is_the_one_that_the_proxy_knows_the_tool_call_by(
         await rig.run(None, argv=argv)
         await proxy.until(lambda: len(proxy.events()) == 3)
     assert {event.command_digest for event in proxy.events()} == {command_digest(argv)}
+
+
+async def test_a_lease_is_told_with_the_digest_that_its_caller_named(
+    open_rig: OpenRig, proxy: RecordingProxy
+) -> None:
+    digest = command_digest(["bash", "-lc", "make"])
+    async with open_rig(proxy_url=proxy.url) as rig:
+        lease = (await rig.http.post("/v1/leases", json={"session": "s", "command_sha256": digest})).json()
+        await rig.http.request("DELETE", f"/v1/leases/{lease['id']}", json={"exit_code": 0})
+        await proxy.until(lambda: len(proxy.events()) == 3)
+    assert {(event.command_digest, event.host) for event in proxy.events()} == {(digest, "local")}
 
 
 async def test_hosts_are_told_one_by_one_beside_their_sum(proxy: RecordingProxy) -> None:

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.gateway.redis_server import RedisServer
 
@@ -29,14 +32,17 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = subprocess.Popen(
-        gateway_command("serve", "--port", "0", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(**env),
-    )
+def serving(
+    *arguments: str, log: Path = Path(os.devnull), **env: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            gateway_command("serve", "--port", "0", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment(**env),
+        )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -136,6 +142,53 @@ def test_sigterm_ends_what_was_started_and_answers_who_waits(
     assert stranger.poll() is None
     stranger.kill()
     stranger.wait()
+
+
+@pytest.mark.slow
+def test_refusals_are_no_errors_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serving(log=log) as (_, url):
+        httpx.put(f"{url}/v1/sessions/s")
+        for key in ("a", "b"):
+            refused = httpx.post(
+                f"{url}/v1/sessions/s/execs",
+                json={"command": "ls", "cwd": ".."},
+                headers={"Idempotency-Key": key},
+            )
+            assert refused.status_code == 400
+        terminal = f"ws{url.removeprefix('http')}/v1/sessions/none/pty"
+        with pytest.raises(InvalidStatus, match="404"), connect(terminal):
+            raise AssertionError
+    assert log.read_text() == ""
+
+
+@pytest.mark.slow
+def test_stop_that_keeps_commands_lets_go_who_waits_for_output(
+    processes_of: ProcessesOf, tmp_path: Path
+) -> None:
+    """Their waits are of a minute, and the process is over long before."""
+    with serving("--spool-dir", str(tmp_path), "--on-stop", "keep") as (process, url):
+        httpx.put(f"{url}/v1/sessions/s")
+        exec_id = httpx.post(f"{url}/v1/sessions/s/execs", json={"command": "sleep 300"}).json()["id"]
+        until(lambda: bool(processes_of(exec_id)))
+        with ThreadPoolExecutor() as pool:
+            at, wait = f"{url}/v1/execs/{exec_id}", {"wait": 60}
+            asked = [
+                pool.submit(httpx.get, f"{at}/output", params=wait, timeout=90),
+                pool.submit(httpx.get, at, params=wait, timeout=90),
+                pool.submit(httpx.get, f"{at}/events", timeout=90),
+            ]
+            time.sleep(0.5)  # They are under way: should one of them not be, it proves less.
+            process.terminate()
+            assert process.wait(30) == 0
+            output, status, events = (each.result(30) for each in asked)
+        assert (output.status_code, output.content, output.headers["X-Eof"]) == (200, b"", "false")
+        assert status.json()["state"] == "running"
+        assert "event: exit" not in events.text
+    with serving("--spool-dir", str(tmp_path)):
+        pass
+    assert processes_of(exec_id) == []
+    until(lambda: not agents_of(tmp_path))
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ async def test_host_that_goes_while_a_session_is_ended_does_not_hold_it() -> Non
             return await super().observe()
 
     host = Deaf()
-    async with gateway_on(host) as gateway:
+    async with gateway_on(host, limits=Limits(slots=2, drain_hosts_s=0)) as gateway:
         session = await session_of(gateway)
         await run(gateway)
         ending = asyncio.get_running_loop().create_task(gateway.sessions.end(session, "it was deleted"))

@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
+from redis import asyncio as aioredis
 
 from gateway.limits import ConfigError, Limits
+from gateway.routes_probes import readyz
 from gateway.store import Claim, MemoryStore, Store, StoreFull, StoreUnavailable
 from gateway.store_redis import RedisStore
+from gateway.store_watch import StoreWatch
+from tests.gateway.fake_gateway import gateway_on
+from tests.gateway.fake_host import FakeHost
 from tests.gateway.redis_server import RedisServer
 
 CLAIM = Claim("digest", "host", "owner")
@@ -119,3 +124,49 @@ async def test_what_was_claimed_is_found_by_the_next_gateway(redis_server: Redis
 def test_wrong_url_is_named() -> None:
     with pytest.raises(ConfigError, match="store: must be memory or a redis://"):
         RedisStore("http://127.0.0.1", Limits())
+
+
+async def test_redis_that_may_drop_keys_is_told_of(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisStore(redis_server.url, Limits())
+    watch = StoreWatch(store, period_s=0.01)
+    async with aioredis.Redis.from_url(redis_server.url) as redis:
+        await watch.look()
+        assert (watch.weakness, caplog.text) == (None, "")
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch.run())
+            async with asyncio.timeout(30):
+                while watch.weakness is None:
+                    await asyncio.sleep(0.01)
+            watching.cancel()
+        assert watch.weakness == "maxmemory-policy of Redis is allkeys-lru, not noeviction"
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        await redis.config_set("maxmemory-policy", "noeviction")
+        await watch.look()
+        assert (watch.weakness, caplog.records[-1].levelname) == (None, "WARNING")
+        await redis.acl_setuser(
+            "default", enabled=True, nopass=True, categories=["+@all"], commands=["-config"]
+        )
+        assert await store.weakness() is None
+    redis_server.stop()
+    with pytest.raises(StoreUnavailable):
+        await store.weakness()
+    await watch.look()
+    redis_server.start()
+    await store.close()
+
+
+async def test_ready_says_that_keys_may_be_dropped(redis_server: RedisServer) -> None:
+    async with aioredis.Redis.from_url(redis_server.url) as redis:
+        await redis.config_set("maxmemory-policy", "volatile-ttl")
+    async with gateway_on(FakeHost(), store=RedisStore(redis_server.url, Limits())) as gateway:
+        async with asyncio.timeout(30):
+            while gateway.store_watch.weakness is None:
+                await asyncio.sleep(0.01)
+        answer = await readyz(gateway)
+    assert (answer.status_code, bytes(answer.body).decode()) == (
+        200,
+        "ready\nbut commands could run twice: maxmemory-policy of Redis is volatile-ttl, not noeviction\n",
+    )

@@ -167,10 +167,26 @@ async def test_claim_of_an_earlier_gateway_that_sent_nothing_is_used() -> None:
         assert queued.state is ExecState.QUEUED
         store.is_there = False  # As after a crash, nothing that this gateway does at its end is seen.
     store.is_there = True
-    host.reboot()
+    host.finish(*host.running())
     async with gateway_on(host, store=store) as gateway:
         record = await run(gateway, "k")
         assert (record.state, host.starts.count(record.id)) == (ExecState.RUNNING, 1)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_claim_of_an_earlier_gateway_is_not_run_in_another_life_of_its_host(is_known: bool) -> None:
+    """What says that it was run may be gone with the power."""
+    host, store = FakeHost(), WeakStore()
+    host.boot_id = "boot 1" if is_known else None
+    async with gateway_on(host, store=store, on_stop="keep") as gateway:
+        await session_of(gateway)
+        assert (await run(gateway, "k")).state is ExecState.RUNNING
+        store.is_there = False
+    store.is_there = True
+    host.lose_power()
+    async with gateway_on(host, store=store) as gateway:
+        assert await refusal(run(gateway, "k")) == (410, "exec_forgotten")
+    assert len(host.starts) == 1
 
 
 async def test_claim_on_another_host_is_not_run_here() -> None:
@@ -211,3 +227,15 @@ async def test_what_a_command_is_ordered_with() -> None:
         )
         assert order.limits.pids == 5
         assert await refusal(run(gateway, state="env_cwd", shell="sh -c")) == (400, "invalid_value")
+
+
+async def test_a_refusal_is_answered_and_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with gateway_on(FakeHost()) as gateway:
+        await session_of(gateway)
+        with pytest.raises(Refusal, match="cwd"):
+            await run(gateway, "k", cwd="..")
+        gateway.execs.drain("it stops")
+        with pytest.raises(Refusal) as refused:
+            await run(gateway, "k2")
+        assert refused.value.code == "draining"
+    assert [record.message for record in caplog.records if record.levelname != "INFO"] == []

@@ -42,23 +42,37 @@ def test_the_oldest_are_forgotten_when_there_are_too_many(
     assert books.try_claim("ex-0") is None
 
 
-def test_a_forgotten_name_is_free_again_in_the_end(tmp_path: Path) -> None:
-    for name, age_s in {"ex-old": bounds.TOMBSTONE_S + 60, "ex-young": 60.0}.items():
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+def test_a_forgotten_name_is_free_again_when_its_time_has_come(tmp_path: Path) -> None:
+    """Also to the next agent."""
+    books = Books(ExecDirectories(tmp_path))
+    for name, taken_s in {"ex-long": 3600.0, "ex-gone": 0.0, "ex-short": 60.0}.items():
+        ended(books, name)
+        books.forget(name, taken_s)
+    for knows in (books, Books(ExecDirectories(tmp_path))):
+        knows.expire()
+        assert [fault(knows, f"ex-{name}") for name in ("gone", "short", "long")] == [
+            Fault.UNKNOWN_EXEC,
+            Fault.GONE,
+            Fault.GONE,
+        ]
+    os.utime(tmp_path / "ex-short", (time.time() - 1,) * 2)
     books = Books(ExecDirectories(tmp_path))
     books.expire()
-    assert (fault(books, "ex-old"), fault(books, "ex-young")) == (Fault.UNKNOWN_EXEC, Fault.GONE)
-    assert books.try_claim("ex-old") is not None
+    assert (fault(books, "ex-short"), fault(books, "ex-long")) == (Fault.UNKNOWN_EXEC, Fault.GONE)
+    assert books.try_claim("ex-short") is not None
+    assert books.try_claim("ex-long") is None
 
 
-def test_forgotten_names_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "MAX_TOMBSTONES", 1)
+def test_forgotten_names_are_bounded_and_the_first_to_be_free_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bounds, "MAX_TAKEN", 1)
     books = Books(ExecDirectories(tmp_path))
-    for name in ("ex-1", "ex-2"):
+    for name, taken_s in {"ex-1": 3600.0, "ex-2": 60.0}.items():
         ended(books, name)
-        books.forget(name)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ex-2"]
+        books.forget(name, taken_s)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ex-1"]
+    assert "ex-2: its id is free" in caplog.text
 
 
 def test_what_is_on_the_disk_and_not_known_is_not_said_to_be_unknown(tmp_path: Path) -> None:

@@ -94,6 +94,16 @@ def test_the_peak_is_the_most_that_was_seen(v2: Tree) -> None:
 def test_a_group_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     trees = [Tree(tmp_path / "a", True, frozenset()), Tree(tmp_path / "none", False, frozenset({"cpu"}))]
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError, match="No such file"):
+    (tmp_path / "none").touch()
+    with pytest.raises(OSError, match="Not a directory"):
         Cgroups(trees).open("ex", Limits())
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_group_of_ours_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    """By another agent, which took it for abandoned."""
+    tree = Tree(tmp_path / "ours", True, ALL)
+    cgroups = Cgroups([tree])
+    cgroups.open("ex", Limits(memory_mb=100))
+    assert written(tree.parent / "ex")["memory.max"] == "100000000"
+    assert (tree.parent / "ex").is_dir()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.host_agent.operations import Refused
+from gateway.host_agent.recovery import boot_id
 from gateway.host_agent.wire import STATUS_FIELDS, Fault, Op
 from tests.gateway.host_agent.host import Host, open_host, processes_of
 
@@ -109,6 +110,19 @@ async def test_what_cannot_start_is_refused_and_says_so_again(
         await host.ask(Op.LOOK, exec="ex-1")
     assert refused.value.fault == Fault.NOT_STARTED
     assert host.execs.running == 0
+
+
+async def test_one_of_another_life_of_the_host_is_not_started_unless_it_is_known(host: Host) -> None:
+    """Its directory may be gone with the power, and with it what it did."""
+    known = await host.start("echo once")
+    await host.ended(known)
+    for session in ("s", "gone"):
+        with pytest.raises(Refused) as refused:
+            await host.start("true", exec="ex-other", session=session, boot_id="another life")
+        assert refused.value.fault == Fault.GONE
+    again = await host.start_frame("echo once", exec=known, boot_id="another life")
+    assert (again.header["existed"], again.header["returncode"]) == (True, 0)
+    await host.start("true", exec="ex-other", boot_id=boot_id())
 
 
 async def test_an_unknown_session_leaves_the_id_free(host: Host) -> None:
