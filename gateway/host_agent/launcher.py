@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.host_agent.cgroups import Group
+from gateway.host_agent.confines import Confines
 from gateway.host_agent.containment import Containment
 from gateway.host_agent.environment import environment
 from gateway.host_agent.exec_directory import ExecDirectory
 from gateway.host_agent.order import Order
+from gateway.host_agent.owner import Owner
 from gateway.host_agent.process import EXIT_NOT_FOUND, Launch, Leader, not_started, spawn
 from gateway.host_agent.shell_state import NoShell, ShellState, ShellStates, wrapped
 from gateway.host_agent.spool import Channel, Pump, Spool
@@ -33,6 +35,10 @@ class Workspaces(Protocol):
 
     def path(self, session: str) -> Path:
         """Raises Refused: there is no such session."""
+        ...
+
+    def owner(self, session: str) -> Owner | None:
+        """The user of its own that the session has, if it has one."""
         ...
 
     def start_directory(self, session: str, cwd: str, allow_outside: bool) -> Path:
@@ -71,6 +77,7 @@ class Launcher:
         self,
         workspaces: Workspaces,
         containment: Containment,
+        confines: Confines,
         states: ShellStates,
         pump: Pump,
         agents_env: Mapping[str, str],
@@ -78,6 +85,7 @@ class Launcher:
     ) -> None:
         self._workspaces = workspaces
         self._containment = containment
+        self._confines = confines
         self._states = states
         self._pump = pump
         self._agents_env = agents_env
@@ -87,10 +95,11 @@ class Launcher:
     def launch(self, order: Order, directory: ExecDirectory) -> Launched:
         """Raises Refused, for reasons of ours or of the workspace."""
         workspace = self._workspaces.path(order.session)
+        confinement = self._confines.of(order)
         given = environment(self._agents_env, workspace, order.env, has_terminal=order.tty is not None)
         state = self._states.of(order.session) if order.keeps_env_cwd else ShellState()
         cwd = self._directory(order, state)
-        argv = _argv(order, directory, given)
+        argv = _argv(order, given)
         stdout = Spool(directory.stdout, order.max_output_bytes)
         stderr = Spool(directory.stderr, order.max_output_bytes)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as undo:
@@ -100,6 +109,7 @@ class Launcher:
                 entrances = [] if group is None else group.entrances()
                 ours.callback(_close_all, entrances)
                 streams = self._streams(order, stdout, stderr, ours, undo)
+                state_fd = _state_file(directory, ours) if order.keeps_env_cwd else None
             except OSError as error:
                 raise not_started(f"no pipe or file for its input and output: {error.strerror}") from error
             leader = spawn(
@@ -112,6 +122,8 @@ class Launcher:
                     has_terminal=order.tty is not None,
                     fsize_mb=order.fsize_mb,
                     open_files=self._open_files,
+                    state_fd=state_fd,
+                    confinement=confinement,
                 )
             )
             undo.pop_all()
@@ -187,14 +199,21 @@ def _input(order: Order, ours: contextlib.ExitStack, undo: contextlib.ExitStack)
     return read_fd, feed
 
 
-def _argv(order: Order, directory: ExecDirectory, given: Mapping[str, str]) -> list[str]:
+def _state_file(directory: ExecDirectory, ours: contextlib.ExitStack) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    fd = os.open(directory.shell_state, flags, 0o600)
+    ours.callback(os.close, fd)
+    return fd
+
+
+def _argv(order: Order, given: Mapping[str, str]) -> list[str]:
     if not order.keeps_env_cwd:
         return list(order.argv)
     shell = shutil.which(order.argv[0], path=given.get("PATH", os.defpath))  # Not by the PATH that was left.
     if shell is None:
         raise not_started("no such program", EXIT_NOT_FOUND)
     try:
-        return [shell, *wrapped(order.argv, directory.shell_state)[1:]]
+        return [shell, *wrapped(order.argv)[1:]]
     except NoShell:
         raise not_started('state: "env_cwd" needs argv to be bash, -c or -lc, and one text') from None
 

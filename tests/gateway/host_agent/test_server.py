@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.host_agent import wire
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.operations import Caller, Refused
 from gateway.host_agent.server import Bounds, Server
 from gateway.host_agent.unix_socket import may_ask, uid_of
@@ -67,12 +68,14 @@ class Parts:
         self.ended_callers += 1
 
 
+async def hello(isolation: Isolation) -> dict[str, object]:
+    return {"agent": "d", "instance": "i"}
+
+
 @contextlib.asynccontextmanager
 async def serving(directory: Path, parts: Parts, bounds: Bounds | None = None) -> AsyncIterator[Server]:
     operations = {name: getattr(parts, name) for name in ("echo", "hold", "refuse", "fail", "big")}
-    server = Server(
-        operations, lambda: {"agent": "d", "instance": "i"}, parts.retire, asyncio.Event(), bounds
-    )
+    server = Server(operations, hello, parts.retire, asyncio.Event(), bounds)
     await server.listen(directory)
     try:
         yield server
