@@ -85,7 +85,7 @@ class Commands:
     async def start(self, order: Order) -> tuple[Command, bool]:
         """The command, and whether it existed before. Cancelling it has no effect on the command. Raises
         Refused."""
-        if not self._is_known(order.exec_id):
+        if order.isolation.is_any and not self._is_known(order.exec_id):
             await self._confines.prepare(order)
         existed = not self._begin(order)
         await self.settled(order.exec_id)

@@ -51,9 +51,7 @@ class Confines:
         }
 
     async def prepare(self, order: Order) -> None:
-        """What takes time, before anything of the command is begun. Raises Refused."""
-        if not order.isolation.is_any:
-            return
+        """What takes time, before anything of a command with demands is begun. Raises Refused."""
         why_not = await self._why_not(order.isolation)
         if why_not is not None:
             raise not_started(why_not)

@@ -18,10 +18,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +33,8 @@ _NS_GET_USERNS = 0xB701
 """linux/nsfs.h"""
 _LIMIT_S = 20.0
 """For bwrap, which takes ten milliseconds on a host that has a core for it."""
+_AGAIN_S = 60.0
+"""After a failure: it may have been for want of memory, or of the program."""
 _SHOWN_OF_RUN = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd")
 """Names of other hosts are found by what is there."""
 _WHO = "chmod 1777 /dev/shm 2>/dev/null; echo $$; read _"
@@ -51,15 +55,15 @@ class Sandboxes:
         self._directory = directory
         self._of_session: dict[str, Namespaces] = {}
         self._one_at_a_time = asyncio.Lock()
-        self._is_tried = False
         self._trouble: str | None = None
+        self._try_again_at_s = -math.inf
 
     async def trouble(self) -> str | None:
-        """Why commands cannot have one, found out by trying, once."""
+        """Why commands cannot have one, found out by trying: once, unless that failed."""
         async with self._one_at_a_time:
-            if not self._is_tried:
+            if time.monotonic() >= self._try_again_at_s:
                 self._trouble = await self._tried()
-                self._is_tried = True
+                self._try_again_at_s = math.inf if self._trouble is None else time.monotonic() + _AGAIN_S
         return self._trouble
 
     async def open(self, session: str, home: Path) -> None:
@@ -170,17 +174,21 @@ def _private_tmp(home: Path) -> Path:
 def _view(agents: Path, workspace: Path, tmp: Path) -> list[str]:
     """Later ones lie on top: the agent's directory, or a workspace, may be below /tmp or /run."""
     shown = [word for path in _SHOWN_OF_RUN for word in ("--ro-bind-try", path, path)]
+    between = [above for above in reversed(workspace.parents) if agents in above.parents]
     return [
         "--die-with-parent",
         *("--ro-bind", "/", "/"),
         *("--dev", "/dev"),
+        *("--tmpfs", "/dev/shm"),
         *("--proc", "/proc"),
         *("--tmpfs", "/run"),
         *shown,
         *("--bind", str(tmp), "/tmp"),
         *("--bind", str(tmp), "/var/tmp"),
         *("--tmpfs", str(agents)),
+        *(word for path in between for word in ("--dir", str(path))),  # Else nobody but us gets through.
         *("--bind", str(workspace), str(workspace)),
+        *(word for path in ("/dev", "/run", str(agents)) for word in ("--remount-ro", path)),
         *("--chdir", "/"),
     ]
 

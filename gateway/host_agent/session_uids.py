@@ -96,7 +96,7 @@ def trouble(directory: Path, isolation: Isolation) -> str | None:
 
 
 def uids_of_processes() -> set[int]:
-    """Real, effective, saved and of the file system, of every process there is."""
+    """Real, effective, saved and of the file system, of every process that lives."""
     found: set[int] = set()
     for name in os.listdir("/proc"):  # noqa: PTH208 - names only, of thousands
         if name.isdigit():
@@ -107,7 +107,11 @@ def uids_of_processes() -> set[int]:
 def _uids_of(pid: str) -> set[int]:
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as file:  # noqa: PTH123 - many
-            _, _, rest = file.read().partition(b"\nUid:")
+            status = file.read()
     except OSError:
         return set()
-    return {int(each) for each in rest.partition(b"\n")[0].split()}
+    fields = dict(line.partition(b":")[::2] for line in status.splitlines())
+    # A zombie does nothing more; but its other threads might, when the first one has ended.
+    if fields.get(b"State", b"").split()[:1] == [b"Z"] and fields.get(b"Threads", b"").strip() == b"1":
+        return set()
+    return {int(each) for each in fields.get(b"Uid", b"").split()}

@@ -1,83 +1,102 @@
-"""Sessions that are kept apart: by users of their own, by sandboxes, by both; and that nothing runs with less
-than was demanded. Real processes, of an agent's parts in this process."""
+"""What is demanded holds, or nothing is run; and without demands all is as it was."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gateway.host_agent.execs import open_execs
 from gateway.host_agent.isolation import Isolation
-from gateway.host_agent.operations import Refused
-from gateway.host_agent.session_uids import uids_of_processes
 from gateway.host_agent.wire import Fault, Op
-from gateway.host_agent.workspaces import Workspaces
-from tests.gateway.host_agent.host import Host
+from tests.gateway.host_agent.confined import FIRST, IS_ROOT, USERS, agent_of, open_directory
 
 pytestmark = pytest.mark.slow  # real processes throughout
-
-FIRST = 2_000_000 + os.getpid() * 100
-"""Of the users of these tests: nobody else's, also where several run at once."""
-USERS = Isolation(session_uids=(FIRST, FIRST + 2))
-IS_ROOT = os.geteuid() == 0
-
-
-class Agent(Host):
-    """What commands of one gateway meet: ``isolation`` is what it said in its hello."""
-
-    def __init__(self, directory: Path, isolation: Isolation) -> None:
-        self.workspaces = Workspaces(directory)
-        execs = open_execs(directory, self.workspaces)
-        super().__init__(directory, execs)
-        self._operations.update(self.workspaces.operations())
-        self.workspaces.before_removal(execs.end_session)
-        self.caller.isolation = isolation
-
-    async def put(self, session: str) -> Path:
-        return Path((await self.ask(Op.SESSION_PUT, session=session, record={})).header["workspace"])
-
-    async def remove(self, session: str, **fields: Any) -> None:
-        await self.ask(Op.SESSION_REMOVE, session=session, **fields)
-
-    async def refused(self, op: str = Op.SESSION_PUT, **fields: Any) -> Refused:
-        with pytest.raises(Refused) as caught:
-            await self.ask(op, **fields)
-        return caught.value
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """That others can get to: pytest's own is closed to them."""
-    with tempfile.TemporaryDirectory(prefix="mars-confines-") as name:
-        yield Path(name)
+    with open_directory() as directory:
+        yield directory
 
 
-@contextlib.asynccontextmanager
-async def agent_of(directory: Path, isolation: Isolation = USERS) -> AsyncIterator[Agent]:
-    agent = Agent(directory, isolation)
-    try:
-        yield agent
-    finally:
-        await asyncio.wait_for(agent.execs.close(True), 60)
-        await agent.workspaces.close()
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
 
 
-async def test_each_session_is_a_user(directory: Path) -> None:
-    async with agent_of(directory) as agent:
+async def test_without_demands_nothing_is_different(directory: Path) -> None:
+    async with agent_of(directory, Isolation()) as agent:
         workspace = await agent.put("s")
+        assert (workspace.stat().st_uid, mode_of(directory)) == (os.geteuid(), 0o700)
+        assert await agent.out("id -u; grep NoNewPrivs /proc/self/status; ls -a ..") == (
+            f"{os.geteuid()}\nNoNewPrivs:\t0\n.\n..\nrecord.json\nworkspace\n"
+        )
+        assert await agent.execs.holds(Isolation()) == {
+            "sandbox": "none",
+            "isolates_sessions": False,
+            "refuses_commands": None,
+        }
+
+
+async def test_users_are_given_by_root_alone(directory: Path) -> None:
+    async with agent_of(directory, USERS) as agent:
+        holds = await agent.execs.holds(USERS)
+        assert (holds["isolates_sessions"], holds["refuses_commands"] is None) == (IS_ROOT, IS_ROOT)
         if not IS_ROOT:
+            assert "as root" in (await agent.refused(Op.SESSION_PUT, session="s", record={})).message
+            agent.caller.isolation = Isolation()
+            await agent.put("s")
+            agent.caller.isolation = USERS
+            assert "as root" in await agent.refused_command()
+
+
+async def test_users_that_could_not_reach_their_workspaces(directory: Path) -> None:
+    """The directory above is closed, and is named; nothing is opened up that is not ours."""
+    closed = directory / "closed"
+    (closed / "agent").mkdir(mode=0o700, parents=True)
+    closed.chmod(0o700)
+    async with agent_of(closed / "agent", USERS) as agent:
+        refused = await agent.refused(Op.SESSION_PUT, session="s", record={})
+        why_not = "as root" if not IS_ROOT else f"{closed} is closed to other users"
+        assert refused.fault == Fault.FORBIDDEN
+        assert why_not in refused.message
+        assert why_not in (await agent.execs.holds(USERS))["refuses_commands"]
+        assert list((closed / "agent/sessions").iterdir()) == []
+    assert mode_of(closed) == 0o700
+
+
+async def test_a_session_from_before_the_setting_runs_nothing(directory: Path) -> None:
+    """What is in its workspace is ours, and cannot be given away safely."""
+    async with agent_of(directory, Isolation()) as agent:
+        await agent.put("s")
+        agent.caller.isolation = USERS
+        refused = await agent.refused(Op.SESSION_PUT, session="s", record={})
+        assert refused.fault == Fault.FORBIDDEN
+        assert ("without a user of its own" if IS_ROOT else "as root") in refused.message or not IS_ROOT
+        assert ("end it and make it again" if IS_ROOT else "as root") in await agent.refused_command()
+
+
+async def test_a_session_keeps_its_user_when_the_setting_goes(directory: Path) -> None:
+    async with agent_of(directory, USERS) as agent:
+        if not IS_ROOT:
+            assert "as root" in (await agent.refused(Op.SESSION_PUT, session="s", record={})).message
             return
-        found = workspace.stat()
-        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (FIRST, FIRST, 0o700)
-        text = "id -u; id -g; id -G; grep NoNewPrivs /proc/self/status; echo $HOME; pwd; touch made"
-        ended = await agent.run(text)
-        said = f"{FIRST}\n{FIRST}\n{FIRST}\nNoNewPrivs:\t1\n{workspace}\n{workspace}\n"
-        assert (ended["out"].decode(), ended["err"], ended["returncode"]) == (said, b"", 0)
-        assert (workspace / "made").stat().st_uid == FIRST
+        await agent.put("s")
+        agent.caller.isolation = Isolation()
+        await agent.put("s")
+        assert await agent.out("id -u") == f"{FIRST}\n"
+
+
+async def test_a_refused_command_may_be_asked_for_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It left nothing: when the host can do it, the same id runs."""
+    async with agent_of(directory, Isolation(sandbox="bwrap")) as agent:
+        await agent.put("s")
+        monkeypatch.setenv("PATH", str(directory))
+        assert "there is no bwrap" in await agent.refused_command(exec="ex-again")
+        assert (await agent.execs.holds(agent.caller.isolation))["sandbox"] == "none"
+        agent.caller.isolation = Isolation()
+        monkeypatch.undo()
+        assert await agent.out("echo hi", exec="ex-again") == "hi\n"
