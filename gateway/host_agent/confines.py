@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gateway.host_agent.isolation import BUBBLEWRAP, NO_SANDBOX, Isolation
+from gateway.host_agent.operations import Refused
 from gateway.host_agent.order import Order
 from gateway.host_agent.owner import Owner
 from gateway.host_agent.privileges import Confinement
@@ -56,10 +57,22 @@ class Confines:
         if why_not is not None:
             raise not_started(why_not)
         if order.isolation.sandbox == BUBBLEWRAP:
-            try:
-                await self._sandboxes.open(order.session, self._sessions.path(order.session).parent)
-            except NoSandbox as none:
-                raise not_started(str(none)) from none
+            await self._open_sandbox(order.session)
+
+    async def _open_sandbox(self, session: str) -> None:
+        workspace = self._sessions.path(session)
+        which = workspace.stat().st_ino
+        try:
+            await self._sandboxes.open(session, workspace.parent)
+        except NoSandbox as none:
+            raise not_started(str(none)) from none
+        try:
+            is_there = self._sessions.path(session).stat().st_ino == which
+        except (OSError, Refused):
+            is_there = False
+        if not is_there:  # It was removed meanwhile, and its name may be another's by now.
+            self._sandboxes.end(session)
+            raise not_started("session: it ended")
 
     def of(self, order: Order) -> Confinement | None:
         """Of a command that was prepared; None: nothing is demanded. Raises Refused."""
