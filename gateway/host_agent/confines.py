@@ -10,13 +10,14 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol
 
+from gateway.host_agent.bubblewrap import NoSandbox
 from gateway.host_agent.isolation import BUBBLEWRAP, NO_SANDBOX, Isolation
 from gateway.host_agent.operations import Refused
 from gateway.host_agent.order import Order
 from gateway.host_agent.owner import Owner
 from gateway.host_agent.privileges import Confinement
 from gateway.host_agent.process import not_started
-from gateway.host_agent.sandboxes import NoSandbox, Sandboxes
+from gateway.host_agent.sandboxes import Sandboxes
 from gateway.host_agent.session_uids import trouble
 from gateway.host_agent.users import kill_all_of
 

@@ -21,7 +21,8 @@ from gateway.host_agent.containment import Containment
 from gateway.host_agent.environment import environment
 from gateway.host_agent.exec_directory import ExecDirectory
 from gateway.host_agent.order import Order
-from gateway.host_agent.owner import Owner
+from gateway.host_agent.owner import Owner, acting_as
+from gateway.host_agent.privileges import Confinement
 from gateway.host_agent.process import EXIT_NOT_FOUND, Launch, Leader, not_started, spawn
 from gateway.host_agent.shell_state import NoShell, ShellState, ShellStates, wrapped
 from gateway.host_agent.spool import Channel, Pump, Spool
@@ -98,7 +99,7 @@ class Launcher:
         confinement = self._confines.of(order)
         given = environment(self._agents_env, workspace, order.env, has_terminal=order.tty is not None)
         state = self._states.of(order.session) if order.keeps_env_cwd else ShellState()
-        cwd = self._directory(order, state)
+        directories = self._directories(order, state, confinement)
         argv = _argv(order, given)
         stdout = Spool(directory.stdout, order.max_output_bytes)
         stderr = Spool(directory.stderr, order.max_output_bytes)
@@ -115,7 +116,7 @@ class Launcher:
             leader = spawn(
                 Launch(
                     argv=argv,
-                    cwd=cwd,
+                    directories=directories,
                     env={**state.environment(given), **self._mark(order)},
                     streams=(streams.stdin, streams.stdout, streams.stderr),
                     entrances=entrances,
@@ -136,12 +137,22 @@ class Launcher:
     def _mark(self, order: Order) -> dict[str, str]:
         return {MARKER: order.exec_id, OWNER: self._containment.owner}
 
-    def _directory(self, order: Order, state: ShellState) -> Path:
+    def _directories(self, order: Order, state: ShellState, confinement: Confinement | None) -> list[Path]:
         """Where the last command was, if it is still there, else as it was ordered."""
         left = state.directory(order.cwd)
-        if left is not None and Path(left).is_dir():
-            return Path(left)
-        return self._workspaces.start_directory(order.session, order.cwd, order.may_start_outside)
+        if confinement is not None and confinement.namespaces:
+            return self._directories_in_sandbox(order, left)
+        if left is not None and _is_directory(left, confinement):
+            return [Path(left)]
+        return [self._workspaces.start_directory(order.session, order.cwd, order.may_start_outside)]
+
+    def _directories_in_sandbox(self, order: Order, left: str | None) -> list[Path]:
+        """What is there outside of the workspace only the command itself will see."""
+        if order.may_start_outside and order.cwd.startswith("/"):
+            ordered = Path(order.cwd)
+        else:
+            ordered = self._workspaces.start_directory(order.session, order.cwd, False)
+        return [ordered] if left is None else [Path(left), ordered]
 
     def _streams(
         self,
@@ -197,6 +208,15 @@ def _input(order: Order, ours: contextlib.ExitStack, undo: contextlib.ExitStack)
     feed = Feed(write_fd)
     undo.callback(feed.close)
     return read_fd, feed
+
+
+def _is_directory(path: str, confinement: Confinement | None) -> bool:
+    """To the eyes of the command's user."""
+    try:
+        with acting_as(None if confinement is None else confinement.owner):
+            return Path(path).is_dir()
+    except OSError:
+        return False
 
 
 def _state_file(directory: ExecDirectory, ours: contextlib.ExitStack) -> int:

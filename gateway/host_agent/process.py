@@ -61,7 +61,8 @@ _POLL_S = 0.02
 @dataclass(frozen=True)
 class Launch:
     argv: list[str]
-    cwd: Path
+    directories: Sequence[Path]
+    """Where it starts: the first that it can enter."""
     env: Mapping[str, str]
     streams: tuple[int, int, int]
     """Its standard input, output and error."""
@@ -119,7 +120,7 @@ def _become(launch: Launch, report_fd: int) -> NoReturn:
             stage = _Stage.CONFINE
             confine(launch.confinement, (0, 1, 2))
         stage = _Stage.ENTER
-        os.fchdir(os.open(launch.cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        _enter(launch.directories)
         stage = _Stage.PROGRAM
         os.execvpe(launch.argv[0], launch.argv, launch.env)
     except BaseException as error:  # noqa: BLE001 - whatever it is, there must not be a second agent
@@ -148,6 +149,16 @@ def _prepare(launch: Launch) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     os.umask(_UMASK)
     _reset_signals()
+
+
+def _enter(directories: Sequence[Path]) -> None:
+    """Raises OSError of the last."""
+    *first, last = directories
+    for directory in first:
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
+            return
+    os.chdir(last)
 
 
 def _reset_signals() -> None:

@@ -143,14 +143,30 @@ async def test_terminal_and_state(agent: Agent) -> None:
     assert await agent.out("basename $PWD; echo $KEPT", state="env_cwd") == "d\n1\n"
 
 
+async def test_directories_that_only_the_command_sees(agent: Agent) -> None:
+    """In the session's own /tmp."""
+    if not await has_sandbox(agent):
+        return
+    await agent.out("mkdir /tmp/mars-deep; cd /tmp/mars-deep", state="env_cwd")
+    assert await agent.out("pwd", state="env_cwd") == "/tmp/mars-deep\n"
+    assert await agent.out("pwd", cwd="/tmp/mars-deep", allow_outside=True) == "/tmp/mars-deep\n"
+    await agent.out("rmdir $PWD", state="env_cwd")
+    assert await agent.out("pwd", state="env_cwd") == f"{agent.workspaces.path('s')}\n"
+    refused = await agent.refused_command(cwd="/tmp/mars-deep", allow_outside=True)
+    assert refused == "its working directory cannot be entered: No such file or directory"
+
+
 async def test_nobody_in_it_has_power(agent: Agent) -> None:
     """What is read-only cannot be mounted again, root or not."""
     if not await has_sandbox(agent):
         return
     said = await agent.out("grep -E 'CapEff|CapPrm|NoNewPrivs' /proc/self/status")
     assert said == "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n"
-    tried = await agent.run("mount -o remount,rw / ; umount /run; touch /mars-trial")
-    assert tried["returncode"] != 0
+    agents = f"ls /proc/{os.getpid()}/root/; cat /proc/{os.getpid()}/environ; "
+    tried = await agent.run(agents + "mount -o remount,rw /; umount /run; echo 1 > /proc/sys/vm/laptop_mode")
+    assert (tried["returncode"], tried["out"]) == (1, b"")
+    assert b"laptop_mode: Read-only file system" in tried["err"] or b"laptop_mode: Permission" in tried["err"]
+    await agent.run("touch /mars-trial")
     assert "mars-trial" not in os.listdir("/")  # noqa: PTH208 - names only
 
 

@@ -152,6 +152,25 @@ else:
         assert (ended["returncode"], ended["state_saved"], ended["err"]) == (3, True, b"")
         assert await agent.out("pwd; echo $KEPT", state="env_cwd") == f"{workspace}/deep\nyes\n"
 
+    async def test_a_state_in_a_directory_that_its_user_closed(agent: Agent) -> None:
+        """The next command begins where it was ordered."""
+        workspace = await agent.put("s")
+        await agent.out("mkdir -p shut/in; cd shut/in; chmod 0 ..", state="env_cwd")
+        assert await agent.out("pwd", state="env_cwd") == f"{workspace}\n"
+
+    async def test_a_directory_to_start_in_is_its_users_to_see(agent: Agent, directory: Path) -> None:
+        """What is there outside, its gateway does not learn through a link of the session's."""
+        await agent.put("s")
+        (directory / "ours").mkdir(mode=0o700)
+        (directory / "ours/in").mkdir()
+        await agent.out(f"ln -s {directory}/ours/in one; ln -s {directory}/ours/none two")
+        said = []
+        for name in ("one", "two"):
+            with pytest.raises(Refused) as refused:
+                await agent.start("true", cwd=name)
+            said.append((refused.value.fault, refused.value.message.replace(name, "NAME")))
+        assert said[0] == said[1]
+
     async def test_what_we_write_is_its_users(agent: Agent) -> None:
         workspace = await agent.put("s")
         file = {
