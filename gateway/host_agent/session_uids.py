@@ -86,6 +86,9 @@ def trouble(directory: Path, isolation: Isolation) -> str | None:
         return None
     if os.geteuid() != 0:
         return "session_uids: only an agent that runs as root can give its sessions users of their own"
+    first, last = isolation.session_uids
+    if not is_mapped(first, last, Path("/proc/self/uid_map").read_text()):
+        return f"session_uids: this container has no users {first} to {last} (its user namespace ends before)"
     for above in directory.resolve().parents:
         if not above.stat().st_mode & stat.S_IXOTH:
             return (
@@ -93,6 +96,15 @@ def trouble(directory: Path, isolation: Isolation) -> str | None:
                 "the gateway's own host) names another place, such as /var/lib/mars-agent"
             )
     return None
+
+
+def is_mapped(first: int, last: int, uid_map: str) -> bool:
+    """Whether the namespace of this map (user_namespaces(7)) has all of them."""
+    for line in sorted(uid_map.splitlines(), key=lambda each: int(each.split()[0])):
+        begin, _, count = (int(each) for each in line.split())
+        if begin <= first < begin + count:
+            first = begin + count
+    return first > last
 
 
 def uids_of_processes() -> set[int]:

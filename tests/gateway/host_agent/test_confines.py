@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.host_agent.isolation import Isolation
+from gateway.host_agent.session_uids import is_mapped
 from gateway.host_agent.wire import Fault, Op
 from tests.gateway.host_agent.confined import FIRST, IS_ROOT, USERS, agent_of, open_directory
 
@@ -49,6 +50,16 @@ async def test_users_are_given_by_root_alone(directory: Path) -> None:
             await agent.put("s")
             agent.caller.isolation = USERS
             assert "as root" in await agent.refused_command()
+
+
+def test_users_that_a_container_does_not_have() -> None:
+    whole = "         0          0 4294967295\n"
+    rootless = "0 1000 1\n1 100000 65536\n"
+    assert is_mapped(200_000, 265_535, whole)
+    assert is_mapped(1000, 65_536, rootless)
+    assert is_mapped(5, 25, "10 0 20\n0 500 10\n")
+    for first, last in ((200_000, 265_535), (65_000, 65_537), (65_537, 65_537)):
+        assert not is_mapped(first, last, rootless)
 
 
 async def test_users_that_could_not_reach_their_workspaces(directory: Path) -> None:
