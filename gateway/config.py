@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
+from gateway.isolation_settings import isolation_from
 from gateway.limits import ConfigError, Limits
 
 ENV_PREFIX = "MARS_GATEWAY_"
@@ -38,6 +39,12 @@ class Config:
     private temporary directory, whose commands end with the gateway."""
     hosts: Path | None = None
     """TOML file that names the hosts to run commands on. Default: this one alone."""
+    session_uids: str | None = None
+    """Users that nobody else on this host has, such as 200000-265535: each session gets one of its own, which
+    needs a gateway that is root, or it gets no commands. With `hosts`, this is a setting of each host."""
+    sandbox: Literal["none", "bwrap"] = "none"
+    """What commands on this host run in: bwrap, where all but the workspace and /tmp is read-only, or they do
+    not run. With `hosts`, this is a setting of each host."""
     store: str = "memory"
     """Where keys, sessions and endings are on record: memory, or a redis://, rediss:// or unix:// URL."""
     on_stop: Literal["end", "keep"] = "end"
@@ -51,6 +58,8 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be 0 to 65535, not {self.port}")
+        if isolation_from(self.session_uids, self.sandbox).is_any and self.hosts is not None:
+            raise ConfigError("session_uids, sandbox: with hosts, set them for each host in that file")
         if self.store != "memory" and not self.store.startswith(("redis://", "rediss://", "unix://")):
             raise ConfigError("store must be memory or a redis://, rediss:// or unix:// URL")
         if self.on_stop == "keep" and self.spool_dir is None and self.hosts is None:

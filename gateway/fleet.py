@@ -49,7 +49,7 @@ async def open_hosts(
     try:
         for each in settings:
             transport = _transport(each, bundle, connections, directory, is_private=is_private)
-            link = Link(each.name, transport, Introduction(_NAME, bundle.digest))
+            link = Link(each.name, transport, Introduction(_NAME, bundle.digest, each.isolation))
             link.open()
             links.append(link)
             client = AgentHost(link, lost_after_s=each.lost_after_s)

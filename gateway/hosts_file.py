@@ -31,6 +31,8 @@ import asyncssh
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.host_agent.isolation import NO_SANDBOX, Isolation
+from gateway.isolation_settings import isolation_from
 from gateway.limits import ConfigError
 from gateway.ssh_connection import DEFAULT_KNOWN_HOSTS, SshAddress
 
@@ -68,6 +70,8 @@ class HostSettings:
     """To set aside for commands. None: what it has."""
     labels: Mapping[str, str] = field(default_factory=dict)
     lost_after_s: float = LOST_AFTER_S
+    isolation: Isolation = field(default_factory=Isolation)
+    """What its agent is to keep commands to, or not run them."""
 
 
 Slots = Annotated[float, Meta(gt=0, le=4096)]
@@ -104,6 +108,8 @@ class _SshHost(_SshTarget, frozen=True, forbid_unknown_fields=True):
     memory_mb: Megabytes | None = None
     labels: LabelValues = {}
     lost_after_s: LostAfter = LOST_AFTER_S
+    session_uids: Text | None = None
+    sandbox: str = NO_SANDBOX
 
 
 class _LocalHost(Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,6 +119,8 @@ class _LocalHost(Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Megabytes | None = None
     labels: LabelValues = {}
     lost_after_s: LostAfter = LOST_AFTER_S
+    session_uids: Text | None = None
+    sandbox: str = NO_SANDBOX
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,8 +128,8 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
     jumps: dict[str, dict[str, Any]] = {}
 
 
-def local_host() -> HostSettings:
-    return HostSettings(LOCAL, LocalWay())
+def local_host(isolation: Isolation | None = None) -> HostSettings:
+    return HostSettings(LOCAL, LocalWay(), isolation=isolation or Isolation())
 
 
 def read_hosts(path: Path) -> list[HostSettings]:
@@ -154,17 +162,21 @@ def _host(name: str, table: dict[str, Any], jumps: Mapping[str, _SshTarget]) -> 
         case "local":
             local = _decode(table, _LocalHost, where)
             directory = None if local.directory is None else Path(local.directory).expanduser()
-            return _settings(name, LocalWay(directory), local)
+            return _settings(name, LocalWay(directory), local, where)
         case "ssh":
             ssh = _decode(table, _SshHost, where)
             address = _address(ssh, where, jumps, ())
-            return _settings(name, SshWay(address, ssh.directory, ssh.python), ssh)
+            return _settings(name, SshWay(address, ssh.directory, ssh.python), ssh, where)
         case other:
             raise ConfigError(f"{where}.kind: must be 'ssh' or 'local', not {other!r}")
 
 
-def _settings(name: str, way: LocalWay | SshWay, host: _LocalHost | _SshHost) -> HostSettings:
-    return HostSettings(name, way, host.slots, host.memory_mb, host.labels, host.lost_after_s)
+def _settings(name: str, way: LocalWay | SshWay, host: _LocalHost | _SshHost, where: str) -> HostSettings:
+    try:
+        isolation = isolation_from(host.session_uids, host.sandbox)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}") from error
+    return HostSettings(name, way, host.slots, host.memory_mb, host.labels, host.lost_after_s, isolation)
 
 
 def _address(

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway.conversation import Conversation
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.wire import VERSION, Fault, Frame, Op
 from gateway.protocol import HostCapabilities
 
@@ -38,16 +39,17 @@ class Hello(msgspec.Struct, frozen=True):
 class Introduction:
     """Of one gateway to one host, over all its connections."""
 
-    def __init__(self, gateway: str, build: str | None = None) -> None:
+    def __init__(self, gateway: str, build: str | None = None, isolation: Isolation | None = None) -> None:
         """``gateway``: our name. ``build``: digest of the agent that the transport would start; None: any
-        will do."""
+        will do. ``isolation``: what the agent is to keep our commands to."""
+        self._isolation = isolation or Isolation()
         self._gateway = gateway
         self._build = build
         self._retired: set[str] = set()
 
     async def meet(self, conversation: Conversation) -> Hello | None:
         """None: the agent retired, and another will be in its place. Raises Unsuitable, LinkBroken."""
-        answer = await conversation.ask(Op.HELLO, {"gateway": self._gateway, "versions": [VERSION]})
+        answer = await conversation.ask(Op.HELLO, self._words())
         if answer.header.get("ok") is not True:
             if answer.header.get("error") == Fault.NO_COMMON_VERSION:
                 theirs = str(answer.header.get("versions"))[:100]
@@ -58,7 +60,18 @@ class Introduction:
         hello = _hello(answer)
         if hello.agent != self._build and await self._did_retire(conversation, hello.agent):
             return None
+        if not _heeds(hello, self._isolation):
+            raise Unsuitable(
+                "the agent there is of another build, which does not know session_uids and sandbox, and still"
+                " runs commands; end them, or it"
+            )
         return hello
+
+    def _words(self) -> dict[str, Any]:
+        words: dict[str, Any] = {"gateway": self._gateway, "versions": [VERSION]}
+        if self._isolation.is_any:
+            words["isolation"] = self._isolation.on_wire()
+        return words
 
     async def _did_retire(self, conversation: Conversation, build: str) -> bool:
         if self._build is None or build in self._retired:
@@ -69,6 +82,15 @@ class Introduction:
         if len(self._retired) < _MAX_BUILDS:
             self._retired.add(build)
         return True
+
+
+def _heeds(hello: Hello, isolation: Isolation) -> bool:
+    """What we demand holds, or the agent refuses commands. One that never heard of it would run them."""
+    can = hello.capabilities
+    if not isolation.is_any or (can is not None and can.refuses_commands is not None):
+        return True
+    has_uids = isolation.session_uids is None or (can is not None and can.isolates_sessions)
+    return has_uids and can is not None and can.sandbox == isolation.sandbox
 
 
 def _hello(answer: Frame) -> Hello:

@@ -53,7 +53,9 @@ _HOST = HostStatus(
     name="local",
     state="up",
     labels={"arch": "x86_64"},
-    capabilities=HostCapabilities("cgroup_v2", True, True, True, True, False, False),
+    capabilities=HostCapabilities(
+        "cgroup_v2", True, True, True, True, isolates_sessions=True, sandbox="bwrap"
+    ),
     sessions=1,
     slots=8.0,
     slots_used=1.0,

@@ -359,7 +359,7 @@ class DrainRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class HostCapabilities(Struct, frozen=True):
-    """What a host can hold a command to."""
+    """What a host can hold a command to, and what does hold for every command there."""
 
     containment: Literal["cgroup_v2", "cgroup_v1", "process_group"]
     """How all of a command's processes are found when it ends; a process group is helped by a marker."""
@@ -368,8 +368,12 @@ class HostCapabilities(Struct, frozen=True):
     can_limit_cpu: bool
     has_pressure: bool
     """Kernel tells pressure stall (PSI)."""
-    can_switch_user: bool
-    has_bubblewrap: bool
+    isolates_sessions: bool = False
+    """Each session has a user of its own, and its commands are that user's."""
+    sandbox: Literal["none", "bwrap"] = "none"
+    """What commands run in."""
+    refuses_commands: str | None = None
+    """Why no command is run there: the host's settings demand one of the two above, and it cannot."""
 
 
 class HostStatus(Struct, frozen=True):

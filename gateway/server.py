@@ -23,6 +23,7 @@ from gateway.config import PROXY_TOKEN_ENV, TOKENS_ENV, Config
 from gateway.fleet import open_hosts
 from gateway.gateway import Gateway, open_gateway
 from gateway.hosts_file import local_host, read_hosts
+from gateway.isolation_settings import isolation_from
 from gateway.limits import ConfigError, Limits
 from gateway.spool_directory import spool_directory
 from gateway.store import MemoryStore, Store
@@ -38,7 +39,8 @@ _NO_ERROR = "ASGI callable returned without completing handshake."
 
 async def serve(config: Config, environ: Mapping[str, str]) -> None:
     tenants = _tenants(config, environ)
-    settings = [local_host()] if config.hosts is None else read_hosts(config.hosts)
+    isolation = isolation_from(config.session_uids, config.sandbox)
+    settings = [local_host(isolation)] if config.hosts is None else read_hosts(config.hosts)
 
     @contextlib.asynccontextmanager
     async def gateway() -> AsyncIterator[Gateway]:

@@ -42,7 +42,7 @@ try:
     os.makedirs(directory, mode=0o700, exist_ok=True)
     if os.stat(directory).st_uid != os.geteuid():
         give_up("not_ours")
-    os.chmod(directory, 0o700)
+    os.chmod(directory, 0o700 | os.stat(directory).st_mode & 0o011)
 except OSError as error:
     give_up("no_directory", str(error.strerror))
 path = os.path.join(directory, name)

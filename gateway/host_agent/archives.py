@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from gateway.host_agent import exec_fields as read
 from gateway.host_agent.extraction import Extraction, ExtractionBounds
 from gateway.host_agent.operations import Caller, Operations, Refused
+from gateway.host_agent.owner import acting_as
 from gateway.host_agent.paths import OPEN_DIRECTORY, Place, Root, refusing_errors
 from gateway.host_agent.tar_reader import TarError, TarReader
 from gateway.host_agent.tar_writer import TarWriter, TooDeep
@@ -73,7 +74,7 @@ class Archives:
             raise Refused(Fault.NO_SPACE, f"archive: {MAX_ARCHIVES} are open, which is this host's limit")
         session, path = read.text(request.header, "session"), read.text(request.header, "path")
         mode = read.one_of(request.header, "mode", ("read", "write"))
-        with refusing_errors(), self._open_root(session) as root:
+        with refusing_errors(), self._open_root(session) as root, acting_as(root.owner):
             tar: _Reading | _Writing
             if mode == "read":
                 tar = _Reading(root, path)
@@ -155,6 +156,7 @@ class _Archive:
 class _Reading:
     def __init__(self, root: Root, path: str) -> None:
         self._is_closed = False
+        self._owner = root.owner
         with root.place(path) as place:
             found = place.stat()
             if found is None:
@@ -171,7 +173,8 @@ class _Reading:
         data = bytearray()
         while len(data) < PIECE_BYTES:
             _must_be_open(self._is_closed)
-            some = next(self._pieces, None)
+            with acting_as(self._owner):
+                some = next(self._pieces, None)
             if some is None:
                 return bytes(data), True
             data += some

@@ -13,8 +13,10 @@ from typing import Any
 
 from gateway.host_agent.books import Books
 from gateway.host_agent.command import Command, EndedBy, Outcome
+from gateway.host_agent.confines import Confines
 from gateway.host_agent.containment import Containment
 from gateway.host_agent.exec_directory import ExecDirectories, ExecDirectory
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.launcher import Launcher, Workspaces
 from gateway.host_agent.leftovers import Leftovers
 from gateway.host_agent.operations import Refused
@@ -40,6 +42,7 @@ class Commands:
         books: Books,
         launcher: Launcher,
         containment: Containment,
+        confines: Confines,
         states: ShellStates,
         workspaces: Workspaces,
         directories: ExecDirectories,
@@ -47,6 +50,7 @@ class Commands:
         self.books = books
         self._launcher = launcher
         self._containment = containment
+        self._confines = confines
         self._states = states
         self._workspaces = workspaces
         self._directories = directories
@@ -72,12 +76,17 @@ class Commands:
     def capabilities(self) -> dict[str, Any]:
         return {**self._containment.capabilities(), "adopts_orphans": self._subreaper.is_on}
 
+    async def holds(self, isolation: Isolation) -> dict[str, Any]:
+        return await self._confines.holds(isolation)
+
     def usage(self) -> dict[str, dict[str, float | None]]:
         return usage_of(self._running)
 
     async def start(self, order: Order) -> tuple[Command, bool]:
         """The command, and whether it existed before. Cancelling it has no effect on the command. Raises
         Refused."""
+        if order.isolation.is_any and not self._is_known(order.exec_id):
+            await self._confines.prepare(order)
         existed = not self._begin(order)
         await self.settled(order.exec_id)
         return self.books.get(order.exec_id), existed
@@ -109,6 +118,7 @@ class Commands:
         """Whatever runs in it, and what its commands left in the background."""
         await self._end_all([each for each in self._running.values() if each.command.session == session])
         await self._leftovers.end_session(session)
+        await self._confines.end_session(session)
         self._states.remove(session)
 
     async def close(self, end_running: bool) -> None:
@@ -123,6 +133,7 @@ class Commands:
             await self._tasks.close()
             self._abandon()
         self._subreaper.close()
+        self._confines.close()
         self._containment.close()
 
     async def _end_all(self, those: list[Running]) -> None:

@@ -8,8 +8,6 @@ command ends.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -37,8 +35,6 @@ class Containment:
             "can_limit_memory": "memory" in controllers,
             "can_limit_pids": "pids" in controllers,
             "can_limit_cpu": "cpu" in controllers,
-            "can_switch_user": os.geteuid() == 0,
-            "has_bubblewrap": shutil.which("bwrap") is not None,
         }
 
     def _name(self) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.host_agent.isolation import LARGEST_UID, LEAST_UID, NO_SANDBOX, SANDBOXES, Isolation
 from gateway.host_agent.operations import Refused
 from gateway.host_agent.wire import Fault
 
@@ -99,3 +100,20 @@ def variables(fields: Mapping[str, Any], name: str) -> dict[str, str]:
         if not key or "=" in key or "\0" in key or not isinstance(each, str) or "\0" in each:
             raise bad(name, "must have strings without NUL, under names without '=' and NUL")
     return value
+
+
+def isolation(fields: Mapping[str, Any], name: str) -> Isolation:
+    asked = mapping(fields, name)
+    return Isolation(_uids(asked), one_of(asked, "sandbox", SANDBOXES, NO_SANDBOX))
+
+
+def _uids(fields: Mapping[str, Any]) -> tuple[int, int] | None:
+    value = fields.get("session_uids")
+    if value is None:
+        return None
+    if not isinstance(value, list) or [type(each) for each in value] != [int, int]:
+        raise bad("session_uids", "must be two whole numbers, the first and the last of a range")
+    first, last = value
+    if not LEAST_UID <= first <= last <= LARGEST_UID:
+        raise bad("session_uids", f"must be a range within {LEAST_UID} to {LARGEST_UID}")
+    return first, last

@@ -16,8 +16,10 @@ from gateway.host_agent import exec_fields as read
 from gateway.host_agent.books import LONGEST_TAKEN_S, TAKEN_S, Books
 from gateway.host_agent.command import Command, EndedBy
 from gateway.host_agent.commands import Commands
+from gateway.host_agent.confines import Confines
 from gateway.host_agent.containment import Containment, find_containment
 from gateway.host_agent.exec_directory import ExecDirectories
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.launcher import Launcher, Workspaces, keep_descriptors, raise_open_files
 from gateway.host_agent.operations import Caller, Operation, Operations, Refused
 from gateway.host_agent.order import order_of, terminal_size
@@ -52,6 +54,10 @@ class Execs:
     def capabilities(self) -> dict[str, Any]:
         return self._commands.capabilities()
 
+    async def holds(self, isolation: Isolation) -> dict[str, Any]:
+        """Of what is demanded."""
+        return await self._commands.holds(isolation)
+
     async def end_session(self, session: str) -> None:
         await self._commands.end_session(session)
 
@@ -85,7 +91,7 @@ class Execs:
         return answer
 
     async def _start(self, frame: Frame, caller: Caller) -> Frame:
-        command, existed = await self._commands.start(order_of(frame))
+        command, existed = await self._commands.start(order_of(frame, caller.isolation))
         return Frame({**command.status(), "existed": existed})
 
     async def _look(self, frame: Frame, caller: Caller) -> Frame:
@@ -206,5 +212,8 @@ def open_execs(directory: Path, workspaces: Workspaces, containment: Containment
         containment = find_containment(directory)
     directories = ExecDirectories(directory / "execs")
     states = ShellStates(directory / "shell_states")
-    launcher = Launcher(workspaces, containment, states, Pump(), dict(os.environ), open_files)
-    return Execs(Commands(Books(directories), launcher, containment, states, workspaces, directories))
+    confines = Confines(directory, workspaces)
+    launcher = Launcher(workspaces, containment, confines, states, Pump(), dict(os.environ), open_files)
+    return Execs(
+        Commands(Books(directories), launcher, containment, confines, states, workspaces, directories)
+    )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gateway.host_agent.operations import Refused
+from gateway.host_agent.owner import acting_as
 from gateway.host_agent.paths import Place, Root, own_like_directory
 from gateway.host_agent.tar_reader import Contents, Entry
 from gateway.host_agent.wire import Fault
@@ -44,21 +45,24 @@ class Extraction:
 
     def take(self, event: Entry | Contents) -> None:
         """Raises Refused, OSError."""
-        if isinstance(event, Contents):
-            self._write(event)
-        else:
-            self._begin(event)
+        with acting_as(self._root.owner):
+            if isinstance(event, Contents):
+                self._write(event)
+            else:
+                self._begin(event)
 
     def finish(self) -> None:
         """All entries are there: directories that nobody may write in get their modes, innermost first."""
-        for name, mode in reversed(self._modes_for_later):
-            with self._root.directory(name) as directory:
-                os.fchmod(directory.fd, mode)
+        with acting_as(self._root.owner):
+            for name, mode in reversed(self._modes_for_later):
+                with self._root.directory(name) as directory:
+                    os.fchmod(directory.fd, mode)
 
     def close(self) -> None:
         """A file that is not whole is removed."""
         if self._file is not None:
-            self._file.drop()
+            with contextlib.suppress(OSError), acting_as(self._root.owner):
+                self._file.drop()
             self._file = None
         self._root.close()
 

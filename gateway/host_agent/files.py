@@ -11,11 +11,12 @@ import contextlib
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gateway.host_agent import exec_fields as read
 from gateway.host_agent import removal
 from gateway.host_agent.operations import Caller, Operations, Refused
+from gateway.host_agent.owner import Owner, acting_as, is_root_on_disk
 from gateway.host_agent.paths import Place, Root, open_regular, refusing_errors
 from gateway.host_agent.wire import MAX_PAYLOAD_BYTES, Fault, Frame, Op
 
@@ -61,7 +62,7 @@ class Files:
         offset = read.whole(request.header, "offset", default=0)
         limit = min(read.whole(request.header, "limit", default=MAX_PAYLOAD_BYTES), MAX_PAYLOAD_BYTES)
         path = read.text(request.header, "path")
-        with refusing_errors(), self._at(request) as root, root.place(path) as place:
+        with self._place(request, path) as place:
             fd = open_regular(place)
             try:
                 data = os.pread(fd, limit, offset)
@@ -107,6 +108,12 @@ class Files:
             raise Refused(Fault.FORBIDDEN, f"path: {failed} entries of it cannot be removed")
         return Frame({"was_there": True})
 
+    @contextlib.contextmanager
+    def _place(self, request: Frame, path: str) -> Iterator[Place]:
+        """As its owner: nothing may be awaited there."""
+        with refusing_errors(), self._at(request) as root, acting_as(root.owner), root.place(path) as place:
+            yield place
+
     def _at(self, request: Frame) -> Root:
         return self._open_root(read.text(request.header, "session"))
 
@@ -119,8 +126,11 @@ class Files:
         if offset != 0:
             raise Refused(Fault.BAD_REQUEST, "offset: the upload is not known, it begins at 0", next_offset=0)
         session, path, _ = key
-        with self._open_root(session) as root, root.place(path, makes_parents=True) as place:
-            upload = self._uploads[key] = _Upload(place)
+        with contextlib.ExitStack() as stack:
+            root = stack.enter_context(self._open_root(session))
+            stack.enter_context(acting_as(root.owner))
+            place = stack.enter_context(root.place(path, makes_parents=True))
+            upload = self._uploads[key] = _Upload(place, root.owner)
         return upload
 
     def _remember(self, key: _Key, size: int) -> None:
@@ -143,7 +153,9 @@ def _mode(request: Frame) -> int | None:
 class _Upload:
     """A file on its way. ``finish`` or ``drop`` ends it."""
 
-    def __init__(self, destination: Place) -> None:
+    def __init__(self, destination: Place, owner: Owner | None) -> None:
+        """To be made acting as the owner."""
+        self._owner = owner
         name = destination.name
         found = destination.stat()
         if name == "." or (found is not None and stat.S_ISDIR(found.st_mode)):
@@ -176,14 +188,15 @@ class _Upload:
 
     def finish(self, mode: int | None) -> None:
         chosen = self._mode if mode is None else mode
-        if chosen is not None:
-            os.fchmod(self._fd, chosen)
-        os.fsync(self._fd)
-        os.rename(self._staged, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        with acting_as(self._owner):
+            if chosen is not None:
+                os.fchmod(self._fd, chosen)
+            os.fsync(self._fd)
+            os.rename(self._staged, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._close()
 
     def drop(self) -> None:
-        with contextlib.suppress(OSError):  # its directory may be gone
+        with contextlib.suppress(OSError), acting_as(self._owner):  # its directory may be gone
             os.unlink(self._staged, dir_fd=self._directory)
         self._close()
 
@@ -192,7 +205,7 @@ class _Upload:
         return Place(self._directory, self._staged)
 
     def _own_like(self, owner: os.stat_result) -> None:
-        if os.geteuid() == 0:
+        if is_root_on_disk():
             os.fchown(self._fd, owner.st_uid, owner.st_gid)
 
     def _close(self) -> None:

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.host_agent.cgroups import Group
+from gateway.host_agent.confines import Confines
 from gateway.host_agent.containment import Containment
 from gateway.host_agent.environment import environment
 from gateway.host_agent.exec_directory import ExecDirectory
 from gateway.host_agent.order import Order
+from gateway.host_agent.owner import Owner, acting_as
+from gateway.host_agent.privileges import Confinement
 from gateway.host_agent.process import EXIT_NOT_FOUND, Launch, Leader, not_started, spawn
 from gateway.host_agent.shell_state import NoShell, ShellState, ShellStates, wrapped
 from gateway.host_agent.spool import Channel, Pump, Spool
@@ -33,6 +36,10 @@ class Workspaces(Protocol):
 
     def path(self, session: str) -> Path:
         """Raises Refused: there is no such session."""
+        ...
+
+    def owner(self, session: str) -> Owner | None:
+        """The user of its own that the session has, if it has one."""
         ...
 
     def start_directory(self, session: str, cwd: str, allow_outside: bool) -> Path:
@@ -71,6 +78,7 @@ class Launcher:
         self,
         workspaces: Workspaces,
         containment: Containment,
+        confines: Confines,
         states: ShellStates,
         pump: Pump,
         agents_env: Mapping[str, str],
@@ -78,6 +86,7 @@ class Launcher:
     ) -> None:
         self._workspaces = workspaces
         self._containment = containment
+        self._confines = confines
         self._states = states
         self._pump = pump
         self._agents_env = agents_env
@@ -87,10 +96,11 @@ class Launcher:
     def launch(self, order: Order, directory: ExecDirectory) -> Launched:
         """Raises Refused, for reasons of ours or of the workspace."""
         workspace = self._workspaces.path(order.session)
+        confinement = self._confines.of(order)
         given = environment(self._agents_env, workspace, order.env, has_terminal=order.tty is not None)
         state = self._states.of(order.session) if order.keeps_env_cwd else ShellState()
-        cwd = self._directory(order, state)
-        argv = _argv(order, directory, given)
+        directories = self._directories(order, state, confinement)
+        argv = _argv(order, given)
         stdout = Spool(directory.stdout, order.max_output_bytes)
         stderr = Spool(directory.stderr, order.max_output_bytes)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as undo:
@@ -100,18 +110,21 @@ class Launcher:
                 entrances = [] if group is None else group.entrances()
                 ours.callback(_close_all, entrances)
                 streams = self._streams(order, stdout, stderr, ours, undo)
+                state_fd = _state_file(directory, ours) if order.keeps_env_cwd else None
             except OSError as error:
                 raise not_started(f"no pipe or file for its input and output: {error.strerror}") from error
             leader = spawn(
                 Launch(
                     argv=argv,
-                    cwd=cwd,
+                    directories=directories,
                     env={**state.environment(given), **self._mark(order)},
                     streams=(streams.stdin, streams.stdout, streams.stderr),
                     entrances=entrances,
                     has_terminal=order.tty is not None,
                     fsize_mb=order.fsize_mb,
                     open_files=self._open_files,
+                    state_fd=state_fd,
+                    confinement=confinement,
                 )
             )
             undo.pop_all()
@@ -124,12 +137,22 @@ class Launcher:
     def _mark(self, order: Order) -> dict[str, str]:
         return {MARKER: order.exec_id, OWNER: self._containment.owner}
 
-    def _directory(self, order: Order, state: ShellState) -> Path:
+    def _directories(self, order: Order, state: ShellState, confinement: Confinement | None) -> list[Path]:
         """Where the last command was, if it is still there, else as it was ordered."""
         left = state.directory(order.cwd)
-        if left is not None and Path(left).is_dir():
-            return Path(left)
-        return self._workspaces.start_directory(order.session, order.cwd, order.may_start_outside)
+        if confinement is not None and confinement.namespaces:
+            return self._directories_in_sandbox(order, left)
+        if left is not None and _is_directory(left, confinement):
+            return [Path(left)]
+        return [self._workspaces.start_directory(order.session, order.cwd, order.may_start_outside)]
+
+    def _directories_in_sandbox(self, order: Order, left: str | None) -> list[Path]:
+        """What is there outside of the workspace only the command itself will see."""
+        if order.may_start_outside and order.cwd.startswith("/"):
+            ordered = Path(order.cwd)
+        else:
+            ordered = self._workspaces.start_directory(order.session, order.cwd, False)
+        return [ordered] if left is None else [Path(left), ordered]
 
     def _streams(
         self,
@@ -187,14 +210,30 @@ def _input(order: Order, ours: contextlib.ExitStack, undo: contextlib.ExitStack)
     return read_fd, feed
 
 
-def _argv(order: Order, directory: ExecDirectory, given: Mapping[str, str]) -> list[str]:
+def _is_directory(path: str, confinement: Confinement | None) -> bool:
+    """To the eyes of the command's user."""
+    try:
+        with acting_as(None if confinement is None else confinement.owner):
+            return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def _state_file(directory: ExecDirectory, ours: contextlib.ExitStack) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    fd = os.open(directory.shell_state, flags, 0o600)
+    ours.callback(os.close, fd)
+    return fd
+
+
+def _argv(order: Order, given: Mapping[str, str]) -> list[str]:
     if not order.keeps_env_cwd:
         return list(order.argv)
     shell = shutil.which(order.argv[0], path=given.get("PATH", os.defpath))  # Not by the PATH that was left.
     if shell is None:
         raise not_started("no such program", EXIT_NOT_FOUND)
     try:
-        return [shell, *wrapped(order.argv, directory.shell_state)[1:]]
+        return [shell, *wrapped(order.argv)[1:]]
     except NoShell:
         raise not_started('state: "env_cwd" needs argv to be bash, -c or -lc, and one text') from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.wire import Frame
 
 Operation = Callable[[Frame, "Caller"], Awaitable[Frame]]
@@ -32,6 +33,8 @@ class Caller:
     """One connection, for what lives as long as it does."""
 
     def __init__(self) -> None:
+        self.isolation = Isolation()
+        """What it demands for its commands and sessions; said once, in its hello."""
         self._at_end: dict[object, Callable[[], None]] = {}
 
     def at_end(self, key: object, close: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.host_agent import exec_fields as read
 from gateway.host_agent.cgroups import Limits
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.wire import Frame
 
 _LONGEST_S = 7 * 86400
@@ -46,6 +47,8 @@ class Order:
     tty: TerminalSize | None = None
     limits: Limits = field(default_factory=Limits)
     fsize_mb: int | None = None
+    isolation: Isolation = field(default_factory=Isolation)
+    """What its gateway demands: it is refused where that does not hold."""
     record: Mapping[str, Any] = field(default_factory=dict)
     boot_id: str | None = None
     """Life of the host in which alone it may begin; None: any."""
@@ -59,7 +62,7 @@ class Order:
         }
 
 
-def order_of(frame: Frame) -> Order:
+def order_of(frame: Frame, isolation: Isolation) -> Order:
     """Raises Refused."""
     header = frame.header
     output = read.mapping(header, "output")
@@ -82,6 +85,7 @@ def order_of(frame: Frame) -> Order:
         tty=None if header.get("tty") is None else terminal_size(read.mapping(header, "tty")),
         limits=_limits(limits),
         fsize_mb=_at_least_one(limits, "fsize_mb"),
+        isolation=isolation,
         record=read.mapping(header, "record"),
         boot_id=None if header.get("boot_id") is None else read.text(header, "boot_id"),
     )

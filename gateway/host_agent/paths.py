@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.host_agent.operations import Refused
+from gateway.host_agent.owner import Owner, is_root_on_disk
 from gateway.host_agent.wire import Fault
 
 MAX_LINKS = 40
@@ -67,15 +68,17 @@ class Place:
 
 
 class Root:
-    """A directory, open until ``close``. ``path`` is its absolute path, for absolute paths into it."""
+    """A directory, open until ``close``. ``path`` is its absolute path, for absolute paths into it; ``owner``
+    the user that it belongs to, if that is not us: whatever is done below is done ``acting_as`` that one."""
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int, path: Path, owner: Owner | None = None) -> None:
         self.fd = fd
         self.path = path
+        self.owner = owner
 
     @classmethod
-    def open(cls, path: Path) -> Root:
-        return cls(os.open(path, OPEN_DIRECTORY), path)
+    def open(cls, path: Path, owner: Owner | None = None) -> Root:
+        return cls(os.open(path, OPEN_DIRECTORY), path, owner)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -101,7 +104,8 @@ class Root:
             if makes and place.stat() is None:
                 os.mkdir(place.name, dir_fd=place.directory)
                 own_like_directory(place)
-            return Root(os.open(place.name, OPEN_DIRECTORY, dir_fd=place.directory), self.path / path)
+            fd = os.open(place.name, OPEN_DIRECTORY, dir_fd=place.directory)
+            return Root(fd, self.path / path, self.owner)
 
 
 class _Walk:
@@ -178,8 +182,8 @@ class _Walk:
 
 
 def own_like_directory(place: Place) -> None:
-    """What root makes in the workspace of another user belongs to that user."""
-    if os.geteuid() == 0:
+    """What root makes in the directory of another user belongs to that user."""
+    if is_root_on_disk():
         owner = os.fstat(place.directory)
         os.chown(place.name, owner.st_uid, owner.st_gid, dir_fd=place.directory, follow_symlinks=False)
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gateway.host_agent.operations import Refused
+from gateway.host_agent.privileges import Confinement, confine
 from gateway.host_agent.process_use import stat_fields
 from gateway.host_agent.terminal import become_controlling
 from gateway.host_agent.waiters import Waiters
@@ -51,6 +52,8 @@ _DEFAULT_SIGNALS = (
 )
 """That somebody may have changed for this process; handling all 64 takes longer than the fork."""
 _UMASK = 0o022
+STATE_FD = 187
+"""Where a shell writes what its session's next command begins with. Scripts take low or round numbers."""
 _POLL_S = 0.02
 """For the end of a leader, on kernels before 5.3, which have no handles to processes."""
 
@@ -58,7 +61,8 @@ _POLL_S = 0.02
 @dataclass(frozen=True)
 class Launch:
     argv: list[str]
-    cwd: Path
+    directories: Sequence[Path]
+    """Where it starts: the first that it can enter."""
     env: Mapping[str, str]
     streams: tuple[int, int, int]
     """Its standard input, output and error."""
@@ -69,6 +73,10 @@ class Launch:
     fsize_mb: int | None = None
     open_files: tuple[int, int] | None = None
     """Soft and hard limit that it gets back, where the agent raised its own."""
+    state_fd: int | None = None
+    """Open to it under the number ``STATE_FD``."""
+    confinement: Confinement | None = None
+    """None: it is what the agent is."""
 
 
 def spawn(launch: Launch) -> Leader:
@@ -97,6 +105,7 @@ class _Stage:
     """What the child was doing when it failed."""
 
     PREPARE = "prepare"
+    CONFINE = "confine"
     ENTER = "enter"
     PROGRAM = "program"
 
@@ -107,8 +116,11 @@ def _become(launch: Launch, report_fd: int) -> NoReturn:
     try:
         os.setsid()
         _prepare(launch)
+        if launch.confinement is not None:
+            stage = _Stage.CONFINE
+            confine(launch.confinement, (0, 1, 2))
         stage = _Stage.ENTER
-        os.fchdir(os.open(launch.cwd, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        _enter(launch.directories)
         stage = _Stage.PROGRAM
         os.execvpe(launch.argv[0], launch.argv, launch.env)
     except BaseException as error:  # noqa: BLE001 - whatever it is, there must not be a second agent
@@ -123,6 +135,8 @@ def _prepare(launch: Launch) -> None:
         os.write(fd, b"0")
     for at, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in launch.streams]):
         os.dup2(fd, at)
+    if launch.state_fd is not None:
+        os.dup2(launch.state_fd, STATE_FD)
     with contextlib.suppress(OSError):
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         os.write(score, _OOM_SCORE)
@@ -135,6 +149,16 @@ def _prepare(launch: Launch) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     os.umask(_UMASK)
     _reset_signals()
+
+
+def _enter(directories: Sequence[Path]) -> None:
+    """Raises OSError of the last."""
+    *first, last = directories
+    for directory in first:
+        with contextlib.suppress(OSError):
+            os.chdir(directory)
+            return
+    os.chdir(last)
 
 
 def _reset_signals() -> None:
@@ -153,6 +177,8 @@ def _refusal(report: bytes) -> Refused | None:
     number = int(code)
     if stage == _Stage.ENTER:
         return not_started(f"its working directory cannot be entered: {os.strerror(number)}")
+    if stage == _Stage.CONFINE:
+        return not_started(f"its user or its sandbox cannot be entered: {os.strerror(number)}")
     if stage == _Stage.PREPARE:
         return not_started(f"its limits or its terminal could not be set up: {os.strerror(number)}")
     if number == errno.ENOENT:

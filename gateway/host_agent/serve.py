@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from gateway.host_agent import old_programs
 from gateway.host_agent.archives import Archives
 from gateway.host_agent.files import Files
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.observe import Observer
 from gateway.host_agent.operations import Operations
 from gateway.host_agent.program import EXIT_TAKEN, LOG, SOCKET, program_digest
@@ -50,6 +51,10 @@ class Execs(Protocol):
         ...
 
     def capabilities(self) -> dict[str, Any]: ...
+
+    async def holds(self, isolation: Isolation) -> dict[str, Any]:
+        """Of what is demanded."""
+        ...
 
     async def end_session(self, session: str) -> None: ...
 
@@ -161,12 +166,13 @@ class Agent:
             found.update(part.operations())
         return found
 
-    def _hello(self) -> dict[str, Any]:
+    async def _hello(self, isolation: Isolation) -> dict[str, Any]:
+        can = {**self._observer.capabilities(), **self._execs.capabilities()}
         return {
             "agent": self._program,
             "instance": self._instance,
             "boot_id": _boot_id(),
-            "capabilities": {**self._observer.capabilities(), **self._execs.capabilities()},
+            "capabilities": {**can, **await self._execs.holds(isolation)},
         }
 
     async def _retire(self, end_running: bool) -> bool:
@@ -196,8 +202,16 @@ def locked(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
+class _PrivateLog(logging.handlers.RotatingFileHandler):
+    """Of ours alone, also where users of sessions get through the directory."""
+
+    def _open(self) -> Any:
+        os.close(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return super()._open()
+
+
 def start_log(directory: Path) -> None:
-    handler = logging.handlers.RotatingFileHandler(directory / LOG, maxBytes=LOG_BYTES, backupCount=1)
+    handler = _PrivateLog(directory / LOG, maxBytes=LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.host_agent import exec_fields as read
 from gateway.host_agent import wire
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.operations import Caller, Operations, Refused
 from gateway.host_agent.unix_socket import bound_socket, may_ask, uid_of
 from gateway.host_agent.wire import Fault, Frame, FrameError, Op
@@ -27,7 +29,7 @@ from gateway.host_agent.wire import Fault, Frame, FrameError, Op
 READ_AHEAD_BYTES = 256 << 10
 """Of one connection, taken off the socket before it is asked for (asyncio takes up to twice as much)."""
 
-Hello = Callable[[], "dict[str, Any]"]
+Hello = Callable[[Isolation], Awaitable["dict[str, Any]"]]
 Retire = Callable[[bool], Awaitable[bool]]
 
 log = logging.getLogger(__name__)
@@ -105,7 +107,7 @@ class Server:
             raise Refused(Fault.UNKNOWN_OP, f"op: {op!r:.40} is not known to version {wire.VERSION}")
         return await operation(request, caller)
 
-    def greeting(self, request: Frame) -> dict[str, Any]:
+    async def greeting(self, request: Frame, caller: Caller) -> dict[str, Any]:
         """Raises Refused."""
         if request.header.get("op") != Op.HELLO:
             raise Refused(Fault.BAD_REQUEST, "op: the first request must be hello")
@@ -114,7 +116,8 @@ class Server:
             raise Refused(
                 Fault.NO_COMMON_VERSION, f"versions: must have {wire.VERSION}", versions=[wire.VERSION]
             )
-        return {"version": wire.VERSION, **self._hello()}
+        caller.isolation = read.isolation(request.header, "isolation")
+        return {"version": wire.VERSION, **await self._hello(caller.isolation)}
 
     @property
     def bounds(self) -> Bounds:
@@ -157,7 +160,7 @@ class _Connection:
         if request is None:
             return False
         try:
-            greeting = self._server.greeting(request)
+            greeting = await self._server.greeting(request, self._caller)
         except Refused as refused:
             await self._send(request, _refusal(refused))
             return False

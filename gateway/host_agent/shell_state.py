@@ -5,10 +5,10 @@ for its next one. Must not know how commands are started.
 
 Theory of operation. The command runs in a bash of its own, inside ``_WRAPPER``, to which its text is an
 argument and never part of the program. When that bash ends, also by ``exit N`` or ``set -e``, it writes its
-directory and its exported variables, each followed by a NUL, into a file of the exec. The agent reads that
-file as data. What it keeps is the difference to what the command was given, as (given, left) for each
-variable; so the next command gets what was left, unless whoever orders it says something new about the same
-variable or directory.
+directory and its exported variables, each followed by a NUL, into a file of the exec: it has that open, and
+may not be able to open it by name. The agent reads the file as data. What it keeps is the difference to what
+the command was given, as (given, left) for each variable; so the next command gets what was left, unless
+whoever orders it says something new about the same variable or directory.
 
 Functions, aliases and shell options are not kept. Neither is anything if the command replaces its shell
 (``exec``) or sets an EXIT trap of its own and then calls ``exit``: then the old state stays, and
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.host_agent.exec_directory import write_whole
+from gateway.host_agent.process import STATE_FD
 from gateway.host_agent.wire import MARKER, OWNER
 
 MAX_STATE_BYTES = 1 << 20
@@ -41,12 +42,12 @@ _LEAVE = (
     r'; { builtin printf "%s\0" "$PWD"'
     r"; while builtin read -r __mars_name"
     r'; do builtin printf "%s=%s\0" "$__mars_name" "${!__mars_name}"; done < <(builtin compgen -e)'
-    r'; builtin printf "end\0"; } 2>/dev/null >|"$__mars_file"; }'
+    rf'; builtin printf "end\0"; }} 2>/dev/null >&{STATE_FD}; }}'
 )
 _WRAPPER = "; ".join(
     (
-        r"__mars_text=$1 __mars_file=$2",
-        r"shift 2",
+        r"__mars_text=$1",
+        r"shift",
         _LEAVE,
         r"trap '{ __mars_status=$?; set +x; } 2>/dev/null; __mars_leave; exit $__mars_status' EXIT",
         r'eval "$__mars_text"',
@@ -86,12 +87,12 @@ class ShellState:
         return self.cwd if ordered_cwd == self.ordered_cwd else None
 
 
-def wrapped(argv: Sequence[str], left_at: Path) -> list[str]:
+def wrapped(argv: Sequence[str]) -> list[str]:
     """Raises NoShell."""
     if len(argv) != 3 or Path(argv[0]).name != "bash" or argv[1] not in ("-c", "-lc"):
         raise NoShell
     shell, option, text = argv
-    return [shell, option, _WRAPPER, shell, text, str(left_at)]
+    return [shell, option, _WRAPPER, shell, text]
 
 
 class ShellStates:

@@ -39,8 +39,10 @@ class Op:
     """What may be asked. Fields of request -> fields of answer; P is the payload."""
 
     HELLO = "hello"
-    """gateway, versions[] -> version, agent (digest of its program), instance (random, per start), boot_id,
-    capabilities{...}. First on each connection."""
+    """gateway, versions[]; optional: isolation{session_uids [first, last] or null, sandbox ("none"|"bwrap")},
+    which holds for all sessions and commands of this connection, or they are refused
+    -> version, agent (digest of its program), instance (random, per start), boot_id, capabilities{...}: what
+    holds for this connection. First on each connection."""
 
     START = "exec.start"
     """exec, session, argv[], cwd, env{}, timeout_s, kill_grace_s, output{max_bytes, merge}, record, P stdin;

@@ -23,7 +23,9 @@ from typing import Any
 from gateway.host_agent import exec_fields as read
 from gateway.host_agent import removal
 from gateway.host_agent.operations import Caller, Operations, Refused
+from gateway.host_agent.owner import Owner, acting_as
 from gateway.host_agent.paths import OPEN_DIRECTORY, Root, refusing_errors
+from gateway.host_agent.session_uids import SessionUids, owner_in
 from gateway.host_agent.wire import Fault, Frame, Op
 
 MAX_SESSIONS = 10_000
@@ -45,7 +47,9 @@ class Workspaces:
         self._trash = directory / "trash"
         for each in (self._sessions, self._trash):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._count = sum(1 for _ in os.scandir(self._sessions))
+        homes = [self._sessions / entry.name for entry in os.scandir(self._sessions)]
+        self._count = len(homes)
+        self._uids = SessionUids(directory, homes)
         self._removals: dict[str, asyncio.Task[None]] = {}
         self._before_removal: list[EndSession] = []
 
@@ -72,17 +76,23 @@ class Workspaces:
             raise _unknown(session)
         return workspace
 
+    def owner(self, session: Any) -> Owner | None:
+        """The user of its own that the session has, if it has one; also of one that is being removed. Raises
+        Refused."""
+        return owner_in(self._home(session))
+
     def root(self, session: Any) -> Root:
         """The workspace, open. Raises Refused."""
         with refusing_errors():
-            return Root.open(self.path(session))
+            return Root.open(self.path(session), self.owner(session))
 
     def start_directory(self, session: str, cwd: str, allow_outside: bool) -> Path:
         """Where a command of the session starts. A command may go anywhere its user may, so this keeps a
         caller to its word and no command in. Raises Refused."""
         workspace = self.path(session).resolve()
         try:
-            found = Path(workspace, cwd).resolve(strict=True)
+            with acting_as(self.owner(session)):
+                found = Path(workspace, cwd).resolve(strict=True)
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle, before 3.13
             raise Refused(Fault.NOT_FOUND, f"cwd: there is no directory {cwd!r}") from error
         if not allow_outside and found != workspace and workspace not in found.parents:
@@ -112,7 +122,7 @@ class Workspaces:
             await asyncio.wait({removing})
         with refusing_errors():
             is_new = not (home / _RECORD).exists()
-            self._make(home)
+            self._make(home, caller.isolation.session_uids)
             _write_durably(home / _RECORD, text)
         return Frame({"workspace": str(home / "workspace"), "is_new": is_new})
 
@@ -157,8 +167,10 @@ class Workspaces:
                 with contextlib.suppress(FileNotFoundError):
                     (self._sessions / name / _RECORD).unlink()
                 return
+            owner = self.owner(name)
             (self._sessions / name).rename(self._trash / discarded)
             self._count -= 1
+            self._uids.free(owner)
         finally:
             del self._removals[name]
         await self._discard(discarded)
@@ -180,7 +192,7 @@ class Workspaces:
             raise Refused(Fault.BAD_REQUEST, f"session: must be {allowed}")
         return self._sessions / name
 
-    def _make(self, home: Path) -> None:
+    def _make(self, home: Path, uids: tuple[int, int] | None) -> None:
         if not home.exists():
             if self._count >= self._max_sessions:
                 raise Refused(
@@ -188,7 +200,33 @@ class Workspaces:
                 )
             home.mkdir(mode=0o700)
             self._count += 1
-        (home / "workspace").mkdir(mode=0o700, exist_ok=True)
+        try:
+            self._make_workspace(home, uids)
+        except (OSError, Refused):
+            with contextlib.suppress(OSError):
+                home.rmdir()  # Where there is nothing in it.
+                self._count -= 1
+            raise
+
+    def _make_workspace(self, home: Path, uids: tuple[int, int] | None) -> None:
+        workspace = home / "workspace"
+        owner = owner_in(home)
+        if owner is None and uids is not None:
+            if workspace.exists():
+                message = "session: its workspace was made without a user of its own; remove it first"
+                raise Refused(Fault.FORBIDDEN, message)
+            owner = self._uids.take(uids, home)
+        if not workspace.exists():
+            _make_directory(workspace, owner)
+
+
+def _make_directory(path: Path, owner: Owner | None) -> None:
+    """It has its name when it has its owner."""
+    new = path.with_suffix(".new")
+    new.mkdir(mode=0o700, exist_ok=True)
+    if owner is not None:
+        os.chown(new, owner.uid, owner.gid)
+    new.rename(path)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -66,13 +66,14 @@ async def _open_rig(
 ) -> AsyncIterator[Rig]:
     limits = options.pop("limits", Limits(slots=2, short_places=0))
     spool_dir = options.pop("spool_dir", None)
+    isolation = options.pop("isolation", None)
     with spool_directory(spool_dir) as directory:
 
         @contextlib.asynccontextmanager
         async def gateway() -> AsyncIterator[Gateway]:
             async with (
                 open_hosts(
-                    [local_host()],
+                    [local_host(isolation)],
                     limits,
                     directory=directory,
                     is_private=spool_dir is None,

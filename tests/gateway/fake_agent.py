@@ -19,8 +19,6 @@ CAPABILITIES = {
     "can_limit_pids": False,
     "can_limit_cpu": False,
     "has_pressure": True,
-    "can_switch_user": True,
-    "has_bubblewrap": False,
 }
 
 

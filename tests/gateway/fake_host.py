@@ -29,8 +29,6 @@ CAPABILITIES = HostCapabilities(
     can_limit_pids=True,
     can_limit_cpu=True,
     has_pressure=True,
-    can_switch_user=True,
-    has_bubblewrap=False,
 )
 
 

@@ -1,9 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.__main__ import run
-from gateway.config import ConfigError, check_environment
+from gateway.config import Config, ConfigError, check_environment
 from gateway.tenants import Tenants, is_loopback, read_tokens
 
 
@@ -30,6 +31,26 @@ def test_printed_settings_are_a_file_that_gives_them(
     file = tmp_path / "gateway.toml"
     file.write_text("\n".join(lines))
     assert printed(capsys, "--config", str(file)) == lines
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"sandbox": "jail"}, "sandbox: must be one of none, bwrap, not 'jail'"),
+        ({"session_uids": "5"}, "session_uids: must be a range such as '200000-265535', within 1000 to"),
+        ({"session_uids": "3000-2000"}, "session_uids: must be a range"),
+        ({"session_uids": "0-2000"}, "session_uids: must be a range"),
+        ({"session_uids": "2000-3000", "hosts": Path("x")}, "set them for each host in that file"),
+    ],
+)
+def test_mistakes_in_isolation_are_named(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        Config(**settings)
+
+
+def test_isolation_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "--session-uids", "200000-265535", "--sandbox", "bwrap")
+    assert {'session_uids = "200000-265535"', 'sandbox = "bwrap"'} <= set(lines)
 
 
 def test_unknown_keys_of_a_file_fail(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.host_agent.isolation import Isolation
 from gateway.hosts_file import HostSettings, LocalWay, SshWay, local_host, read_hosts
 from gateway.limits import ConfigError
 from gateway.ssh_connection import DEFAULT_KNOWN_HOSTS, SshAddress
@@ -45,6 +46,8 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
         [hosts.here]
         kind = "local"
         directory = "/srv/mars"
+        session_uids = "200000-265535"
+        sandbox = "bwrap"
 
         [jumps.bastion]
         address = "b.example.org"
@@ -67,7 +70,9 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
     )
     way = SshWay(address, "/var/lib/mars", "/opt/python/bin/python3")
     build1 = HostSettings("build1", way, 7.5, 16000, {"arch": "arm64"}, 60)
-    assert hosts == [build1, HostSettings("here", LocalWay(Path("/srv/mars")))]
+    isolation = Isolation((200_000, 265_535), "bwrap")
+    here = HostSettings("here", LocalWay(Path("/srv/mars")), isolation=isolation)
+    assert hosts == [build1, here]
 
 
 def test_least_that_has_to_be_said(tmp_path: Path) -> None:
@@ -97,6 +102,12 @@ def test_least_that_has_to_be_said(tmp_path: Path) -> None:
         ('[hosts.a]\naddress = "a"\npassphrase_env = "P"', "hosts.a: .*needs a `key_file`"),
         ('[hosts.a]\nkind = "docker"', "hosts.a.kind: must be 'ssh' or 'local', not 'docker'"),
         ('[hosts.a]\nkind = "local"\naddress = "a"', "hosts.a: .*`address`; known are .*directory"),
+        (
+            '[hosts.a]\naddress = "a"\nsandbox = "jail"',
+            "hosts.a.sandbox: must be one of none",
+        ),
+        ('[hosts.a]\naddress = "a"\nsession_uids = "0-9"', "hosts.a.session_uids: must be a range such as"),
+        ('[hosts.a]\naddress = "a"\nsession_uids = 2000', "hosts.a.session_uids: Expected `str"),
         ('[hosts."a b"]\naddress = "a"', "hosts.a b: a name is"),
         ('[hosts.a]\naddress = "a"\njump = "j"', "hosts.a.jump: there is no jump host 'j'; known are none"),
         (

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.conversation import Conversation, KeepAlive
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.wire import VERSION, Fault, Frame, Op
 from gateway.introduction import Hello, Introduction, Unsuitable
 from tests.gateway.fake_agent import CAPABILITIES, FakeAgent, fault, ok
@@ -51,6 +52,41 @@ async def test_idle_agent_of_another_build_retires(agent: FakeAgent) -> None:
     assert agent.asked[1].header["end_running"] is False
     assert await meet(introduction, agent) is not None
     assert agent.ops().count(Op.RETIRE) == 1
+
+
+DEMANDS = Isolation((200_000, 265_535), "bwrap")
+HOLDS = {**CAPABILITIES, "isolates_sessions": True, "sandbox": "bwrap"}
+
+
+async def test_an_agent_is_told_what_it_is_to_keep_commands_to(agent: FakeAgent) -> None:
+    agent.on(Op.HELLO, hello(capabilities=HOLDS))
+    met = await meet(Introduction("gw", "theirs", DEMANDS), agent)
+    assert agent.asked[0].header["isolation"] == {"session_uids": [200_000, 265_535], "sandbox": "bwrap"}
+    assert met is not None
+    assert met.capabilities is not None
+    assert (met.capabilities.isolates_sessions, met.capabilities.sandbox) == (True, "bwrap")
+
+
+async def test_an_agent_that_refuses_commands_is_one_to_stay_with(agent: FakeAgent) -> None:
+    """It says why, and what runs there from before can be asked for."""
+    agent.on(Op.HELLO, hello(capabilities={**CAPABILITIES, "refuses_commands": "sandbox: no bwrap"}))
+    met = await meet(Introduction("gw", "theirs", DEMANDS), agent)
+    assert met is not None
+    assert met.capabilities is not None
+    assert met.capabilities.refuses_commands == "sandbox: no bwrap"
+
+
+@pytest.mark.parametrize(
+    "capabilities",
+    [None, CAPABILITIES, {**HOLDS, "sandbox": "none"}, {**HOLDS, "isolates_sessions": False}],
+    ids=["tells nothing", "never heard of it", "only users", "only sandboxes"],
+)
+async def test_an_agent_that_would_run_commands_with_less_is_none(
+    agent: FakeAgent, capabilities: object
+) -> None:
+    agent.on(Op.HELLO, hello(capabilities=capabilities))
+    with pytest.raises(Unsuitable, match="does not know session_uids and sandbox"):
+        await meet(Introduction("gw", "theirs", DEMANDS), agent)
 
 
 async def test_busy_agent_of_another_build_stays(agent: FakeAgent) -> None:

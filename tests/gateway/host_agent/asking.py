@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.host_agent import wire
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.operations import Caller, Operations, Refused
 from gateway.host_agent.wire import Frame, Op
 
@@ -46,6 +47,9 @@ class FakeExecs:
 
     def capabilities(self) -> dict[str, Any]:
         return {"containment": "process_group"}
+
+    async def holds(self, isolation: Isolation) -> dict[str, Any]:
+        return {"refuses_commands": None if isolation == Isolation() else f"not {isolation.sandbox}"}
 
     async def end_session(self, session: str) -> None:
         self.ended_sessions.append(session)

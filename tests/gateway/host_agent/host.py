@@ -30,6 +30,9 @@ class Sessions:
         workspace.mkdir(parents=True, exist_ok=True)
         return workspace
 
+    def owner(self, session: str) -> None:
+        """They have no users of their own."""
+
     def start_directory(self, session: str, cwd: str, allow_outside: bool) -> Path:
         found = (self.path(session) / cwd).resolve()
         if not found.is_dir():
@@ -41,11 +44,12 @@ class Host:
     def __init__(self, directory: Path, execs: Execs) -> None:
         self.directory = directory
         self.execs = execs
+        self.caller = Caller()
         self._operations = execs.operations()
         self._names = (f"ex-{os.urandom(4).hex()}-{n}" for n in itertools.count())
 
     async def ask(self, op: str, payload: bytes = b"", **fields: Any) -> Frame:
-        return await asyncio.wait_for(self._operations[op](Frame(fields, payload), Caller()), 60)
+        return await asyncio.wait_for(self._operations[op](Frame(fields, payload), self.caller), 60)
 
     async def start(self, command: str = "true", **fields: Any) -> str:
         return str((await self.start_frame(command, **fields)).header["exec"])

@@ -12,7 +12,7 @@ from gateway.host_agent.process_use import rss_mb, use_of_sessions
 
 
 def launch(*argv: str, directory: Path = Path("/")) -> Launch:
-    return Launch(list(argv), directory, {"PATH": os.environ["PATH"]}, streams=(0, 1, 2))
+    return Launch(list(argv), [directory], {"PATH": os.environ["PATH"]}, streams=(0, 1, 2))
 
 
 async def test_a_leader_is_reaped_last() -> None:

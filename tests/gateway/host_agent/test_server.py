@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.host_agent import wire
+from gateway.host_agent.isolation import Isolation
 from gateway.host_agent.operations import Caller, Refused
 from gateway.host_agent.server import Bounds, Server
 from gateway.host_agent.unix_socket import may_ask, uid_of
@@ -67,12 +68,16 @@ class Parts:
         self.ended_callers += 1
 
 
+async def hello(isolation: Isolation) -> dict[str, object]:
+    """Says what it was told, if anything."""
+    told = {"told": isolation.on_wire()} if isolation.is_any else {}
+    return {"agent": "d", "instance": "i", **told}
+
+
 @contextlib.asynccontextmanager
 async def serving(directory: Path, parts: Parts, bounds: Bounds | None = None) -> AsyncIterator[Server]:
     operations = {name: getattr(parts, name) for name in ("echo", "hold", "refuse", "fail", "big")}
-    server = Server(
-        operations, lambda: {"agent": "d", "instance": "i"}, parts.retire, asyncio.Event(), bounds
-    )
+    server = Server(operations, hello, parts.retire, asyncio.Event(), bounds)
     await server.listen(directory)
     try:
         yield server
@@ -112,6 +117,45 @@ async def test_no_common_version(tmp_path: Path, parts: Parts, versions: object)
             Fault.NO_COMMON_VERSION,
             [wire.VERSION],
         )
+        assert await peer.is_over()
+
+
+@pytest.mark.parametrize(
+    "demands",
+    [
+        {"session_uids": [200_000, 265_535], "sandbox": "none"},
+        {"session_uids": None, "sandbox": "bwrap"},
+        {"session_uids": [2_000, 2_000], "sandbox": "bwrap"},
+    ],
+)
+async def test_what_is_demanded_counts_for_the_connection(
+    tmp_path: Path, parts: Parts, demands: dict[str, object]
+) -> None:
+    async with serving(tmp_path, parts), connected(tmp_path) as peer, connected(tmp_path) as other:
+        answer = await peer.ask(Op.HELLO, gateway="g", versions=[wire.VERSION], isolation=demands)
+        assert answer.header["told"] == demands
+        assert "told" not in (await other.hello()).header
+
+
+@pytest.mark.parametrize(
+    ("demands", "field"),
+    [
+        (7, "isolation"),
+        ({"sandbox": "jail"}, "sandbox"),
+        ({"session_uids": "200000-265535"}, "session_uids"),
+        ({"session_uids": [0, 5]}, "session_uids"),
+        ({"session_uids": [3000, 2000]}, "session_uids"),
+        ({"session_uids": [2000, 2**31]}, "session_uids"),
+        ({"session_uids": [2000, True]}, "session_uids"),
+    ],
+)
+async def test_demands_that_make_no_sense_end_it(
+    tmp_path: Path, parts: Parts, demands: object, field: str
+) -> None:
+    """Rather than be taken for none."""
+    async with serving(tmp_path, parts), connected(tmp_path) as peer:
+        answer = await peer.ask(Op.HELLO, gateway="g", versions=[wire.VERSION], isolation=demands)
+        assert (answer.header["error"], answer.header["field"]) == (Fault.BAD_REQUEST, field)
         assert await peer.is_over()
 
 

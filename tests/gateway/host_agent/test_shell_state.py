@@ -128,11 +128,11 @@ async def test_it_goes_with_its_session(host: Host) -> None:
     assert await out(host, "echo ${A-none}") == "none\n"
 
 
-def test_only_a_bash_with_a_text_is_wrapped(tmp_path: Path) -> None:
-    assert wrapped(["/bin/bash", "-lc", "x"], tmp_path)[:2] == ["/bin/bash", "-lc"]
+def test_only_a_bash_with_a_text_is_wrapped() -> None:
+    assert wrapped(["/bin/bash", "-lc", "x"])[:2] == ["/bin/bash", "-lc"]
     for argv in (["sh", "-c", "x"], ["bash", "x"], ["bash", "-c"], ["bash", "-c", "x", "y"], ["true"]):
         with pytest.raises(NoShell):
-            wrapped(argv, tmp_path)
+            wrapped(argv)
 
 
 def test_the_difference_is_applied_to_what_is_given_now() -> None:
