@@ -1,5 +1,6 @@
 """``loadgen import``: transcripts of agents, and other traces, as one workload file."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -97,4 +98,5 @@ def write_whole(out: Path, sessions: list[Session]) -> None:
     except OSError as exc:
         raise LoadgenError(f"--out {out}: {exc.strerror or exc}") from exc
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()

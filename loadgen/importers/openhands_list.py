@@ -43,7 +43,7 @@ class Run:
         self._reading = reading
         self._next = Call()
         self._answer_id: str | None = None
-        self._uses: dict[object, ToolUse] = {}
+        self._uses: dict[str, ToolUse] = {}
 
     def add(self, event: Fields) -> None:
         action = text(event.get("action"))
@@ -76,7 +76,7 @@ class Run:
                 command=self._reading.command(arguments.get("command")),
             )
             call.tools.append(use)
-            self._uses[event.get("id")] = use
+            self._uses[str(event.get("id"))] = use
 
     def _start_call(self, answer_id: str | None, usage: Fields) -> None:
         call, self._next, self._answer_id = self._next, Call(), answer_id
@@ -85,7 +85,7 @@ class Run:
         self.transcript.calls.append(call)
 
     def _add_observation(self, event: Fields) -> None:
-        use = self._uses.pop(event.get("cause"), None)
+        use = self._uses.pop(str(event.get("cause")), None)
         if use is not None:
             use.ended_at = moment(event.get("timestamp"))
         self._add_input(event, event.get("content"))

@@ -83,7 +83,7 @@ def left_out(run: ImportRun) -> Counter[str]:
 
 
 def joined(counts: Counter[str]) -> str:
-    return ", ".join(f"{times:,} {name}" for name, times in counts.most_common())
+    return ", ".join(f"{name}: {times:,}" for name, times in counts.most_common())
 
 
 def number(count: int, name: str) -> str:

@@ -52,7 +52,8 @@ def first_messages(steps: list[Fields], run: Fields) -> object:
 
 
 def is_retried(step: Fields, *, is_last: bool) -> bool:
-    return not is_last and not step.get("observation") and not seconds(step.get("execution_time"))
+    # Runs of the first versions have no times at all.
+    return not is_last and not step.get("observation") and step.get("execution_time") == 0
 
 
 def call_of(step: Fields, observed: object, reading: Reading) -> Call:

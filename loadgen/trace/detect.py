@@ -103,8 +103,8 @@ def detect(path: Path) -> TraceKind:
         raise WorkloadError("is empty; a workload has one session a line", path=str(path))
     raise WorkloadError(
         "is no known workload; allowed: JSON Lines with 'id' and 'turns' (own form, or 'in' and 'out' in "
-        "the turns), or Mooncake's 'timestamp', 'input_length' and 'output_length'. `loadgen import` makes one "
-        "of the transcripts of agents",
+        "the turns), or Mooncake's 'timestamp', 'input_length' and 'output_length'; `loadgen import` makes "
+        "one of agents' transcripts",
         path=str(path),
     )
 
