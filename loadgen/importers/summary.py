@@ -1,5 +1,6 @@
 """What an import says at its end: what there is now, what was left out and why, what to do with it."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,12 +10,17 @@ from loadgen.unknown_times import tools_of
 from loadgen.workload import Session
 
 MINUTE_S, HOUR_S = 60, 3600
+CONTEXT_TOKENS = 120_000
+"""Sessions that grow beyond it are ended there by the commands that are told: they fit the pool that is left
+beside the weights on the simulator's accelerator (159 thousand tokens), and the contexts of most servers."""
 
 
 def lines_of(sessions: list[Session], run: ImportRun, out: Path, counted_by: str) -> Iterator[str]:
     yield f"{out}: {number(len(sessions), 'session')} from {number(run.files_read, 'file')}"
     yield from (f"  {name:<9} {what}" for name, what in rows(sessions, run, counted_by) if what)
-    options = f"--workload {out} --concurrency 4 --max-gap-s 10"
+    options = f"--workload {shlex.quote(str(out))} --concurrency 4 --max-gap-s 10"
+    if longest_prompt(sessions) > CONTEXT_TOKENS:
+        options += f" --max-context-tokens {CONTEXT_TOKENS}"
     yield f"replay it:   loadgen run --target http://127.0.0.1:8080 {options}"
     yield f"simulate it: loadgen simulate {options}"
 
@@ -33,9 +39,12 @@ def rows(sessions: list[Session], run: ImportRun, counted_by: str) -> Iterator[t
 
 def tokens(sessions: list[Session]) -> str:
     sent = sum(prompt for session in sessions for prompt in prompts(session))
-    longest = max(prompt for session in sessions for prompt in prompts(session))
     written = sum(turn.output_tokens for session in sessions for turn in session.turns)
-    return f"{sent:,} in prompts, the longest {longest:,}; {written:,} in answers"
+    return f"{sent:,} in prompts, the longest {longest_prompt(sessions):,}; {written:,} in answers"
+
+
+def longest_prompt(sessions: list[Session]) -> int:
+    return max(prompt for session in sessions for prompt in prompts(session))
 
 
 def prompts(session: Session) -> Iterator[int]:
