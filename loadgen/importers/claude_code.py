@@ -1,7 +1,9 @@
 """Claude Code: ``~/.claude/projects/<project>/<session>.jsonl``, one entry a line.
 
-An answer is written as several entries, one per content block, with one ``message.id`` and one usage whose
-``output_tokens`` grow; they are joined. Sub-agents are side chains: in files of their own
+An answer is written as several entries, one per content block, with one ``message.id``; they are joined. The
+prompt's usage is right in all of them. ``output_tokens`` is a snapshot of the stream until an entry has a
+``stop_reason``, which in many versions none has: then it may be as small as 1, and the text, if it counts
+for more, is believed. Sub-agents are side chains: in files of their own
 (``agent-<id>.jsonl``, ``<session>/subagents/``) or, in older versions, between the lines of their parent's.
 A resumed session's file may repeat the entries of the first, so answers are known by their ids.
 Compaction is marked by a ``compact_boundary`` entry and by the summary that follows. A file does not hold
@@ -109,11 +111,11 @@ def add_answer(entry: Fields, thread: Thread, reading: Reading) -> None:
     call = thread.transcript.calls[-1]
     at = moment(entry.get("timestamp"))
     call.answered_at = latest(call.answered_at, at)
-    record_usage(call, fields(message.get("usage")))
     for block in blocks(message):
         call.answer_tokens += reading.counter.count_in(block.get("input", block))
         if block.get("type") == "tool_use":
             call.tools.append(tool_use(block, at, thread, reading))
+    record_usage(call, fields(message.get("usage")), is_final=text(message.get("stop_reason")) is not None)
 
 
 def start_call(thread: Thread, answer_id: str | None, reading: Reading) -> None:
@@ -123,11 +125,12 @@ def start_call(thread: Thread, answer_id: str | None, reading: Reading) -> None:
         reading.seen.add(answer_id)
 
 
-def record_usage(call: Call, usage: Fields) -> None:
+def record_usage(call: Call, usage: Fields, *, is_final: bool) -> None:
     parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     prompt = sum(count(usage.get(part)) or 0 for part in parts)
     call.prompt_tokens = prompt or call.prompt_tokens
-    call.output_tokens = max(call.output_tokens or 0, count(usage.get("output_tokens")) or 0) or None
+    output = max(call.output_tokens or 0, count(usage.get("output_tokens")) or 0)
+    call.output_tokens = output if is_final or output >= call.answer_tokens else None
 
 
 def tool_use(block: Fields, at: float | None, thread: Thread, reading: Reading) -> ToolUse:

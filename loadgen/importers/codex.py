@@ -4,11 +4,13 @@ An answer is a run of items that the model wrote. Its usage is in a ``token_usag
 ``token_count`` event, which older versions write after the tool's output, and repeat when only the rate
 limits have changed: then its total has not grown. How long a command took is in an ``item_completed``
 event where there is one (0.169), else from the call to its output. Sub-agents have rollouts of their own,
-which name their parent. The oldest files (before September 2025) have bare items without times and usage.
+which name their parent; like every fork, such a rollout begins with a copy of the other's lines, all stamped
+with the moment of the fork. The oldest files (before September 2025) have bare items without times and usage.
 """
 
 import shlex
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from pathlib import Path
 
 from loadgen.importers.files import as_object, records
@@ -29,6 +31,8 @@ ANSWERS = CALLS | {"reasoning", "web_search_call", "image_generation_call", "too
 RESULTS = frozenset({"function_call_output", "custom_tool_call_output", "local_shell_call_output"})
 LINE_TYPES = frozenset({"session_meta", "response_item", "event_msg", "turn_context", "compacted"})
 MS_PER_S = 1000
+COPIED_WITHIN_S = 1.0
+"""A fork's copy is written in one go, and its first own answer takes a model's time."""
 
 
 def is_record(found: Fields) -> bool:
@@ -50,7 +54,10 @@ class Rollout:
     """Answers, by place, whose usage is known."""
     total_tokens: int | None = None
     has_usage_records: bool = False
-    has_named_itself: bool = False
+    metas: int = 0
+    """A second one is of what this was forked from."""
+    is_fork: bool = False
+    began_at: float | None = None
 
 
 def read(path: Path, reading: Reading) -> list[Transcript]:
@@ -58,8 +65,24 @@ def read(path: Path, reading: Reading) -> list[Transcript]:
     for line in records(path, reading.notes):
         payload = line.get("payload")
         at = moment(line.get("timestamp")) if payload is not None else None
+        rollout.began_at = at if rollout.began_at is None else rollout.began_at
         add(line, fields(payload) if payload is not None else line, at, rollout, reading)
+    if rollout.is_fork:
+        leave_out_copies(rollout, reading)
     return [rollout.transcript]
+
+
+def leave_out_copies(rollout: Rollout, reading: Reading) -> None:
+    calls = rollout.transcript.calls
+    own = list(dropwhile(lambda call: is_copy(call, rollout.began_at), calls))
+    reading.count("repeated answers", len(calls) - len(own))
+    rollout.transcript.calls = own
+
+
+def is_copy(call: Call, began_at: float | None) -> bool:
+    if call.answered_at is None or began_at is None:
+        return False
+    return call.answered_at - began_at < COPIED_WITHIN_S
 
 
 def add(line: Fields, payload: Fields, at: float | None, rollout: Rollout, reading: Reading) -> None:
@@ -78,13 +101,15 @@ def add(line: Fields, payload: Fields, at: float | None, rollout: Rollout, readi
 
 
 def add_meta(payload: Fields, rollout: Rollout) -> None:
-    """Only the first is the file's own: a fork goes on with those of what it was forked from."""
-    if rollout.has_named_itself:
+    """Only the first is the file's own."""
+    rollout.metas += 1
+    rollout.is_fork = rollout.metas > 1 or text(payload.get("forked_from_id")) is not None
+    if rollout.metas > 1:
         return
-    rollout.has_named_itself = True
     rollout.transcript.key = text(payload.get("id")) or rollout.transcript.key
     spawned = fields(fields(fields(payload.get("source")).get("subagent")).get("thread_spawn"))
-    rollout.transcript.parent_key = text(spawned.get("parent_thread_id"))
+    parent = spawned.get("parent_thread_id") or payload.get("parent_thread_id")
+    rollout.transcript.parent_key = text(parent)
 
 
 def add_event(payload: Fields, at: float | None, rollout: Rollout, reading: Reading) -> None:

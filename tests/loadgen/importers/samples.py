@@ -112,7 +112,7 @@ class Claude:
         message: dict[str, Any] = {"id": answer, "role": "assistant", "model": "m", "content": [block]}
         names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
         if usage is not None:
-            message["usage"] = dict(zip(names, usage, strict=True))
+            message |= {"usage": dict(zip(names, usage, strict=True)), "stop_reason": "end_turn"}
         return self.entry("assistant", at_s, message=message, requestId=f"req-{answer}", **more)
 
 

@@ -37,6 +37,19 @@ def test_a_result_between_two_blocks_does_not_split_the_answer(tmp_path: Path) -
     assert session.turns == [Turn(100, 20, ToolCall("Bash", 0.5)), Turn(30, 5)]
 
 
+def test_a_snapshot_of_the_stream_is_no_count_of_the_answer(tmp_path: Path) -> None:
+    """Without a stop reason the text is believed where it says more; with one, the count is."""
+    claude = Claude()
+    claude.user(0)
+    snapshot = claude.says(1, "m1", usage=(100, 0, 0, 1))
+    snapshot["message"]["stop_reason"] = None
+    claude.user(2)
+    claude.says(3, "m2", usage=(150, 0, 0, 3))
+    (session,) = read(tmp_path, claude)
+    assert [(turn.new_tokens, turn.output_tokens) for turn in session.turns] == [(100, 8), (42, 3)]
+    assert session.tokens_by == "mixed"
+
+
 def test_failed_calls_are_no_turns(tmp_path: Path) -> None:
     claude = Claude()
     claude.user(0)

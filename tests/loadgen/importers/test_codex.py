@@ -94,12 +94,24 @@ def test_a_sub_agents_rollout_names_its_parent(tmp_path: Path) -> None:
         codex_line(0, "session_meta", id="child", source=spawned),
         META,
         codex_message(0, "user"),
-        says(1),
+        says(2),
     ]
     (child,) = read(tmp_path, items)
     (parent,) = read(tmp_path, [META, codex_message(0, "user"), says(1)])
     assert child.parent == parent.id
     assert child.id != parent.id
+
+
+def test_what_a_fork_repeats_is_left_out(tmp_path: Path) -> None:
+    """All of it stamped with the moment of the fork; the first own prompt has it all."""
+    copied = [META, codex_message(100.1, "user"), says(100.1), codex_usage(100.2, 1000, 10)]
+    own = [codex_message(101, "user"), says(104), codex_usage(104, 1100, 12)]
+    reading = new_reading()
+    forked = codex_line(100, "session_meta", id="child", forked_from_id="root", parent_thread_id="root")
+    (session,) = read(tmp_path, [forked, *copied, *own], reading)
+    assert session.turns == [Turn(1100, 12)]
+    assert session.parent is not None
+    assert reading.notes.counts["repeated answers"] == 1
 
 
 def test_errors_are_no_turns(tmp_path: Path) -> None:
