@@ -37,7 +37,7 @@ COPIED_WITHIN_S = 1.0
 
 def is_record(found: Fields) -> bool:
     if isinstance(found.get("payload"), dict):
-        return found.get("type") in LINE_TYPES
+        return text(found.get("type")) in LINE_TYPES
     return {"id", "timestamp", "instructions"} <= found.keys()
 
 
@@ -168,7 +168,7 @@ def rewrite(rollout: Rollout) -> None:
 
 
 def add_item(item: Fields, at: float | None, rollout: Rollout, reading: Reading) -> None:
-    kind = item.get("type")
+    kind = text(item.get("type"))
     if kind in ANSWERS or (kind == "message" and item.get("role") == "assistant"):
         add_answer(item, at, rollout, reading)
     elif kind in RESULTS or kind == "message":
@@ -181,7 +181,7 @@ def add_answer(item: Fields, at: float | None, rollout: Rollout, reading: Readin
     call.answer_tokens += reading.count_all(
         item.get(name) for name in ("content", "arguments", "input", "action")
     )
-    if item.get("type") in CALLS:
+    if text(item.get("type")) in CALLS:
         call.tools.append(tool_use(item, at, rollout, reading))
 
 

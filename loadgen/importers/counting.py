@@ -62,7 +62,8 @@ def text_in(content: object) -> str:
     if isinstance(content, list):
         return "".join(text_in(part) for part in content)
     if isinstance(content, dict):
-        if content.get("type") in NOT_TEXT:
+        kind = content.get("type")
+        if isinstance(kind, str) and kind in NOT_TEXT:
             return ""
         for name in ("text", "content", "thinking", "output"):
             if isinstance(content.get(name), str | list):

@@ -87,7 +87,7 @@ class Conversation:
         self._uses: dict[str, ToolUse] = {}
 
     def add(self, event: Fields) -> None:
-        kind = event.get("kind")
+        kind = text(event.get("kind"))
         is_agents = event.get("source") == "agent"
         if kind == "ActionEvent" or (kind == "MessageEvent" and is_agents):
             self._add_answer(event)

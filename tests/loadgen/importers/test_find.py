@@ -2,7 +2,9 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from loadgen.errors import WorkloadError
 from loadgen.importers.find import Format, candidates, format_of
 from loadgen.importers.import_run import ImportRun
+from loadgen.trace.own import check_session
 from tests.loadgen.importers.samples import (
     claude_session,
     codex_rollout,
@@ -104,6 +107,39 @@ def test_any_json_is_read_or_refused(
     run = ImportRun(new_reading(), origin)
     sessions = run.read([path])
     assert sessions or run.why_nothing()
+    assert all(error.path == str(path) for error in run.reading.notes.broken)
+
+
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) of a JSON value."""
+    inner = list(value.items() if isinstance(value, dict) else enumerate(value))
+    below = [place for _, item in inner if isinstance(item, dict | list) for place in places_in(item)]
+    return [(value, key) for key, _ in inner] + below
+
+
+WHOLE = {Format.MINI_SWE_AGENT: mini_run, Format.SWE_AGENT: swe_run, Format.OPENHANDS: openhands_list}
+LINES = {Format.CLAUDE_CODE: lambda: claude_session().entries, Format.CODEX: codex_rollout}
+SAMPLES: dict[Format, Callable[[], Any]] = {**WHOLE, **LINES}
+
+
+@given(st.sampled_from(Format), st.lists(st.tuples(st.integers(0, 10**6), values), min_size=1, max_size=3))
+def test_a_field_of_another_type_does_no_harm(
+    tmp_path_factory: pytest.TempPathFactory, origin: Format, changes: list[tuple[int, object]]
+) -> None:
+    """Of a real transcript, any value anywhere becomes something else."""
+    sample = SAMPLES[origin]()
+    for number, value in changes:
+        places = places_in(sample)
+        container, key = places[number % len(places)]
+        container[key] = value
+    path = tmp_path_factory.mktemp("changed") / "x.jsonl"
+    if origin in WHOLE:
+        document(path, sample)
+    else:
+        path.write_text("\n".join(map(json.dumps, sample)), "utf-8")
+    run = ImportRun(new_reading(), origin)
+    for session in run.read([path]):
+        check_session(session)
     assert all(error.path == str(path) for error in run.reading.notes.broken)
 
 
