@@ -9,7 +9,7 @@ responses API an answer is a whole response object.
 from pathlib import Path
 
 from loadgen.errors import WorkloadError
-from loadgen.importers.files import document
+from loadgen.importers.files import digest_of, document
 from loadgen.importers.transcript import Call, Reading, ToolUse, Transcript
 from loadgen.importers.values import Fields, count, fields, items, latest, moment, text
 
@@ -26,8 +26,7 @@ def read(path: Path, reading: Reading) -> list[Transcript]:
     found = document(path)
     if not is_document(found):
         raise WorkloadError("has no list 'messages'", path=str(path))
-    name = path.name.split(".traj")[0].split(".json")[0]
-    transcript = Transcript(SOURCE, f"{path.parent.name}/{name}")
+    transcript = Transcript(SOURCE, digest_of(path))
     upcoming = Call()
     for message in map(fields, items(fields(found).get("messages"))):
         if is_answer(message):

@@ -7,7 +7,7 @@ response id are one answer. An observation names its action (``cause``). A conde
 from pathlib import Path
 
 from loadgen.errors import WorkloadError
-from loadgen.importers.files import document
+from loadgen.importers.files import digest_of, document
 from loadgen.importers.openhands import SHIPPED_TOOLS, SOURCE, WAITS
 from loadgen.importers.transcript import Call, Reading, ToolUse, Transcript, Waits
 from loadgen.importers.values import Fields, count, fields, items, latest, moment, text
@@ -29,7 +29,7 @@ def read(path: Path, reading: Reading) -> list[Transcript]:
     found = document(path)
     if not is_document(found):
         raise WorkloadError("is no list of actions and observations", path=str(path))
-    run = Run(Transcript(SOURCE, f"{path.parent.name}/{path.stem}"), reading)
+    run = Run(Transcript(SOURCE, digest_of(path)), reading)
     for event in items(found):
         run.add(fields(event))
     return [run.transcript]

@@ -9,7 +9,7 @@ is an answer that SWE-agent could not use and asked for again: a failed call.
 from pathlib import Path
 
 from loadgen.errors import WorkloadError
-from loadgen.importers.files import document
+from loadgen.importers.files import digest_of, document
 from loadgen.importers.transcript import Call, Reading, ToolUse, Transcript
 from loadgen.importers.values import Fields, fields, items, seconds, text
 
@@ -27,7 +27,7 @@ def read(path: Path, reading: Reading) -> list[Transcript]:
         raise WorkloadError("has no list 'trajectory'", path=str(path))
     run = fields(found)
     steps = [fields(step) for step in items(run.get("trajectory"))]
-    transcript = Transcript(SOURCE, f"{path.parent.name}/{path.stem}")
+    transcript = Transcript(SOURCE, digest_of(path))
     observed: object = first_messages(steps, run)
     for i, step in enumerate(steps):
         if is_retried(step, is_last=i == len(steps) - 1):

@@ -176,6 +176,16 @@ def test_what_is_given_twice_is_there_once(folder: Path, out: Path) -> None:
     assert len(list(read_sessions(out))) == 6
 
 
+def test_runs_of_one_name_are_two(tmp_path: Path, out: Path) -> None:
+    """An experiment has a directory, its runs are named by their tasks."""
+    other = mini_run()
+    other["messages"][1]["content"] = "another task"
+    document(tmp_path / "in/one/task-1/task-1.traj.json", mini_run())
+    document(tmp_path / "in/two/task-1/task-1.traj.json", other)
+    assert run_command(["import", str(tmp_path / "in"), "-o", str(out)]) == 0
+    assert len(list(read_sessions(out))) == 2
+
+
 def test_a_format_can_be_said(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And then a file is what it is said to be."""
     path = document(tmp_path / "x.json", mini_run())

@@ -1,5 +1,6 @@
 """Formats are told by content, directories are walked, and no bytes do worse than an error with a name."""
 
+import copy
 import gzip
 import json
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.errors import WorkloadError
@@ -90,10 +91,11 @@ values = st.recursive(
     leaves
     | st.sampled_from(["assistant", "user", "ActionEvent", "tool_use", "function_call", "response_item"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
-    max_leaves=25,
+    max_leaves=8,
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(values, max_size=6), st.sampled_from(Format), st.booleans())
 def test_any_json_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, found: list[object], origin: Format, is_document: bool
@@ -122,6 +124,7 @@ LINES = {Format.CLAUDE_CODE: lambda: claude_session().entries, Format.CODEX: cod
 SAMPLES: dict[Format, Callable[[], Any]] = {**WHOLE, **LINES}
 
 
+@settings(max_examples=60)
 @given(st.sampled_from(Format), st.lists(st.tuples(st.integers(0, 10**6), values), min_size=1, max_size=3))
 def test_a_field_of_another_type_does_no_harm(
     tmp_path_factory: pytest.TempPathFactory, origin: Format, changes: list[tuple[int, object]]
@@ -131,7 +134,7 @@ def test_a_field_of_another_type_does_no_harm(
     for number, value in changes:
         places = places_in(sample)
         container, key = places[number % len(places)]
-        container[key] = value
+        container[key] = copy.deepcopy(value)
     path = tmp_path_factory.mktemp("changed") / "x.jsonl"
     if origin in WHOLE:
         document(path, sample)
