@@ -13,7 +13,6 @@ from rich.console import Console
 
 from loadgen.compare import Comparison, compare_targets, parse_targets
 from loadgen.comparison_table import render_table
-from loadgen.convert import import_command
 from loadgen.errors import LoadgenError
 from loadgen.interrupt import EXIT_INTERRUPTED
 from loadgen.options import ClientOptions, LoadOptions, WorkloadOptions, settings_of
@@ -143,9 +142,13 @@ def build_app() -> App:
     app = App(name="loadgen", help="Replay agent workloads against OpenAI-compatible servers, and compare.")
     app.command(run)
     app.command(compare)
-    app.command(import_command, name="import")
     # By name: drawing and the engine load libraries that a live run does not need. So the list of
     # commands cannot know their first lines, and has its own.
+    app.command(
+        "loadgen.importers.command:import_command",
+        name="import",
+        help="Turn transcripts of agents (Claude Code, Codex, OpenHands, ...) into a workload file.",
+    )
     app.command(
         "loadgen.report:report_command",
         name="report",

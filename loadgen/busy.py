@@ -33,8 +33,8 @@ for kid in kids:os.waitpid(kid,0)
 def busy_argv(call: ToolCall) -> list[str]:
     """A call that neither computes nor holds memory is a plain ``sleep``: thousands of them cost nothing."""
     if call.cores == 0 and call.memory_mb == 0:
-        return ["sleep", f"{call.duration_s:.3f}"]
+        return ["sleep", f"{call.traced_s:.3f}"]
     processes = max(1, math.ceil(call.cores))
-    cpu_s = call.duration_s * call.cores / processes
-    numbers = [f"{call.duration_s:.3f}", f"{cpu_s:.4f}", str(processes), str(round(call.memory_mb))]
+    cpu_s = call.traced_s * call.cores / processes
+    numbers = [f"{call.traced_s:.3f}", f"{cpu_s:.4f}", str(processes), str(round(call.memory_mb))]
     return ["python3", "-ISc", SCRIPT, *numbers]

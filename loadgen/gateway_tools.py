@@ -109,7 +109,7 @@ def exec_body(call: ToolCall, context: ToolContext) -> dict[str, Any]:
     labels = {"llm_session": context.mars_session, "tool_call_id": context.tool_call_id}
     return command | {
         "cpu": call.cores,
-        "timeout_s": min(max(TIMEOUT_FLOOR_S, call.duration_s * TIMEOUT_FACTOR), LONGEST_TIMEOUT_S),
+        "timeout_s": min(max(TIMEOUT_FLOOR_S, call.traced_s * TIMEOUT_FACTOR), LONGEST_TIMEOUT_S),
         "labels": {name: value for name, value in labels.items() if value is not None},
     }
 

@@ -49,7 +49,7 @@ class Modifiers:
     def scale(self, turn: Turn) -> Turn:
         tool = turn.tool
         if tool is not None:
-            tool = msgspec.structs.replace(tool, duration_s=self.gap_s(tool.duration_s))
+            tool = msgspec.structs.replace(tool, duration_s=self.gap_s(tool.traced_s))
         return Turn(
             new_tokens=max(1, round(turn.new_tokens * self.scale_tokens)),
             output_tokens=max(1, round(turn.output_tokens * self.scale_tokens)),

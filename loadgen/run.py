@@ -238,6 +238,7 @@ def meta(run: LiveRun, sampler: GaugeSampler) -> dict[str, Any]:
         "workload": run.workload.name,
         "workload_skipped_lines": run.workload.skipped_lines,
         "workload_stand_in": run.workload.stand_in,
+        "workload_assumed_tool_times": run.workload.assumed_tool_times,
         "seed": settings.seed,
         "tools": settings.tools.value,
         "stream": settings.stream,

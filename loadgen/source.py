@@ -8,6 +8,7 @@ from loadgen.errors import LoadgenError
 from loadgen.modifiers import Modifiers
 from loadgen.profiles import load_profile, profile_names
 from loadgen.trace import BadLines, parse_select, read_sessions
+from loadgen.unknown_times import UnknownTimes
 from loadgen.workload import Session
 from loadgen.workload_name import Part, parse_workload_name
 
@@ -19,6 +20,8 @@ class Workload:
     skipped_lines: int = 0
     stand_in: bool = False
     """A file was not there and its fallback was used: a table must say so."""
+    assumed_tool_times: int = 0
+    """Tool calls of its files that did not say how long they took."""
 
 
 def open_workload(
@@ -44,9 +47,9 @@ def open_workload(
     check_counts(sessions, shared_prompt_tokens)
     chosen = None if select is None else parse_select(select)
     named = parse_workload_name(name, Part("", chosen, shared_prompt_tokens, fallback))
-    bad_lines = BadLines(skip=skip_bad_lines)
+    bad_lines, unknown = BadLines(skip=skip_bad_lines), UnknownTimes()
     is_drawn = bootstrap or named.is_mixture
-    sources = tuple(open_part(part, modifiers, bad_lines, is_drawn=is_drawn) for part in named.parts)
+    sources = tuple(open_part(part, modifiers, bad_lines, unknown, is_drawn=is_drawn) for part in named.parts)
     source = Mixture(sources, tuple(part.weight for part in named.parts)) if named.is_mixture else sources[0]
     count = source.length if sessions is None else sessions
     if count is None:
@@ -56,6 +59,7 @@ def open_workload(
         [modifiers.apply(source.session(i, seed)) for i in range(count)],
         bad_lines.count,
         stand_in=any(is_stood_in_for(part) for part in named.parts),
+        assumed_tool_times=unknown.assumed,
     )
 
 
@@ -74,7 +78,9 @@ def is_stood_in_for(part: Part) -> bool:
     return part.name not in profile_names() and not Path(part.name).is_file()
 
 
-def open_part(part: Part, modifiers: Modifiers, bad_lines: BadLines, *, is_drawn: bool) -> Source:
+def open_part(
+    part: Part, modifiers: Modifiers, bad_lines: BadLines, unknown: UnknownTimes, *, is_drawn: bool
+) -> Source:
     name = part.fallback if part.fallback is not None and is_stood_in_for(part) else part.name
     if name in profile_names():
         return ProfileSource(load_profile(name), part.modifiers)
@@ -83,15 +89,17 @@ def open_part(part: Part, modifiers: Modifiers, bad_lines: BadLines, *, is_drawn
         raise LoadgenError(
             f"--workload {name!r} is no file and no profile; profiles: {', '.join(profile_names())}"
         )
-    sessions = usable_sessions(path, part, modifiers, bad_lines)
+    sessions = usable_sessions(path, part, modifiers, bad_lines, unknown)
     return Bootstrap(path.name, sessions) if is_drawn else FileSource(sessions)
 
 
-def usable_sessions(path: Path, part: Part, modifiers: Modifiers, bad_lines: BadLines) -> list[Session]:
+def usable_sessions(
+    path: Path, part: Part, modifiers: Modifiers, bad_lines: BadLines, unknown: UnknownTimes
+) -> list[Session]:
     system_id = f"{path.name} {part.select or ''}".strip()
     found = [
         with_shared_prompt(session, part.shared_prompt_tokens, system_id)
-        for session in read_sessions(path, bad_lines=bad_lines, select=part.select)
+        for session in unknown.replace(list(read_sessions(path, bad_lines=bad_lines, select=part.select)))
     ]
     begun = [part.modifiers.apply(session) for session in found if part.modifiers.can_begin(session)]
     usable = [session for session in begun if modifiers.can_begin(session)]

@@ -45,8 +45,8 @@ class SleepTools:
         pass
 
     async def run(self, call: ToolCall, context: ToolContext) -> ToolOutcome:
-        await asyncio.sleep(call.duration_s)
-        return ToolOutcome(queue_s=None, run_s=call.duration_s)
+        await asyncio.sleep(call.traced_s)
+        return ToolOutcome(queue_s=None, run_s=call.traced_s)
 
     async def close(self, session: str) -> None:
         pass

@@ -33,7 +33,7 @@ class Course:
         for i in range(len(peaks) - 2, -1, -1):
             if session.turns[i].think_s is None:
                 peaks[i] = peaks[i + 1]
-        gaps_s = [turn.tool.duration_s if turn.tool else turn.think_s or 0.0 for turn in session.turns]
+        gaps_s = [turn.tool.traced_s if turn.tool else turn.think_s or 0.0 for turn in session.turns]
         return cls(peaks, gaps_s, ideal_s(session))
 
 

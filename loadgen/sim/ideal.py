@@ -17,7 +17,7 @@ def ideal_session_s(session: Session, step_time: StepTime, chunk_tokens: int = C
 
 def ideal_work_s(session: Session, step_time: StepTime) -> float:
     """The same without the user's pauses."""
-    tools_s = sum(turn.tool.duration_s for turn in session.turns[:-1] if turn.tool)
+    tools_s = sum(turn.tool.traced_s for turn in session.turns[:-1] if turn.tool)
     return sum(ideal_turns_s(session, step_time)) + tools_s
 
 
@@ -35,7 +35,7 @@ def ideal_turns_s(session: Session, step_time: StepTime, chunk_tokens: int = CHU
 
 def gap_s(session: Session, index: int) -> float:
     turn = session.turns[index]
-    return (turn.tool.duration_s if turn.tool else 0.0) + (turn.think_s or 0.0)
+    return (turn.tool.traced_s if turn.tool else 0.0) + (turn.think_s or 0.0)
 
 
 def whole_blocks(tokens: int) -> int:

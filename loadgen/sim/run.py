@@ -136,6 +136,7 @@ def meta_of(
         "kv_tokens": kv_tokens,
         "backends": settings.backends,
         "workload": workload.name,
+        "workload_assumed_tool_times": workload.assumed_tool_times,
         "seed": settings.seed,
         "flags": {
             "scheduling_policy": settings.kind.engine_order,

@@ -137,7 +137,7 @@ class FluidHost:
         tool.started_s, tool.host = now, self
         rate_class = self._computing if tool.call.cores > 0 else self._waiting
         self._started += 1
-        heappush(rate_class.heap, (rate_class.attained_s + tool.call.duration_s, self._started, tool))
+        heappush(rate_class.heap, (rate_class.attained_s + tool.call.traced_s, self._started, tool))
         self._count(tool, +1)
 
     def finish_next(self, now: float) -> HostedTool:

@@ -213,7 +213,7 @@ class ToolHosts:
 
     def _start_apart(self, tool: HostedTool, now: float) -> ToolStep:
         self._submitted += 1
-        heappush(self._apart, (now + tool.call.duration_s, self._submitted, tool))
+        heappush(self._apart, (now + tool.call.traced_s, self._submitted, tool))
         self._running_apart += not is_apart(tool.call)
         tool.started_s = now
         return started(tool, now)

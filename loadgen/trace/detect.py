@@ -8,8 +8,8 @@ from typing import assert_never
 import msgspec
 
 from loadgen.errors import WorkloadError
-from loadgen.trace import agent_sessions, mini_swe, mooncake, own
-from loadgen.trace.lines import BadLines, numbered_lines, parse_line, read_all
+from loadgen.trace import agent_sessions, mooncake, own
+from loadgen.trace.lines import BadLines, numbered_lines, parse_line
 from loadgen.trace.select import Select
 from loadgen.workload import Session
 
@@ -18,7 +18,6 @@ class TraceKind(Enum):
     OWN = "own"
     AGENT_SESSIONS = "agent-sessions"
     MOONCAKE = "mooncake"
-    MINI_SWE_AGENT = "mini-swe-agent"
 
 
 ONE_SESSION_A_LINE = (TraceKind.OWN, TraceKind.AGENT_SESSIONS)
@@ -60,8 +59,6 @@ def read(path: Path, kind: TraceKind, bad_lines: BadLines, select: Select | None
             return each_line(path, agent_sessions.parse_session, bad_lines, select)
         case TraceKind.MOONCAKE:
             return mooncake.read(path, bad_lines)
-        case TraceKind.MINI_SWE_AGENT:
-            return mini_swe.read(path, bad_lines)
         case _:
             assert_never(kind)
 
@@ -96,7 +93,7 @@ def selected_lines(path: Path, select: Select | None) -> Iterator[tuple[int, byt
 
 
 def detect(path: Path) -> TraceKind:
-    """By the first line that is a JSON object; a file that is one object over many lines is tried last."""
+    """By the first line that is a JSON object."""
     is_empty = True
     for _, line in numbered_lines(path):
         is_empty = False
@@ -104,19 +101,15 @@ def detect(path: Path) -> TraceKind:
             return kind
     if is_empty:
         raise WorkloadError("is empty; a workload has one session a line", path=str(path))
-    if (found := as_object(read_all(path))) is not None and (kind := kind_of(found)) is not None:
-        return kind
     raise WorkloadError(
         "is no known workload; allowed: JSON Lines with 'id' and 'turns' (own form, or 'in' and 'out' in "
-        "the turns), Mooncake's 'timestamp', 'input_length' and 'output_length', or a mini-swe-agent "
-        "trajectory with 'messages'",
+        "the turns), or Mooncake's 'timestamp', 'input_length' and 'output_length'; `loadgen import` makes "
+        "one of agents' transcripts",
         path=str(path),
     )
 
 
 def kind_of(found: dict[str, object]) -> TraceKind | None:
-    if "messages" in found:
-        return TraceKind.MINI_SWE_AGENT
     if "input_length" in found or "hash_ids" in found:
         return TraceKind.MOONCAKE
     turns = found.get("turns")
