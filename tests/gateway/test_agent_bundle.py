@@ -118,7 +118,7 @@ def newer_names(tree: ast.AST) -> set[str]:
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            found.add(node.attr)
+            found.add("" if ast.unparse(node) == "os.chdir" else node.attr)  # contextlib's is newer.
         elif isinstance(node, ast.alias):
             found.add(node.name)
         elif isinstance(node, ast.Name):
