@@ -1,21 +1,21 @@
 """Far too much at once, with admission and without: ``PYTHONPATH=. python tests/bench/gateway_overload.py``.
 
-Commands that burn a core, commands that fill memory, and short ones that an agent waits for, all through one
-gateway whose commands share a bounded amount of memory (a cgroup, so that the machine itself is safe).
-"Without" is the same gateway with so many slots that everybody is let in at once.
+Commands that burn a core, commands that fill memory, and short ones that an agent waits for, which share a
+bounded amount of memory (a cgroup, so that the machine itself is safe). "With" is through one gateway;
+"without" is how agents run commands by themselves: each as soon as it is asked for.
 """
 
 import asyncio
 import json
 import os
+import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import cyclopts
@@ -111,8 +111,8 @@ class Caller:
         self._http = http
         self.retries = 0
 
-    async def run(self, session: str, argv: list[str]) -> tuple[float, dict[str, Any]]:
-        """Seconds until its answer, and that. Sent again when it was refused for want of room."""
+    async def run(self, session: str, argv: list[str]) -> tuple[float, str]:
+        """Sent again when it was refused for want of room."""
         began_s = time.perf_counter()
         body = {"argv": argv, "queue_timeout_s": 600, "timeout_s": 600}
         async with self._http.put(f"/v1/sessions/{session}", json={}) as response:
@@ -127,27 +127,41 @@ class Caller:
         while answer["state"] in ("queued", "starting", "running"):
             async with self._http.get(f"/v1/execs/{answer['id']}?wait=60") as response:
                 answer = await response.json()
-        return time.perf_counter() - began_s, answer
+        return time.perf_counter() - began_s, answer["state"]
 
 
-async def overload(url: str, load: Load) -> tuple[list[float], Counter[str], int]:
-    """Durations of the short ones, states of all, retries."""
+Run = Callable[[str, list[str]], Coroutine[None, None, tuple[float, str]]]
+"""Of a session and a command: seconds until its answer, and its state."""
+
+
+async def through_gateway(url: str, load: Load) -> tuple[list[float], Counter[str], int]:
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as http:
         caller = Caller(http)
         for _ in range(3):  # Everybody's kind has been seen before: nothing is predicted from nothing.
             for argv in (_burn(load), _fill(load), ["ls"]):
                 await caller.run("first", argv)
-        async with asyncio.TaskGroup() as tasks:
-            heavy = [
-                tasks.create_task(caller.run(f"agent-{number % 40}", argv))
-                for number, argv in enumerate(_heavy(load))
-            ]
-            short = []
-            for number in range(load.short):
-                short.append(tasks.create_task(caller.run(f"short-{number % 10}", ["ls"])))
-                await asyncio.sleep(SHORT_EVERY_S)
-        states = Counter(task.result()[1]["state"] for task in (*heavy, *short))
-        return [task.result()[0] for task in short], states, caller.retries
+        return *await overload(caller.run, load), caller.retries
+
+
+async def by_itself(session: str, argv: list[str]) -> tuple[float, str]:
+    began_s = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
+    code = await process.wait()
+    return time.perf_counter() - began_s, "oom_killed" if code == -signal.SIGKILL else "exited"
+
+
+async def overload(run: Run, load: Load) -> tuple[list[float], Counter[str]]:
+    """Durations of the short ones, states of all."""
+    async with asyncio.TaskGroup() as tasks:
+        heavy = [
+            tasks.create_task(run(f"agent-{number % 40}", argv)) for number, argv in enumerate(_heavy(load))
+        ]
+        short = []
+        for number in range(load.short):
+            short.append(tasks.create_task(run(f"short-{number % 10}", ["ls"])))
+            await asyncio.sleep(SHORT_EVERY_S)
+    states = Counter(task.result()[1] for task in (*heavy, *short))
+    return [task.result()[0] for task in short], states
 
 
 def _heavy(load: Load) -> list[list[str]]:
@@ -168,32 +182,48 @@ def _fill(load: Load) -> list[str]:
     return ["python3", "-c", FILL, str(load.each_mb)]
 
 
-def measure(admission: str, load: Load, slots: float) -> Figures:
+def with_admission(load: Load) -> Figures:
+    slots = len(os.sched_getaffinity(0))
     with (
         memory_bound(load.bound_mb) as bound,
         open_world("local", "--queue-limit", "1000", slots=slots) as world,
     ):
         began_s = time.perf_counter()
-        durations, states, retries = asyncio.run(overload(world.gateway.url, load))
-        return Figures(
-            admission=admission,
-            short_p50_s=statistics.median(durations),
-            short_p95_s=statistics.quantiles(durations, n=20)[18],
-            all_done_s=time.perf_counter() - began_s,
-            peak_mb=bound.peak_mb,
-            oom_kills=max(bound.oom_kills, states["oom_killed"]),
-            states=dict(states),
-            retries=retries,
-        )
+        durations, states, retries = asyncio.run(through_gateway(world.gateway.url, load))
+        return _figures("with", durations, states, time.perf_counter() - began_s, bound, retries)
+
+
+def without_admission(load: Load) -> Figures:
+    with memory_bound(load.bound_mb) as bound:
+        began_s = time.perf_counter()
+        durations, states = asyncio.run(overload(by_itself, load))
+        return _figures("without", durations, states, time.perf_counter() - began_s, bound, 0)
+
+
+def _figures(
+    admission: str,
+    durations: list[float],
+    states: Counter[str],
+    all_done_s: float,
+    bound: MemoryBound,
+    retries: int,
+) -> Figures:
+    return Figures(
+        admission=admission,
+        short_p50_s=statistics.median(durations),
+        short_p95_s=statistics.quantiles(durations, n=20)[18],
+        all_done_s=all_done_s,
+        peak_mb=bound.peak_mb,
+        oom_kills=max(bound.oom_kills, states["oom_killed"]),
+        states=dict(states),
+        retries=retries,
+    )
 
 
 def main(*, out: Path | None = None) -> None:
     """``out``: a JSON file for the figures."""
     load = Load()
-    both = [
-        measure("with", load, len(os.sched_getaffinity(0))),
-        measure("without", load, 4096),
-    ]
+    both = [with_admission(load), without_admission(load)]
     table = Table("figure", *(figures.admission for figures in both), title=str(load))
     for name in list(asdict(both[0]))[1:]:
         values = [getattr(figures, name) for figures in both]
