@@ -1,0 +1,92 @@
+"""``gwsh``: a ``$SHELL`` whose commands are admitted by the gateway, or run by it.
+
+Owns the order of decisions: whether this is under way already, which mode, what to do when the gateway does not
+answer; and the words to the user, which all go to stderr. Exit code 125 means that the command was not run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+
+from gateway.shims import leased_command, local_shell, settings, shell_words
+from gateway.shims.calls import GatewayFault
+from gateway.shims.identity import labels, session_name
+from gateway.shims.lease import Lease
+from gateway.tool_signature import command_signature
+
+EXIT_NOT_RUN = 125
+"""As docker answers when the fault is not the command's."""
+_SHELL = "MARS_GWSH_SHELL"
+_MODE = "MARS_GWSH_MODE"
+_ON_FAULT = "MARS_GWSH_ON_FAULT"
+_QUEUE = "MARS_GWSH_QUEUE_S"
+_CPU = "MARS_GWSH_CPU"
+_PREFIX = "CLAUDE_CODE_SHELL_PREFIX"
+_DEFAULT_QUEUE_S = 20.0
+"""Of what agents give a command (30 s and more), so that it has some of it left."""
+_MAX_PROGRAM_CHARS = 64
+"""Of ``program`` of a lease."""
+
+
+def main() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    shell = os.environ.get(_SHELL) or "/bin/bash"
+    try:
+        code = _run(shell, sys.argv[1:])
+    except GatewayFault as fault:
+        code = _say(str(fault), EXIT_NOT_RUN)
+    except OSError as error:
+        code = _say(f"{shell}: {error.strerror}", 127 if isinstance(error, FileNotFoundError) else 126)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _run(shell: str, arguments: list[str]) -> int:
+    environ = os.environ
+    words = shell_words.read(arguments, is_prefix=bool(environ.get(_PREFIX)))
+    is_under_way = local_shell.COMMAND_MARK in environ or local_shell.EXEC_MARK in environ
+    if is_under_way or words.asks_about_itself:
+        local_shell.become(shell, words.words)
+    mode = settings.choice(environ, _MODE, "lease", "remote")
+    if mode == "remote":
+        raise GatewayFault("remote: not yet")
+    return _leased(shell, words, environ)
+
+
+def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environment) -> int:
+    runs_anyway = settings.choice(environ, _ON_FAULT, "run", "fail") == "run"
+    held = Lease(
+        settings.calls_of(environ),
+        _ask(words, environ),
+        settings.number(environ, _QUEUE, _DEFAULT_QUEUE_S, least=0.0),
+    )
+    try:
+        held.take()
+    except GatewayFault:
+        if not runs_anyway:
+            raise
+        local_shell.become(shell, words.words)
+    return leased_command.run(shell, words.words, held)
+
+
+def _ask(words: shell_words.ShellWords, environ: settings.Environment) -> dict[str, object]:
+    ask: dict[str, object] = {
+        "session": session_name(environ, os.getppid()),
+        "cpu": settings.number(environ, _CPU, 1.0, least=0.0),
+        "labels": labels(environ),
+    }
+    if (command := words.command) is not None:
+        ask["command_sha256"] = hashlib.sha256(command.encode("utf-8", "surrogateescape")).hexdigest()
+        signature = command_signature(command)
+        if signature is not None and len(signature) <= _MAX_PROGRAM_CHARS:
+            ask["program"] = signature
+    return ask
+
+
+def _say(text: str, code: int) -> int:
+    sys.stderr.write(f"gwsh: {text}\n")
+    return code
