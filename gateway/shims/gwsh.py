@@ -23,6 +23,7 @@ _SHELL = "MARS_GWSH_SHELL"
 _MODE = "MARS_GWSH_MODE"
 _ON_FAULT = "MARS_GWSH_ON_FAULT"
 _QUEUE = "MARS_GWSH_QUEUE_S"
+_TIMEOUT = "MARS_GWSH_TIMEOUT_S"
 _CPU = "MARS_GWSH_CPU"
 _PREFIX = "CLAUDE_CODE_SHELL_PREFIX"
 _DEFAULT_QUEUE_S = 20.0
@@ -53,8 +54,25 @@ def _run(shell: str, arguments: list[str]) -> int:
         local_shell.become(shell, words.words)
     mode = settings.choice(environ, _MODE, "lease", "remote")
     if mode == "remote":
-        raise GatewayFault("remote: not yet")
+        return _remote(words, environ)
     return _leased(shell, words, environ)
+
+
+def _remote(words: shell_words.ShellWords, environ: settings.Environment) -> int:
+    from gateway.shims import remote_shell
+
+    request: dict[str, object] = {
+        "cwd": remote_shell.cwd_of_command(environ, os.getcwd()),
+        "env": remote_shell.variables(environ),
+        "labels": labels(environ),
+        "cpu": settings.number(environ, _CPU, 1.0, least=0.0),
+    }
+    if _QUEUE in environ:
+        request["queue_timeout_s"] = settings.number(environ, _QUEUE, 0.0, least=0.0)
+    if _TIMEOUT in environ:
+        request["timeout_s"] = settings.number(environ, _TIMEOUT, 0.0, least=0.0)
+    session = session_name(environ, os.getppid())
+    return remote_shell.run(settings.calls_of(environ), session, words, request)
 
 
 def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environment) -> int:

@@ -1,0 +1,105 @@
+"""A shell's words as a command of the gateway: where it starts, what environment and input it gets.
+
+Owns the mapping from here to there, and from the gateway's status to an exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from gateway.shims.calls import Calls, GatewayFault
+from gateway.shims.remote_run import ReaderLeft, RemoteRun
+from gateway.shims.settings import Environment
+from gateway.shims.shell_words import ShellWords
+
+EXIT_NOT_RUN = 125
+"""As docker answers when the fault is not the command's."""
+EXIT_READER_LEFT = 141
+"""As a shell answers for a command that died of SIGPIPE."""
+ENV = "MARS_GWSH_ENV"
+ROOT = "MARS_GWSH_ROOT"
+_PASSED_ON = (
+    "CI COLUMNS DEBIAN_FRONTEND EDITOR FORCE_COLOR GIT_AUTHOR_* GIT_COMMITTER_* GIT_EDITOR GIT_PAGER"
+    " GIT_TERMINAL_PROMPT LANG LC_* LESS LINES MANPAGER NO_COLOR PAGER PIP_PROGRESS_BAR PYTHONUNBUFFERED"
+    " TQDM_DISABLE TZ"
+)
+"""What agents set to keep programs quiet. Nothing that is a secret, and no paths of this machine."""
+
+
+def run(calls: Calls, session: str, words: ShellWords, request: dict[str, object]) -> int:
+    """The exit code. ``request``: more fields of it. Raises GatewayFault."""
+    input_fd = input_of_command()
+    body: dict[str, object] = {
+        "argv": ["bash", *words.remote_words],
+        "stdin_open": input_fd is not None,
+        "output": {"merge": are_outputs_one()},
+        **request,
+    }
+    path = f"/v1/sessions/{session}"
+    try:
+        status = RemoteRun(calls, input_fd=input_fd).run(path, body, lambda: make_session(calls, path))
+    except ReaderLeft:
+        return EXIT_READER_LEFT
+    return exit_code(status)
+
+
+def make_session(calls: Calls, path: str) -> None:
+    calls.json("PUT", path, {})
+
+
+def exit_code(status: dict[str, object]) -> int:
+    """Raises GatewayFault where the gateway knows none."""
+    for stream in ("stdout", "stderr"):
+        counts = status.get(stream)
+        if isinstance(counts, dict) and counts.get("truncated"):
+            kept, total = counts.get("kept_bytes"), counts.get("total_bytes")
+            sys.stderr.write(f"gateway: {stream} is cut off: {kept} of {total} bytes were kept\n")
+    code = status.get("exit_code")
+    if not isinstance(code, int):
+        raise GatewayFault(f"{status.get('state')}: {status.get('reason')}")
+    return code
+
+
+def cwd_of_command(environ: Environment, here: str) -> str:
+    """With MARS_GWSH_ROOT, the same place in the workspace; else the same path, which must be there, too."""
+    root = environ.get(ROOT)
+    if not root:
+        return here
+    root, here = os.path.realpath(root), os.path.realpath(here)
+    if here != root and not here.startswith(root.rstrip("/") + "/"):
+        raise GatewayFault(f"{here} is not below {ROOT} ({root}), which is the workspace of the session")
+    return os.path.relpath(here, root)
+
+
+def variables(environ: Environment) -> dict[str, str]:
+    """Those of the allow-list: names, and beginnings of names with a * behind them."""
+    allowed = (environ.get(ENV) or _PASSED_ON).replace(",", " ").split()
+    names = {each for each in allowed if not each.endswith("*")}
+    beginnings = tuple(each[:-1] for each in allowed if each.endswith("*"))
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in names or (beginnings and name.startswith(beginnings))
+    }
+
+
+def input_of_command() -> int | None:
+    """Standard input, unless it is a terminal, /dev/null or closed."""
+    try:
+        found = os.fstat(0)
+    except OSError:
+        return None
+    if stat.S_ISCHR(found.st_mode):
+        return None
+    return 0
+
+
+def are_outputs_one() -> bool:
+    """Standard output and error go to the same place, and shall keep their order there."""
+    try:
+        out, err = os.fstat(1), os.fstat(2)
+    except OSError:
+        return False
+    return (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino)
