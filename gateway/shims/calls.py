@@ -77,7 +77,7 @@ class Answer:
             raw = self._counted() if not self.is_chunked else self._unchunked()
             yield from raw
         except OSError as error:
-            raise _unreachable("it broke off its answer", error) from error
+            raise Unreachable(f"the gateway broke off its answer ({_reason(error)})") from error
         finally:
             self.close()
 
@@ -168,7 +168,7 @@ class Calls:
         try:
             found = json.loads(data)
         except ValueError as error:
-            raise Unreachable("its answer is not a gateway's") from error
+            raise Unreachable("what answers is no gateway") from error
         return found if isinstance(found, dict) else {}
 
     def open(
@@ -185,13 +185,13 @@ class Calls:
         try:
             connection = self._connect(wait_s)
         except OSError as error:
-            raise _unreachable("it does not answer", error) from error
+            raise self._unreachable("does not answer", error) from error
         try:
             self._send(connection, method, path, content, dict(headers or {}), length)
-            return _checked(_head(connection))
+            return _checked(_head(connection, has_body=method != "HEAD"))
         except OSError as error:
             connection.close()
-            raise _unreachable("it broke off", error) from error
+            raise self._unreachable("broke off", error) from error
         except BaseException:
             connection.close()
             raise
@@ -234,8 +234,11 @@ class Calls:
         for piece in pieces:
             connection.sendall(piece)
 
+    def _unreachable(self, what: str, error: OSError) -> Unreachable:
+        return Unreachable(f"the gateway at {self._address.authority} {what} ({_reason(error)})")
 
-def _head(connection: socket.socket) -> Answer:
+
+def _head(connection: socket.socket, *, has_body: bool) -> Answer:
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(_PIECE_BYTES)
@@ -246,9 +249,9 @@ def _head(connection: socket.socket) -> Answer:
     first, *lines = head.decode("latin-1").split("\r\n")
     words = first.split(" ", 2)
     if not words[0].startswith("HTTP/1.") or not words[1].isdigit():
-        raise Unreachable("its answer is not a gateway's")
+        raise Unreachable("what answers is no gateway")
     headers = {name.strip().lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
-    if words[1] in ("204", "304"):
+    if words[1] in ("204", "304") or not has_body:
         headers["content-length"] = "0"
     return Answer(connection, rest, int(words[1]), headers)
 
@@ -256,14 +259,15 @@ def _head(connection: socket.socket) -> Answer:
 def _checked(answer: Answer) -> Answer:
     if answer.status < 300:
         return answer
+    data = answer.body()
     try:
-        error = json.loads(answer.body())["error"]
+        error = json.loads(data)["error"] if data else {"code": "", "message": f"status {answer.status}"}
         code, message = str(error["code"]), str(error["message"])
     except (ValueError, LookupError, TypeError):
-        raise Unreachable(f"status {answer.status}, which no gateway answers") from None
+        raise Unreachable(f"what answers is no gateway (status {answer.status})") from None
     after = answer.headers.get("retry-after", "")
     raise Refused(answer.status, code, message, float(after) if after.isdigit() else 0.0)
 
 
-def _unreachable(what: str, error: OSError) -> Unreachable:
-    return Unreachable(f"{what} ({error.strerror or type(error).__name__})")
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

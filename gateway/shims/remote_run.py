@@ -47,8 +47,9 @@ class ReaderLeft(Exception):
 class RemoteRun:
     """Use once."""
 
-    def __init__(self, calls: Calls, *, input_fd: int | None) -> None:
-        """``input_fd``: what the command reads, None where it has no input."""
+    def __init__(self, calls: Calls, *, input_fd: int | None, has_terminal: bool = False) -> None:
+        """``input_fd``: what the command reads, None where it has no input. ``has_terminal``: it runs on one."""
+        self._has_terminal = has_terminal
         self._calls = calls
         self._input_fd = input_fd
         self._exec_id: str | None = None
@@ -66,6 +67,7 @@ class RemoteRun:
                 signal.signal(number, lambda each, _: self._on_signal(each))
         self._exec_id = start(self._calls, path, request, settle)
         keeper = vigil.keep(self._duty())
+        restore = self._take_terminal()
         try:
             for number in self._signals:
                 self._pass_on(number)
@@ -74,10 +76,25 @@ class RemoteRun:
             self.cancel()
             raise
         finally:
+            restore()
             keeper.end(b"over")
 
-    def resize(self, cols: int, rows: int) -> None:
-        self._try("PUT", "/tty", {"cols": cols, "rows": rows})
+    def _take_terminal(self) -> Callable[[], None]:
+        """Keys go there as they are, and sizes, if our input is a terminal. Returns what undoes it."""
+        fd = self._input_fd
+        if not self._has_terminal or fd is None or not os.isatty(fd):
+            return lambda: None
+        from gateway.shims import own_terminal
+
+        def resize(*_: object) -> None:
+            cols, rows = own_terminal.size(fd)
+            if cols and rows:
+                self._try("PUT", "/tty", {"cols": cols, "rows": rows})
+
+        signal.signal(signal.SIGWINCH, resize)
+        mode = own_terminal.set_raw(fd)
+        resize()
+        return lambda: own_terminal.restore(fd, mode)
 
     def cancel(self) -> None:
         self._try("DELETE", "")
