@@ -1,7 +1,7 @@
 """HTTP calls to a gateway: small, blocking, one connection each.
 
-Owns the wire: addresses, requests, answers, refusals in words. It must not know what is asked for. The standard
-``http.client`` would do, were it not that importing it takes longer than the call.
+Owns the wire: addresses, requests, answers, refusals in words. It must not know what is asked for. The
+standard ``http.client`` would do, were it not that importing it takes longer than the call.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Address:
 class Answer:
     """One that was no refusal. Its body is read once, by one of the three ways; then it is closed."""
 
-    def __init__(self, connection: socket.socket, rest: bytes, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: socket.socket, rest: bytes, status: int, headers: Mapping[str, str]
+    ) -> None:
         self.connection = connection
         self.rest = rest
         """Of the body, what came with the head."""
@@ -121,10 +123,10 @@ class Chunks:
     def feed(self, data: bytes) -> Iterator[bytes]:
         self._buffer += data
         while self._buffer and not self.is_over:
-            if self._left == 0 and not self._begin():
-                return
-            if self.is_over:
-                return
+            if self._left == 0:
+                if not self._begin():
+                    return
+                continue
             taken = self._buffer[: self._left]
             self._buffer = self._buffer[len(taken) :]
             self._left -= len(taken)
@@ -146,7 +148,8 @@ class Chunks:
 class Calls:
     """``token``: None for a gateway that wants none."""
 
-    def __init__(self, address: Address, token: str | None) -> None:
+    def __init__(self, address: Address, token: str | None, answer_s: float = ANSWER_S) -> None:
+        self._answer_s = answer_s
         self._address = address
         self._token = token
 
@@ -199,7 +202,7 @@ class Calls:
     def _connect(self, wait_s: float) -> socket.socket:
         address = self._address
         connection = socket.create_connection((address.host, address.port), CONNECT_S)
-        connection.settimeout(wait_s + ANSWER_S)
+        connection.settimeout(wait_s + self._answer_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if address.is_tls:
             import ssl
@@ -225,7 +228,10 @@ class Calls:
             headers["Content-Length"] = str(length or 0)
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        lines = [f"{method} {self._address.prefix}{path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+        lines = [
+            f"{method} {self._address.prefix}{path} HTTP/1.1",
+            *(f"{k}: {v}" for k, v in headers.items()),
+        ]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         if isinstance(content, bytes):
             connection.sendall(head + content)
@@ -250,7 +256,9 @@ def _head(connection: socket.socket, *, has_body: bool) -> Answer:
     words = first.split(" ", 2)
     if not words[0].startswith("HTTP/1.") or not words[1].isdigit():
         raise Unreachable("what answers is no gateway")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)
+    }
     if words[1] in ("204", "304") or not has_body:
         headers["content-length"] = "0"
     return Answer(connection, rest, int(words[1]), headers)

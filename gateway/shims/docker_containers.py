@@ -20,16 +20,25 @@ _SHORT_ID = 12
 """As docker shows ids, and enough of one to name a container by."""
 
 
-class NoSuchContainer(GatewayFault):
+class DaemonFault(GatewayFault):
+    """What docker's own daemon would have said."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"Error response from daemon: {message}")
+
+
+class NoSuchContainer(DaemonFault):
     def __init__(self, name: str) -> None:
-        super().__init__(f"Error response from daemon: No such container: {name}")
+        super().__init__(f"No such container: {name}")
 
 
 class Container:
     def __init__(self, status: dict[str, object]) -> None:
         labels = status.get("labels")
         assert isinstance(labels, dict)
-        self._labels = {str(k).removeprefix(_LABEL): str(v) for k, v in labels.items() if k.startswith(_LABEL)}
+        self._labels = {
+            str(k).removeprefix(_LABEL): str(v) for k, v in labels.items() if k.startswith(_LABEL)
+        }
         self.session = str(status["id"])
         self.host = str(status["host"])
         self.workspace = str(status["workspace"])
@@ -98,9 +107,7 @@ class Containers:
         """Raises GatewayFault where there is one of that name."""
         session = _session_of(id_of(name))
         if self._get(session) is not None:
-            raise GatewayFault(
-                f'Error response from daemon: Conflict. The container name "/{name}" is already in use'
-            )
+            raise DaemonFault(f'Conflict. The container name "/{name}" is already in use')
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         known = {"name": name, "state": "running", "created": created, **labels}
         return Container(self._put(session, known, settings))

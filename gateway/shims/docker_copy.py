@@ -1,7 +1,7 @@
 """``cp``: files and directories into a container and out of it, by docker's rules for names.
 
-Owns those rules: what is copied into a directory that is there keeps its name; ``SRC/.`` is what is in it; ``-`` is
-a tar on standard input or output. A directory travels as a tar by way of a temporary file here.
+Owns those rules: what is copied into a directory that is there keeps its name; ``SRC/.`` is what is in it;
+``-`` is a tar on standard input or output. A directory travels as a tar by way of a temporary file here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO
 from urllib.parse import quote
 
 from gateway.shims.calls import Calls, GatewayFault, Refused
-from gateway.shims.docker_containers import Container, Containers
+from gateway.shims.docker_containers import Container, Containers, DaemonFault
 from gateway.shims.docker_words import UsageFault, Words
 
 _PIECE_BYTES = 1 << 20
@@ -82,9 +82,7 @@ class _Remote:
         name = os.path.basename(source.rstrip("/")) or "."
         is_directory = self._is_directory(place)
         if is_directory is None:
-            raise GatewayFault(
-                f"Error response from daemon: Could not find the file {source} in container {self._container.id}"
-            )
+            raise DaemonFault(f"Could not find the file {source} in container {self._container.id}")
         with tempfile.TemporaryFile() as file:
             mode = self._fetch("archive" if is_directory else "files", place, file)
             if target == "-":

@@ -1,7 +1,9 @@
-"""What stands for an image here: there are none, so its name may choose a host, files to begin with and variables.
+"""What stands for an image here: there are none, so its name may choose a host, files to begin with and
+variables.
 
-Owns the file that ``MARS_GW_DOCKER_IMAGES`` names: a JSON object from image name (or its beginning with a ``*``
-behind it) to ``{"host", "selector", "seed", "root", "env"}``. Without an entry an image is an empty workspace.
+Owns the file that ``MARS_GW_DOCKER_IMAGES`` names: a JSON object from image name (or its beginning with a
+``*`` behind it) to ``{"host", "selector", "seed", "root", "env"}``. Without an entry an image is an empty
+workspace.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _FIELDS = {"host": str, "selector": dict, "seed": str, "root": str, "env": dict}
 
 class Image:
     def __init__(self, fields: dict[str, object], root: str) -> None:
-        self.placement = {name: fields[name] for name in ("host", "selector") if name in fields}
+        self.placement: dict[str, object] = {
+            name: fields[name] for name in ("host", "selector") if name in fields
+        }
         """For a session's settings."""
         self.seed = fields.get("seed")
         """A directory or a tar here, whose content the workspace begins with."""

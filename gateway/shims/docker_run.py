@@ -10,7 +10,7 @@ import sys
 
 from gateway.shims import docker_copy, docker_images, remote_shell
 from gateway.shims.calls import Calls, GatewayFault
-from gateway.shims.docker_containers import LONGEST_LIFE_S, Container, Containers
+from gateway.shims.docker_containers import LONGEST_LIFE_S, Container, Containers, DaemonFault
 from gateway.shims.docker_words import UsageFault, Words
 from gateway.shims.remote_run import ReaderLeft, RemoteRun, start
 from gateway.shims.settings import Environment, number
@@ -19,7 +19,15 @@ _TIMEOUT = "MARS_GW_DOCKER_TIMEOUT_S"
 _NETWORKS = ("bridge", "default", "host")
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _UNIT_MB = {"b": 1e-6, "k": 1.024e-3, "m": 1.048576, "g": 1073.741824}
-_IDLERS = (["tail", "-f", "/dev/null"], ["sleep", "infinity"], ["cat"], ["bash"], ["sh"], ["/bin/bash"], ["/bin/sh"])
+_IDLERS = (
+    ["tail", "-f", "/dev/null"],
+    ["sleep", "infinity"],
+    ["cat"],
+    ["bash"],
+    ["sh"],
+    ["/bin/bash"],
+    ["/bin/sh"],
+)
 """What containers are kept alive with, and shells that nobody is at."""
 
 
@@ -67,7 +75,7 @@ def execute(calls: Calls, words: Words, environ: Environment) -> int:
     reference, *command = words.operands
     container = Containers(calls).find(reference)
     if not container.is_running:
-        raise GatewayFault(f"Error response from daemon: container {container.id} is not running")
+        raise DaemonFault(f"container {container.id} is not running")
     if "detach" in words.flags:
         start(calls, container.path, _request(container, command, words, environ), _missing)
         return 0
@@ -138,7 +146,9 @@ def _prepare(calls: Calls, container: Container, words: Words, image: docker_ima
         request: dict[str, object] = {"argv": argv, "cwd": "."}
         status = RemoteRun(calls, input_fd=None).run(container.path, request, _missing)
         if status.get("exit_code") != 0:
-            raise GatewayFault(f"{argv[0]} in the workspace: {status.get('state')}, {status.get('exit_code')}")
+            raise GatewayFault(
+                f"{argv[0]} in the workspace: {status.get('state')}, {status.get('exit_code')}"
+            )
 
 
 def _bind(container: Container, volume: str) -> list[list[str]]:
@@ -189,7 +199,8 @@ def _life_s(command: list[str]) -> float | None:
         return None
     try:
         seconds = sum(
-            float(word[:-1]) * _UNIT_S[word[-1]] if word[-1:] in _UNIT_S else float(word) for word in command[1:]
+            float(word[:-1]) * _UNIT_S[word[-1]] if word[-1:] in _UNIT_S else float(word)
+            for word in command[1:]
         )
     except ValueError:
         return None
@@ -209,6 +220,4 @@ def _set_all(found: dict[str, str], entries: list[str], environ: Environment) ->
 
 def _missing() -> None:
     """The session went while the command was sent; it is not made again, without what was in it."""
-    raise GatewayFault("Error response from daemon: the container is gone")
-
-
+    raise DaemonFault("the container is gone")

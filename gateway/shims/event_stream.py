@@ -1,7 +1,7 @@
 """The events of a command, taken from a connection as they come, beside other things that are waited for.
 
-Owns taking server-sent events apart. It must not know what they mean. A stream that ends says nothing by itself:
-``is_over`` without an ``exit`` before means that one comes back with the id of the last event.
+Owns taking server-sent events apart. It must not know what they mean. A stream that ends says nothing by
+itself: ``is_over`` without an ``exit`` before means that one comes back with the id of the last event.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``gw-docker``: the docker commands that agent frameworks use, done by the gateway.
 
-Owns the list of commands, their exit codes and their words to the user. A container here is a session: a workspace
-on a host, no image, no isolation.
+Owns the list of commands, their exit codes and their words to the user. A container here is a session: a
+workspace on a host, no image, no isolation.
 """
 
 from __future__ import annotations
@@ -14,14 +14,28 @@ from collections.abc import Callable
 
 from gateway.shims import docker_words, settings
 from gateway.shims.calls import Calls, GatewayFault, Unreachable
-from gateway.shims.docker_containers import Container, Containers, NoSuchContainer
+from gateway.shims.docker_containers import Container, Containers, DaemonFault, NoSuchContainer
 from gateway.shims.docker_template import filled
 from gateway.shims.docker_words import EXIT_USAGE, Form, UsageFault, Words
 
 VERSION = "27.0.0"
 """Of the docker command line that this is like; scripts compare it."""
 _ABOUT = f"Docker version {VERSION}, build mars-gateway"
-_ENDING_SIGNALS = ("", "KILL", "SIGKILL", "9", "TERM", "SIGTERM", "15", "INT", "SIGINT", "2", "QUIT", "SIGQUIT", "3")
+_ENDING_SIGNALS = (
+    "",
+    "KILL",
+    "SIGKILL",
+    "9",
+    "TERM",
+    "SIGTERM",
+    "15",
+    "INT",
+    "SIGINT",
+    "2",
+    "QUIT",
+    "SIGQUIT",
+    "3",
+)
 
 
 def main() -> None:
@@ -32,8 +46,8 @@ def main() -> None:
         sys.stdout.flush()
     except UsageFault as fault:
         code = _say(str(fault), EXIT_USAGE)
-    except NoSuchContainer as fault:
-        code = _say(str(fault), 1)
+    except DaemonFault as fault:
+        code = _say(str(fault), EXIT_USAGE if sys.argv[1] == "run" else 1)
     except GatewayFault as fault:
         code = _say(str(fault), EXIT_USAGE)
     except BrokenPipeError:
@@ -97,9 +111,9 @@ def _remove(calls: Calls, words: Words) -> int:
             _say(str(fault), 0)
             return
         if container.is_running and "force" not in words.flags:
-            raise GatewayFault(
-                f'Error response from daemon: cannot remove container "/{container.name}": container is running:'
-                " stop the container before removing or force remove"
+            raise DaemonFault(
+                f'cannot remove container "/{container.name}": container is running: stop the container before'
+                " removing or force remove"
             )
         containers.remove(container)
 
@@ -186,7 +200,9 @@ def _fits(container: Container, condition: str) -> bool:
 
 def _version(_: Calls, words: Words) -> int:
     record = {"Client": {"Version": VERSION}, "Server": {"Version": VERSION}}
-    template = words.values.get("format", "Client: {{.Client.Version}} (gw-docker)\nServer: {{.Server.Version}}")
+    template = words.values.get(
+        "format", "Client: {{.Client.Version}} (gw-docker)\nServer: {{.Server.Version}}"
+    )
     sys.stdout.write(filled(template, record) + "\n")
     return 0
 

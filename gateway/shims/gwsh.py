@@ -1,7 +1,8 @@
 """``gwsh``: a ``$SHELL`` whose commands are admitted by the gateway, or run by it.
 
-Owns the order of decisions: whether this is under way already, which mode, what to do when the gateway does not
-answer; and the words to the user, which all go to stderr. Exit code 125 means that the command was not run.
+Owns the order of decisions: whether this is under way already, which mode, what to do when the gateway does
+not answer; and the words to the user, which all go to stderr. Exit code 125 means that the command was not
+run.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import stat
 import sys
 
 from gateway.shims import leased_command, local_shell, settings, shell_words
@@ -28,6 +30,8 @@ _CPU = "MARS_GWSH_CPU"
 _PREFIX = "CLAUDE_CODE_SHELL_PREFIX"
 _DEFAULT_QUEUE_S = 20.0
 """Of what agents give a command (30 s and more), so that it has some of it left."""
+_TERMINAL_ANSWER_S = 2.0
+"""Somebody waits for the keys that he typed."""
 _MAX_PROGRAM_CHARS = 64
 """Of ``program`` of a lease."""
 
@@ -55,6 +59,8 @@ def _run(shell: str, arguments: list[str]) -> int:
     mode = settings.choice(environ, _MODE, "lease", "remote")
     if mode == "remote":
         return _remote(words, environ)
+    if words.reads_input and not _is_file(0):
+        return _interactive(shell, words, environ)
     return _leased(shell, words, environ)
 
 
@@ -75,11 +81,30 @@ def _remote(words: shell_words.ShellWords, environ: settings.Environment) -> int
     return remote_shell.run(settings.calls_of(environ), session, words, request)
 
 
+def _interactive(shell: str, words: shell_words.ShellWords, environ: settings.Environment) -> int:
+    """A shell that is told what to run bit by bit: it holds leases while it works."""
+    from gateway.shims import interactive
+    from gateway.shims.bursts import Bursts
+
+    if os.isatty(0) and not all(map(os.isatty, (1, 2))):
+        local_shell.become(
+            shell, words.words
+        )  # Whoever is at the terminal sees only a part; nothing to admit.
+    queue_s = settings.number(environ, _QUEUE, _DEFAULT_QUEUE_S, least=0.0)
+    calls = settings.calls_of(environ, answer_s=_TERMINAL_ANSWER_S)
+    asking = _ask(None, environ)
+
+    def make_lease(text: bytes | None) -> Lease:
+        return Lease(calls, {**asking, **_about(text)}, queue_s)
+
+    return interactive.run(shell, words.words, Bursts(make_lease, queue_s))
+
+
 def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environment) -> int:
     runs_anyway = settings.choice(environ, _ON_FAULT, "run", "fail") == "run"
     held = Lease(
         settings.calls_of(environ),
-        _ask(words, environ),
+        _ask(words.command, environ),
         settings.number(environ, _QUEUE, _DEFAULT_QUEUE_S, least=0.0),
     )
     try:
@@ -91,18 +116,33 @@ def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environ
     return leased_command.run(shell, words.words, held)
 
 
-def _ask(words: shell_words.ShellWords, environ: settings.Environment) -> dict[str, object]:
-    ask: dict[str, object] = {
+def _ask(command: str | None, environ: settings.Environment) -> dict[str, object]:
+    return {
         "session": session_name(environ, os.getppid()),
         "cpu": settings.number(environ, _CPU, 1.0, least=0.0),
         "labels": labels(environ),
+        **_about(None if command is None else os.fsencode(command)),
     }
-    if (command := words.command) is not None:
-        ask["command_sha256"] = hashlib.sha256(command.encode("utf-8", "surrogateescape")).hexdigest()
-        signature = command_signature(command)
-        if signature is not None and len(signature) <= _MAX_PROGRAM_CHARS:
-            ask["program"] = signature
-    return ask
+
+
+def _about(command: bytes | None) -> dict[str, object]:
+    """What the gateway learns of a command: never its text."""
+    if command is None:
+        return {}
+    about: dict[str, object] = {"command_sha256": hashlib.sha256(command).hexdigest()}
+    signature = command_signature(command.decode(errors="replace"))
+    if signature is not None and len(signature) <= _MAX_PROGRAM_CHARS:
+        about["program"] = signature
+    return about
+
+
+def _is_file(fd: int) -> bool:
+    """A script that is there as a whole, /dev/null, or nothing at all."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return True
+    return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(fd))
 
 
 def _say(text: str, code: int) -> int:

@@ -1,9 +1,9 @@
 """Whose command this is: the name of the session, and the labels by which the proxy knows the agent.
 
 Owns the order in which names are looked for. An agent that gives none is known by its process: the nearest
-ancestor that is no shell and no mere starter of programs, its start time (so that a number that is used again is
-another agent) and the host. It is the same for all commands of one agent process. Several agents in one process
-are told apart by ``MARS_GATEWAY_SESSION`` alone.
+ancestor that is no shell and no mere starter of programs, its start time (so that a number that is used again
+is another agent) and the host. It is the same for all commands of one agent process. Several agents in one
+process are told apart by ``MARS_GATEWAY_SESSION`` alone.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import os
 from gateway.shims.settings import SESSION, Environment
 
 _AGENT_IDS = (("codex", "CODEX_THREAD_ID"), ("claude", "CLAUDE_CODE_SESSION_ID"))
-"""What frameworks give the tools that they start. They are the ids that their requests to the model carry, too."""
+"""What frameworks give the tools that they start; the same ids are in their requests to the model."""
 _TOOL_CALL_IDS = ("MARS_TOOL_CALL_ID", "CODEX_TOOL_CALL_ID")
 _LLM_SESSION = "MARS_LLM_SESSION"
 _STARTERS = frozenset(
-    b"bash dash env fish flock gwsh ionice nice nohup script setsid sh stdbuf sudo time timeout xargs zsh".split()
+    b"bash dash env fish flock gw-docker gwsh ionice nice nohup script setsid sh stdbuf sudo time timeout"
+    b" xargs zsh".split()
 )
 _MOST_ANCESTORS = 12
 _MAX_NAME_CHARS = 128

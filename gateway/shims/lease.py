@@ -1,7 +1,7 @@
 """A lease of the gateway for a command that runs here: asked for, kept, given back.
 
-Owns the calls and the bounds of waiting. It must not know how the command is run. A gateway that was restarted has
-forgotten its leases; then another is taken without waiting, since the command runs already.
+Owns the calls and the bounds of waiting. It must not know how the command is run. A gateway that was
+restarted has forgotten its leases; then another is taken without waiting, since the command runs already.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from gateway.shims.calls import Calls, GatewayFault, Refused
 
 TTL_S = 10.0
-"""A shim that cannot renew for so long is taken for gone with its whole machine; one that was merely killed has its
-lease given back at once."""
+"""A shim that cannot renew for so long is taken for gone with its whole machine; one that was merely killed
+has its lease given back at once."""
 RENEWAL_S = 3.0
 """Three times in that: two may get lost."""
 _LONGEST_POLL_S = 55.0

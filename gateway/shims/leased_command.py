@@ -1,8 +1,9 @@
 """One command of the real shell, run here while a lease is held.
 
-Theory of operation. The shim stays in front of the command: same process group, same descriptors, and it ends as
-the command ended. Beside it there are two small children: the *vigil* renews the lease and, should the shim be
-killed, kills what it left and gives the lease back; the *canary* hears which signals went to the whole group.
+Theory of operation. The shim stays in front of the command: same process group, same descriptors, and it ends
+as the command ended. Beside it there are two small children: the *vigil* renews the lease and, should the
+shim be killed, kills what it left and gives the lease back; the *canary* hears which signals went to the
+whole group.
 
 Owns their order. It must not know how a lease is had.
 """

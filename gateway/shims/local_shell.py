@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 
 COMMAND_MARK = "MARS_GWSH_COMMAND"
-"""In the environment of all that runs below a shim: who finds it there is under way already, and what has it can be
-found when the shim is killed."""
+"""In the environment of all that runs below a shim: who finds it there is under way already, and what has it
+can be found when the shim is killed."""
 EXEC_MARK = "MARS_EXEC_ID"
 """The same, of commands that the gateway runs."""
 _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -32,15 +33,28 @@ def become(shell: str, words: list[str]) -> None:
     os.execve(shell, [shell, *words], own_environment())
 
 
-def spawn(shell: str, words: list[str], mark: str, mask: set[int], fds: tuple[int, int, int] | None = None) -> int:
+def onto(fd: int, *targets: int) -> list[tuple[int, ...]]:
+    """Actions for ``spawn``: these numbers are that descriptor there."""
+    return [(os.POSIX_SPAWN_DUP2, fd, target) for target in targets]
+
+
+def spawn(
+    shell: str,
+    words: list[str],
+    mark: str,
+    mask: set[int],
+    *,
+    actions: Sequence[tuple[object, ...]] = (),
+    leads_session: bool = False,
+) -> int:
     """Its pid. ``mask``: of signals, as it was before the shim changed it. Raises OSError."""
     environment = {**own_environment(), COMMAND_MARK.encode(): mark.encode()}
-    actions = [] if fds is None else [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
     return os.posix_spawn(
         shell,
         [shell, *words],
         environment,
-        file_actions=actions,
+        file_actions=list(actions),
+        setsid=leads_session,
         setsigmask=mask,
         setsigdef=_PYTHONS_OWN,
     )
@@ -67,7 +81,9 @@ def kill_marked(mark: str) -> None:
     """All that runs below the shim with this mark, and what that starts meanwhile."""
     text = f"{COMMAND_MARK}={mark}".encode()
     for _ in range(50):  # A fork that was under way is found in the next round.
-        found = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if text in _environment(pid)]
+        found = [
+            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if text in _environment(pid)
+        ]
         if not found:
             return
         for pid in found:

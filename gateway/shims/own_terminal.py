@@ -11,8 +11,7 @@ import struct
 import termios
 
 _SIZE = "HHHH"
-
-Attributes = list[object]
+"""Rows, columns, and both in pixels."""
 
 
 def is_terminal(fd: int) -> bool:
@@ -25,8 +24,26 @@ def size(fd: int) -> tuple[int, int]:
     return cols, rows
 
 
-def set_size(fd: int, cols: int, rows: int) -> None:
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack(_SIZE, rows, cols, 0, 0))
+def copy_size(source: int, target: int) -> None:
+    """The programs in the foreground of the target get a SIGWINCH if that is a change."""
+    fcntl.ioctl(target, termios.TIOCSWINSZ, fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8)))
+
+
+def controls_us() -> bool:
+    """We have a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def mode(fd: int) -> list[object]:
+    return list(termios.tcgetattr(fd))
+
+
+def set_mode(fd: int, attributes: list[object]) -> None:
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)  # type: ignore[arg-type]
 
 
 def set_raw(fd: int) -> list[object]:
@@ -34,7 +51,13 @@ def set_raw(fd: int) -> list[object]:
     before = termios.tcgetattr(fd)
     mode = list(before)
     mode[0] &= ~(
-        termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON | termios.INLCR | termios.IGNCR
+        termios.BRKINT
+        | termios.ICRNL
+        | termios.INPCK
+        | termios.ISTRIP
+        | termios.IXON
+        | termios.INLCR
+        | termios.IGNCR
     )
     mode[1] &= ~termios.OPOST
     mode[2] = (mode[2] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8

@@ -1,11 +1,11 @@
 """One command that the gateway runs, followed here as if this process were it.
 
-Owns what goes on while it runs: its output comes here, our input and signals go there, its end is our end. It must
-not know why it is run. A *vigil* says every few seconds that we are there; if we are killed it cancels the command
-at once, and if it is killed as well the gateway does so after ``HEARTBEAT_TTL_S``.
+Owns what goes on while it runs: its output comes here, our input and signals go there, its end is our end. It
+must not know why it is run. A *vigil* says every few seconds that we are there; if we are killed it cancels
+the command at once, and if it is killed as well the gateway does so after ``HEARTBEAT_TTL_S``.
 
-A connection that breaks is made again, behind the last event that was seen. How a command ended is told by the
-gateway or not at all: nothing here makes an exit code up.
+A connection that breaks is made again, behind the last event that was seen. How a command ended is told by
+the gateway or not at all: nothing here makes an exit code up.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import signal
 import time
 from collections.abc import Callable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    T = TypeVar("T")
-
 from gateway.shims import vigil
 from gateway.shims.calls import Answer, Calls, GatewayFault, Refused, Unreachable
 from gateway.shims.event_stream import Event, EventStream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # Importing typing would take longer than most calls.
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 HEARTBEAT_TTL_S = 10.0
 _BEAT_S = 3.0
@@ -48,7 +48,7 @@ class RemoteRun:
     """Use once."""
 
     def __init__(self, calls: Calls, *, input_fd: int | None, has_terminal: bool = False) -> None:
-        """``input_fd``: what the command reads, None where it has no input. ``has_terminal``: it runs on one."""
+        """``input_fd``: what the command reads, None: it has no input. ``has_terminal``: it runs on one."""
         self._has_terminal = has_terminal
         self._calls = calls
         self._input_fd = input_fd
@@ -60,8 +60,8 @@ class RemoteRun:
         self._has_ended_input = input_fd is None
 
     def run(self, path: str, request: dict[str, object], settle: Callable[[], None]) -> dict[str, object]:
-        """Its last status. ``path`` of the session; ``settle`` makes it if it is not there. Raises GatewayFault,
-        ReaderLeft."""
+        """Its last status. ``path`` of the session; ``settle`` makes it if it is not there. Raises
+        GatewayFault, ReaderLeft."""
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda each, _: self._on_signal(each))
@@ -69,8 +69,8 @@ class RemoteRun:
         keeper = vigil.keep(self._duty())
         restore = self._take_terminal()
         try:
-            for number in self._signals:
-                self._pass_on(number)
+            for early in self._signals:
+                self._pass_on(early)
             return self._followed()
         except (ReaderLeft, Unreachable):
             self.cancel()
@@ -102,11 +102,14 @@ class RemoteRun:
     def _duty(self) -> vigil.Duty:
         return vigil.Duty(
             period_s=_BEAT_S,
-            renew=lambda: self._try("PUT", "/heartbeat", {"ttl_s": HEARTBEAT_TTL_S}),
+            renew=self._beat,
             farewell=lambda _: None,
             abandoned=self.cancel,
             begins_at_once=True,
         )
+
+    def _beat(self) -> None:
+        self._try("PUT", "/heartbeat", {"ttl_s": HEARTBEAT_TTL_S})
 
     def _followed(self) -> dict[str, object]:
         stream = EventStream(self._open(None))

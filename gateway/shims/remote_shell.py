@@ -18,31 +18,36 @@ EXIT_NOT_RUN = 125
 """As docker answers when the fault is not the command's."""
 EXIT_READER_LEFT = 141
 """As a shell answers for a command that died of SIGPIPE."""
+EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND = 126, 127
+_SHELL_CPU = 0.05
+"""A shell waits for keys nearly all the time; what it is charged is the least there is."""
+_SHELL_LIFE_S = 86_400.0
+"""The longest run that a gateway allows by default; its default would end a terminal within minutes."""
 ENV = "MARS_GWSH_ENV"
 ROOT = "MARS_GWSH_ROOT"
 _PASSED_ON = (
     "CI COLUMNS DEBIAN_FRONTEND EDITOR FORCE_COLOR GIT_AUTHOR_* GIT_COMMITTER_* GIT_EDITOR GIT_PAGER"
-    " GIT_TERMINAL_PROMPT LANG LC_* LESS LINES MANPAGER NO_COLOR PAGER PIP_PROGRESS_BAR PYTHONUNBUFFERED"
-    " TQDM_DISABLE TZ"
+    " GIT_TERMINAL_PROMPT LANG LC_* LESS LINES MANPAGER NO_COLOR PAGER PIP_PROGRESS_BAR PS1 PS2"
+    " PYTHONUNBUFFERED TQDM_DISABLE TZ"
 )
 """What agents set to keep programs quiet. Nothing that is a secret, and no paths of this machine."""
 
 
 def run(calls: Calls, session: str, words: ShellWords, request: dict[str, object]) -> int:
     """The exit code. ``request``: more fields of it. Raises GatewayFault."""
-    input_fd = input_of_command()
-    body: dict[str, object] = {
-        "argv": ["bash", *words.remote_words],
-        "stdin_open": input_fd is not None,
-        "output": {"merge": are_outputs_one()},
-        **request,
-    }
     path = f"/v1/sessions/{session}"
+    has_terminal = words.reads_input and os.isatty(0)
+    input_fd = 0 if has_terminal else input_of_command()
+    body: dict[str, object] = {"argv": ["bash", *words.remote_words], **request}
+    if has_terminal:
+        body |= {"tty": {}, "cpu": _SHELL_CPU, "timeout_s": request.get("timeout_s", _SHELL_LIFE_S)}
+    else:
+        body |= {"stdin_open": input_fd is not None, "output": {"merge": are_outputs_one()}}
+    run = RemoteRun(calls, input_fd=input_fd, has_terminal=has_terminal)
     try:
-        status = RemoteRun(calls, input_fd=input_fd).run(path, body, lambda: make_session(calls, path))
+        return exit_code(run.run(path, body, lambda: make_session(calls, path)))
     except ReaderLeft:
         return EXIT_READER_LEFT
-    return exit_code(status)
 
 
 def make_session(calls: Calls, path: str) -> None:
@@ -59,6 +64,8 @@ def exit_code(status: dict[str, object]) -> int:
     code = status.get("exit_code")
     if not isinstance(code, int):
         raise GatewayFault(f"{status.get('state')}: {status.get('reason')}")
+    if code in (EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND) and status.get("reason") is not None:
+        sys.stderr.write(f"gateway: {status.get('reason')}\n")
     return code
 
 

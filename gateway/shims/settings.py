@@ -1,14 +1,14 @@
 """What a shim is told by its environment: which gateway, which session, which mode.
 
-Owns the names of the variables and their checks. They are read once, at the start; a value that means nothing is
-an error, not a default.
+Owns the names of the variables and their checks. They are read once, at the start; a value that means nothing
+is an error, not a default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.shims.calls import Address, Calls, GatewayFault
+from gateway.shims.calls import ANSWER_S, Address, Calls, GatewayFault
 
 URL = "MARS_GATEWAY_URL"
 TOKEN = "MARS_GATEWAY_TOKEN"
@@ -20,13 +20,13 @@ _DEFAULT_URL = "http://127.0.0.1:8090"
 Environment = Mapping[str, str]
 
 
-def calls_of(environ: Environment) -> Calls:
+def calls_of(environ: Environment, answer_s: float = ANSWER_S) -> Calls:
     """Raises GatewayFault."""
     try:
         address = Address(environ.get(URL) or _DEFAULT_URL)
     except ValueError as error:
         raise GatewayFault(f"{URL} {error}") from error
-    return Calls(address, _token(environ))
+    return Calls(address, _token(environ), answer_s)
 
 
 def number(environ: Environment, name: str, default: float, least: float) -> float:

@@ -1,8 +1,8 @@
 """The words that a shell was started with, read as bash reads them.
 
-Owns which of them is the command, and whether the shell is interactive. The words themselves go to the real shell
-untouched, but for one style: a prefix (``PREFIX 'whole command'``, as Claude Code wraps commands), where the only
-word is the command and no file.
+Owns which of them is the command, and whether the shell is interactive. The words themselves go to the real
+shell untouched, but for one style: a prefix (``PREFIX 'whole command'``, as Claude Code wraps commands),
+where the only word is the command and no file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class ShellWords:
         return self.words
 
 
-def read(words: Sequence[str], *, is_prefix: bool, is_file: Callable[[str], bool] = os.path.isfile) -> ShellWords:
+def read(
+    words: Sequence[str], *, is_prefix: bool, is_file: Callable[[str], bool] = os.path.isfile
+) -> ShellWords:
     """``is_prefix``: a single word is a command even if there is a file of that name."""
     words = list(words)
     if len(words) == 1 and not words[0].startswith("-") and (is_prefix or not is_file(words[0])):

@@ -1,9 +1,9 @@
 """Signals that a shim gets and its command shall have.
 
-A signal may be sent to the shim alone or to its whole process group, in which the command is, too; the kernel does
-not tell which. What went to the group must not be passed on: a second Ctrl-C means another thing to many programs
-than the first. So a *canary*, a child that does nothing but report the signals that it gets, is in the group as
-well: what it heard of, the command has.
+A signal may be sent to the shim alone or to its whole process group, in which the command is, too; the kernel
+does not tell which. What went to the group must not be passed on: a second Ctrl-C means another thing to many
+programs than the first. So a *canary*, a child that does nothing but report the signals that it gets, is in
+the group as well: what it heard of, the command has.
 
 Owns which signals these are, and telling the two apart.
 """
@@ -43,12 +43,14 @@ class Canary:
     def __init__(self) -> None:
         self._reports, writing = os.pipe()
         shim = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # None may kill it before it listens.
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 _report(writing, shim)
             finally:
                 os._exit(0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(writing)
 
     def has_heard(self, number: int) -> bool:

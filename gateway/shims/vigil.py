@@ -1,9 +1,9 @@
-"""The process that stays behind when a shim is killed: it keeps saying that the shim is there, and cleans up once
-it is not.
+"""The process that stays behind when a shim is killed: it keeps saying that the shim is there, and cleans up
+once it is not.
 
-A shim that is killed with SIGKILL, as agents do when a command takes too long, can do nothing any more; and one
-that waits for its command has no time to renew a lease. So both is done by a child in a session of its own. It
-notices the end of the shim by their connection, which the kernel closes.
+A shim that is killed with SIGKILL, as agents do when a command takes too long, can do nothing any more; and
+one that waits for its command has no time to renew a lease. So both is done by a child in a session of its
+own. It notices the end of the shim by their connection, which the kernel closes.
 
 Owns that process. It must not know what is renewed or cleaned up.
 """
@@ -27,17 +27,19 @@ class Vigil:
         self._connection = connection
         self.pid = pid
 
-
     def end(self, farewell: bytes) -> None:
         """Returns when the last call is made, or after FAREWELL_S."""
         self._connection.settimeout(FAREWELL_S)
         try:
             self._connection.send(farewell)
             self._connection.recv(1)
-        except OSError:
+        except TimeoutError:
             return
+        except OSError:  # It was killed.
+            pass
         finally:
             self._connection.close()
+        os.waitpid(self.pid, 0)
 
 
 class Duty:
@@ -80,7 +82,7 @@ def keep(duty: Duty) -> Vigil:
 
 
 def _detach(kept_fd: int) -> None:
-    """No signal for the shim's group or terminal reaches us, and nobody waits for an end of file because of us."""
+    """No signal for the shim's group or terminal reaches us, and nobody waits for an end because of us."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
