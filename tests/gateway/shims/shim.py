@@ -1,0 +1,68 @@
+"""Shims as agents start them: programs with an environment, and what the gateway says of them.
+
+Owns starting. It must not know what the tests ask of them.
+"""
+
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.gateway_live.processes import HANG_S
+
+
+@dataclass
+class Shims:
+    programs: Path
+    url: str
+    directory: Path
+    """Where they are started, and their HOME."""
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def gwsh(self) -> str:
+        return str(self.programs / "gwsh")
+
+    @property
+    def gw_docker(self) -> str:
+        return str(self.programs / "gw-docker")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),
+            "MARS_GATEWAY_URL": self.url,
+            **self.settings,
+        }
+
+    def shell(self, *words: str, **options: object) -> "subprocess.CompletedProcess[str]":
+        """``gwsh`` to its end."""
+        return self._run([self.gwsh, *words], **options)
+
+    def docker(self, *words: str, **options: object) -> "subprocess.CompletedProcess[str]":
+        return self._run([self.gw_docker, *words], **options)
+
+    def start(self, *words: str, **options: object) -> "subprocess.Popen[str]":
+        """``gwsh``, as the leader of a group of its own."""
+        return subprocess.Popen(
+            [self.gwsh, *words],
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+                "env": self.environment,
+                "cwd": self.directory,
+                "start_new_session": True,
+                **options,
+            },
+        )
+
+    def _run(self, command: list[str], **options: object) -> "subprocess.CompletedProcess[str]":
+        defaults = {"env": self.environment, "cwd": self.directory, "timeout": 2 * HANG_S}
+        if "input" not in options:
+            defaults["stdin"] = subprocess.DEVNULL
+        if "stdout" not in options:
+            defaults["capture_output"] = True
+        return subprocess.run(command, text=True, **{**defaults, **options})
