@@ -3,12 +3,16 @@
 Owns starting. It must not know what the tests ask of them.
 """
 
+import contextlib
 import os
+import random
+import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.gateway_live.processes import HANG_S
+from tests.gateway_live.processes import HANG_S, command_name, named
 
 
 @dataclass
@@ -43,21 +47,24 @@ class Shims:
     def docker(self, *words: str, **options: object) -> "subprocess.CompletedProcess[str]":
         return self._run([self.gw_docker, *words], **options)
 
-    def start(self, *words: str, **options: object) -> "subprocess.Popen[str]":
-        """``gwsh``, as the leader of a group of its own."""
-        return subprocess.Popen(
-            [self.gwsh, *words],
-            **{
-                "stdin": subprocess.DEVNULL,
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                "text": True,
-                "env": self.environment,
-                "cwd": self.directory,
-                "start_new_session": True,
-                **options,
-            },
-        )
+    @contextlib.contextmanager
+    def started(self, *words: str, **options: object) -> "Iterator[subprocess.Popen[str]]":
+        """``gwsh``, as the leader of a group of its own; killed at the end, so that no test waits for it."""
+        defaults = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "env": self.environment,
+            "cwd": self.directory,
+            "start_new_session": True,
+        }
+        with subprocess.Popen([self.gwsh, *words], **{**defaults, **options}) as shim:
+            try:
+                yield shim
+            finally:
+                if shim.poll() is None:
+                    os.killpg(shim.pid, signal.SIGKILL)
 
     def _run(self, command: list[str], **options: object) -> "subprocess.CompletedProcess[str]":
         defaults = {"env": self.environment, "cwd": self.directory, "timeout": 2 * HANG_S}
@@ -66,3 +73,13 @@ class Shims:
         if "stdout" not in options:
             defaults["capture_output"] = True
         return subprocess.run(command, text=True, **{**defaults, **options})
+
+
+def unique_seconds() -> str:
+    """For a ``sleep`` that no other test has."""
+    return f"1000.{random.randrange(10**9):09}"
+
+
+def sleeping(seconds: str) -> list[int]:
+    """Not the shells that were told to."""
+    return [pid for pid in named(seconds) if command_name(pid) == "sleep"]

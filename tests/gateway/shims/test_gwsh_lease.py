@@ -2,17 +2,15 @@
 
 import contextlib
 import os
-import random
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.gateway.shims.shim import Shims
-from tests.gateway_live.processes import carrying, command_name, descendants, eventually, named
+from tests.gateway.shims.shim import Shims, sleeping, unique_seconds
+from tests.gateway_live.processes import carrying, descendants, eventually, named
 from tests.gateway_live.world import World
 
 pytestmark = pytest.mark.slow
@@ -28,17 +26,6 @@ def leases_over(world: World) -> float:
 
 def slots_used(world: World) -> float:
     return float(world.caller.hosts()["local"]["slots_used"])
-
-
-@contextlib.contextmanager
-def killed_at_the_end(shim: "subprocess.Popen[str]") -> Iterator[None]:
-    with shim:
-        yield
-        os.killpg(shim.pid, signal.SIGKILL)
-
-
-def unique_seconds() -> str:
-    return f"1000.{random.randrange(10**9):09}"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +110,9 @@ def test_no_more_run_at_a_time_than_there_are_slots(shims: Shims, world: World) 
     command = f"touch {running}/$$; ls {running} | wc -l; head -c 3000000 /dev/urandom | md5sum >&2; rm {running}/$$"
 
     def agent(number: int) -> "subprocess.CompletedProcess[str]":
-        return shims.shell("-c", command, env={**shims.environment, "MARS_GATEWAY_SESSION": f"agent-{number}"})
+        return shims.shell(
+            "-c", command, env={**shims.environment, "MARS_GATEWAY_SESSION": f"agent-{number}"}
+        )
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(agent, range(20)))
@@ -152,7 +141,7 @@ def test_without_room_in_time_it_does_as_without_a_gateway(shims: Shims, world: 
     with contextlib.ExitStack() as holders:
         for name in ("first", "second"):  # Of one session, the second would borrow from the first.
             shims.settings["MARS_GATEWAY_SESSION"] = name
-            holders.enter_context(killed_at_the_end(shims.start("-c", f"sleep {unique_seconds()}; true")))
+            holders.enter_context(shims.started("-c", f"sleep {unique_seconds()}; true"))
         eventually(lambda: slots_used(world) == 2, "both slots are taken")
         shims.settings |= {"MARS_GWSH_QUEUE_S": "0.3", "MARS_GATEWAY_SESSION": "third"}
         refused = shims.shell("-c", "tar --version")
@@ -163,7 +152,9 @@ def test_without_room_in_time_it_does_as_without_a_gateway(shims: Shims, world: 
     eventually(lambda: slots_used(world) == 0, "the slots of what was killed are back")
 
 
-@pytest.mark.parametrize("what", ["MARS_GWSH_MODE", "MARS_GWSH_ON_FAULT", "MARS_GWSH_CPU", "MARS_GATEWAY_URL"])
+@pytest.mark.parametrize(
+    "what", ["MARS_GWSH_MODE", "MARS_GWSH_ON_FAULT", "MARS_GWSH_CPU", "MARS_GATEWAY_URL"]
+)
 def test_a_setting_that_means_nothing_is_an_error(shims: Shims, what: str) -> None:
     answer = shims.shell("-c", "echo never", env={**shims.environment, what: "nonsense"})
     assert (answer.returncode, answer.stdout) == (125, "")
@@ -182,11 +173,11 @@ def test_a_shell_that_is_not_there(shims: Shims, world: World) -> None:
 def test_killed_shim_leaves_nothing_behind(shims: Shims, world: World) -> None:
     """kill -9 of the shim alone: what it started, in its group or not, ends; the lease is back."""
     inside, outside = unique_seconds(), unique_seconds()
-    with shims.start("-c", f"setsid sleep {outside} & sleep {inside}; true") as shim:
-        eventually(lambda: named("sleep", inside) and named("sleep", outside), "both run")
+    with shims.started("-c", f"setsid sleep {outside} & sleep {inside}; true") as shim:
+        eventually(lambda: sleeping(inside) and sleeping(outside), "both run")
         helpers = descendants(shim.pid)
         shim.kill()
-    eventually(lambda: not named(inside) and not named(outside), "both are gone")
+    eventually(lambda: not sleeping(inside) and not sleeping(outside), "both are gone")
     eventually(lambda: slots_used(world) == 0, "the lease is back")
     eventually(lambda: not set(helpers) & set(named("")), "its helpers are gone")
 
@@ -194,39 +185,38 @@ def test_killed_shim_leaves_nothing_behind(shims: Shims, world: World) -> None:
 def test_killed_group_gives_the_lease_back(shims: Shims, world: World) -> None:
     """As agents end a command that takes too long."""
     seconds = unique_seconds()
-    with shims.start("-c", f"sleep {seconds}; true") as shim:
-        eventually(lambda: slots_used(world) == 1 and named("sleep", seconds), "it runs")
+    with shims.started("-c", f"sleep {seconds}; true") as shim:
+        eventually(lambda: slots_used(world) == 1 and sleeping(seconds), "it runs")
         os.killpg(shim.pid, signal.SIGKILL)
         assert shim.wait() == -signal.SIGKILL
-    eventually(lambda: slots_used(world) == 0 and not named(seconds), "nothing is left")
+    eventually(lambda: slots_used(world) == 0 and not sleeping(seconds), "nothing is left")
 
 
 @pytest.mark.parametrize("to_group", [True, False])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_command_gets_each_signal_once(shims: Shims, number: signal.Signals, to_group: bool) -> None:
-    script = "trap 'echo got' {0}; echo ready; for i in $(seq 20); do sleep 0.05; done; echo end".format(
-        number.name.removeprefix("SIG")
-    )
-    shim = shims.start("-c", script)
-    assert shim.stdout is not None
-    assert shim.stdout.readline() == "ready\n"
-    (os.killpg if to_group else os.kill)(shim.pid, number)
-    out, _ = shim.communicate()
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo got' {name}; echo ready; for i in $(seq 20); do sleep 0.05; done; echo end"
+    with shims.started("-c", script) as shim:
+        assert shim.stdout is not None
+        assert shim.stdout.readline() == "ready\n"
+        (os.killpg if to_group else os.kill)(shim.pid, number)
+        out, _ = shim.communicate()
     assert out.count("got") == 1
     assert shim.returncode in (0, 128 + number, -number)
 
 
 def test_interrupt_ends_it_as_it_ends_bash(shims: Shims) -> None:
     seconds = unique_seconds()
-    with shims.start("-c", f"sleep {seconds}") as shim:
-        eventually(lambda: named("sleep", seconds), "it runs")
+    with shims.started("-c", f"sleep {seconds}") as shim:
+        eventually(lambda: sleeping(seconds), "it runs")
         os.killpg(shim.pid, signal.SIGINT)
         assert shim.wait() == -signal.SIGINT
 
 
 def test_it_is_in_the_process_group_that_it_was_started_in(shims: Shims) -> None:
-    shim = shims.start("-c", "ps -o pgid= -p $$; ps -o sid= -p $$")
-    out, _ = shim.communicate()
+    with shims.started("-c", "ps -o pgid= -p $$; ps -o sid= -p $$") as shim:
+        out, _ = shim.communicate()
     assert out.split() == [str(shim.pid)] * 2
 
 
@@ -235,8 +225,8 @@ def test_what_stays_in_the_background_is_left_alone(shims: Shims) -> None:
     seconds = unique_seconds()
     answer = shims.shell("-c", f"sleep {seconds} >/dev/null 2>&1 & echo started")
     assert answer.stdout == "started\n"
-    assert [command_name(each) for each in named("sleep", seconds)] == ["sleep"]
-    for each in named("sleep", seconds):
+    assert len(sleeping(seconds)) == 1
+    for each in sleeping(seconds):
         os.kill(each, signal.SIGKILL)
 
 

@@ -6,12 +6,11 @@ import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.gateway.shims.shim import Shims
-from tests.gateway_live.processes import eventually, named
+from tests.gateway.shims.shim import Shims, sleeping, unique_seconds
+from tests.gateway_live.processes import descendants, eventually
 from tests.gateway_live.world import World
 
 pytestmark = pytest.mark.slow
@@ -19,12 +18,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def remote(shims: Shims) -> Shims:
-    shims.settings |= {"MARS_GWSH_MODE": "remote", "MARS_GATEWAY_SESSION": f"remote-{random.randrange(10**9)}"}
+    shims.settings |= {
+        "MARS_GWSH_MODE": "remote",
+        "MARS_GATEWAY_SESSION": f"remote-{random.randrange(10**9)}",
+    }
     return shims
-
-
-def unique_seconds() -> str:
-    return f"1000.{random.randrange(10**9):09}"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +55,7 @@ def test_script_from_input(remote: Shims) -> None:
 
 def test_output_comes_as_it_is_written(remote: Shims) -> None:
     goon = remote.directory / "goon"
-    with remote.start("-c", f"echo first; until [ -e {goon} ]; do sleep 0.02; done; echo last") as shim:
+    with remote.started("-c", f"echo first; until [ -e {goon} ]; do sleep 0.02; done; echo last") as shim:
         assert shim.stdout is not None
         assert shim.stdout.readline() == "first\n"
         goon.touch()
@@ -114,7 +112,9 @@ def test_without_a_gateway_nothing_runs(remote: Shims) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_go_there(remote: Shims, number: signal.Signals) -> None:
     name = number.name.removeprefix("SIG")
-    with remote.start("-c", f"trap 'echo got {name}; exit 9' {name}; echo ready; sleep 1000 & wait") as shim:
+    with remote.started(
+        "-c", f"trap 'echo got {name}; exit 9' {name}; echo ready; sleep 1000 & wait"
+    ) as shim:
         assert shim.stdout is not None
         assert shim.stdout.readline() == "ready\n"
         shim.send_signal(number)
@@ -123,7 +123,7 @@ def test_signals_go_there(remote: Shims, number: signal.Signals) -> None:
 
 
 def test_second_interrupt_ends_what_ignores_the_first(remote: Shims) -> None:
-    with remote.start("-c", "trap '' INT TERM; echo ready; sleep 1000; true") as shim:
+    with remote.started("-c", "trap '' INT TERM; echo ready; sleep 1000; true") as shim:
         assert shim.stdout is not None
         assert shim.stdout.readline() == "ready\n"
         shim.send_signal(signal.SIGINT)
@@ -134,27 +134,27 @@ def test_second_interrupt_ends_what_ignores_the_first(remote: Shims) -> None:
 
 def test_killed_shim_ends_its_command(remote: Shims) -> None:
     seconds = unique_seconds()
-    with remote.start("-c", f"setsid sleep {seconds} & sleep {seconds}; true") as shim:
-        eventually(lambda: len(named("sleep", seconds)) >= 2, "it runs")
+    with remote.started("-c", f"setsid sleep {seconds} & sleep {seconds}; true") as shim:
+        eventually(lambda: len(sleeping(seconds)) >= 2, "it runs")
         shim.kill()
-    eventually(lambda: not named(seconds), "it is gone")
+    eventually(lambda: not sleeping(seconds), "it is gone")
 
 
 def test_when_all_that_is_ours_is_killed_the_gateway_ends_it(remote: Shims) -> None:
     seconds = unique_seconds()
-    with remote.start("-c", f"sleep {seconds}; true") as shim:
-        eventually(lambda: named("sleep", seconds), "it runs")
-        (vigil,) = [each for each in named(remote.gwsh, seconds) if each != shim.pid]
-        eventually(lambda: Path(f"/proc/{vigil}/cwd").resolve() == Path("/"), "the vigil is kept")
+    with remote.started("-c", f"sleep {seconds}; true") as shim:
+        eventually(lambda: sleeping(seconds), "it runs")
+        (vigil,) = descendants(shim.pid)
         time.sleep(1)  # Its first heartbeat, which is what the gateway misses then, is under way.
         os.kill(vigil, signal.SIGKILL)
         shim.kill()
-    eventually(lambda: not named(seconds), "it is gone")
+        shim.wait()
+    eventually(lambda: not sleeping(seconds), "it is gone")
 
 
 def test_reader_that_leaves_ends_it(remote: Shims) -> None:
     seconds = unique_seconds()
-    with remote.start("-c", f"echo first; while sleep 0.05; do echo more; done; sleep {seconds}") as shim:
+    with remote.started("-c", f"echo first; while sleep 0.05; do echo more; done; sleep {seconds}") as shim:
         assert shim.stdout is not None
         shim.stdout.readline()
         shim.stdout.close()
