@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.shims.calls import GatewayFault
-from gateway.shims.lease import RENEWAL_S, Lease
+from gateway.shims.lease import RENEWAL_S, Lease, NoRoom
 
 RESTING, ASKING, BUSY = "resting", "asking", "busy"
 BUSY_LOOK_S = 0.03
@@ -123,8 +123,8 @@ class Bursts:
         self._lease = self._make_lease(text)
         try:
             self._lease.ask()
-        except GatewayFault:
-            self._fail(now)
+        except GatewayFault as fault:
+            self._fail(now, fault)
             return
         if self._lease.is_held:
             self._work(now)
@@ -133,8 +133,8 @@ class Bursts:
         assert self._lease is not None
         try:
             self._lease.look()
-        except GatewayFault:
-            self._fail(now)
+        except GatewayFault as fault:
+            self._fail(now, fault)
             return
         if self._lease.is_held or now >= self._asked_until_s:
             self._work(now)
@@ -145,9 +145,10 @@ class Bursts:
         self._renewed_at_s = now
         self._lease.renew()
 
-    def _fail(self, now: float) -> None:
+    def _fail(self, now: float, fault: GatewayFault) -> None:
         self._lease = None
-        self._blind_until_s = now + _BLIND_S
+        if not isinstance(fault, NoRoom):
+            self._blind_until_s = now + _BLIND_S
         self._work(now)
 
     def _work(self, now: float) -> None:

@@ -86,18 +86,18 @@ class Answer:
     def _counted(self) -> Iterator[bytes]:
         length = self.headers.get("content-length")
         left = None if length is None else int(length)
-        piece = self.rest
-        while left != 0:
+        piece = self.rest[:left]
+        while True:
             if piece:
                 yield piece
-                left = None if left is None else left - len(piece)
-                if left == 0:
-                    return
-            piece = self.connection.recv(_PIECE_BYTES)
-            if not piece:
-                if left is None:
-                    return
+            left = None if left is None else left - len(piece)
+            if left == 0:
+                return
+            piece = self.connection.recv(_PIECE_BYTES)[:left]
+            if not piece and left is not None:
                 raise ConnectionResetError("body cut short")
+            if not piece:
+                return
 
     def _unchunked(self) -> Iterator[bytes]:
         chunks = Chunks()

@@ -124,7 +124,7 @@ def _request(
         "env": variables(words, environ),
     }
     if has_terminal:
-        request["tty"] = {}
+        request["tty"] = remote_shell.tty_here()
     else:
         request["output"] = {"merge": remote_shell.are_outputs_one()}
     if _TIMEOUT in environ:

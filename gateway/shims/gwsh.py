@@ -84,7 +84,6 @@ def _remote(words: shell_words.ShellWords, environ: settings.Environment) -> int
 def _interactive(shell: str, words: shell_words.ShellWords, environ: settings.Environment) -> int:
     """A shell that is told what to run bit by bit: it holds leases while it works."""
     from gateway.shims import interactive
-    from gateway.shims.bursts import Bursts
 
     if os.isatty(0) and not all(map(os.isatty, (1, 2))):
         local_shell.become(
@@ -97,7 +96,7 @@ def _interactive(shell: str, words: shell_words.ShellWords, environ: settings.En
     def make_lease(text: bytes | None) -> Lease:
         return Lease(calls, {**asking, **_about(text)}, queue_s)
 
-    return interactive.run(shell, words.words, Bursts(make_lease, queue_s))
+    return interactive.run(shell, words.words, make_lease, queue_s)
 
 
 def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environment) -> int:

@@ -15,9 +15,11 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 
 from gateway.shims import local_shell, own_terminal, process_tree, signals, vigil
 from gateway.shims.bursts import Bursts
+from gateway.shims.lease import Lease
 from gateway.shims.leased_command import pass_on
 
 _READ_BYTES = 64 << 10
@@ -25,11 +27,15 @@ _MOST_BYTES = 256 << 10
 """Waiting to be written on either side; then nothing more is read on the other."""
 
 
-def run(shell: str, words: list[str], bursts: Bursts) -> int:
+MakeLease = Callable[[bytes | None], Lease]
+
+
+def run(shell: str, words: list[str], make_lease: MakeLease, queue_s: float) -> int:
     """The exit code. Raises OSError where the shell could not be started."""
     mark = os.urandom(8).hex()
     canary = signals.Canary()
-    keeper = vigil.keep(_duty(mark, canary))
+    keeper = vigil.keep(_Duty(mark, canary, make_lease))
+    bursts = Bursts(_announced(make_lease, keeper), queue_s)
     mask = set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
     shell_side, ours, terminal = _terminal() if own_terminal.is_terminal(0) else _pipe()
     try:
@@ -216,11 +222,37 @@ class _Relay:
         pass_on(number, self._pid, self._canary)
 
 
-def _duty(mark: str, canary: signals.Canary) -> vigil.Duty:
-    """Its leases end by themselves, soon."""
+def _announced(make_lease: MakeLease, keeper: vigil.Vigil) -> MakeLease:
+    """The same leases, each known to the vigil while there is one."""
 
-    def abandoned() -> None:
-        canary.kill()
-        local_shell.kill_marked(mark)
+    def make(text: bytes | None) -> Lease:
+        made = make_lease(text)
+        made.changed = lambda each: keeper.note(b"" if each is None else each.encode())
+        return made
 
-    return vigil.Duty(period_s=3600.0, renew=lambda: None, farewell=lambda _: None, abandoned=abandoned)
+    return make
+
+
+class _Duty(vigil.Duty):
+    """Nothing is renewed there: the relay does that, as long as it lives."""
+
+    def __init__(self, mark: str, canary: signals.Canary, make_lease: MakeLease) -> None:
+        super().__init__(
+            period_s=3600.0,
+            renew=lambda: None,
+            farewell=lambda _: None,
+            noted=self._note,
+            abandoned=self._clean_up,
+        )
+        self._mark = mark
+        self._canary = canary
+        self._lease = make_lease(None)
+
+    def _note(self, word: bytes) -> None:
+        self._lease.id = word.decode() or None
+
+    def _clean_up(self) -> None:
+        self._canary.kill()
+        local_shell.kill_marked(self._mark)
+        if self._lease.id is not None:
+            self._lease.give_back()

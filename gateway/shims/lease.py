@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 from gateway.shims.calls import Calls, GatewayFault, Refused
 
@@ -32,6 +33,8 @@ class Lease:
         self._queue_timeout_s = queue_timeout_s
         self.id: str | None = None
         self.is_held = False
+        self.changed: Callable[[str | None], None] = lambda _: None
+        """Told the id that it has from now on; None when it was given back."""
 
     def take(self) -> None:
         """Returns when it is held. Raises NoRoom, GatewayFault."""
@@ -54,6 +57,7 @@ class Lease:
                 raise NoRoom(str(refused)) from refused
             raise
         self.id, self.is_held = str(found.get("id")), found.get("state") == "held"
+        self.changed(self.id)
 
     def look(self, wait_s: float = 0.0) -> None:
         """Whether it is held by now. Raises NoRoom, GatewayFault."""
@@ -81,6 +85,7 @@ class Lease:
             return  # It ends by itself.
         finally:
             self.is_held = False
+            self.changed(None)
 
     def _take_another(self) -> None:
         try:

@@ -93,7 +93,6 @@ class RemoteRun:
 
         signal.signal(signal.SIGWINCH, resize)
         mode = own_terminal.set_raw(fd)
-        resize()
         return lambda: own_terminal.restore(fd, mode)
 
     def cancel(self) -> None:

@@ -40,7 +40,7 @@ def run(calls: Calls, session: str, words: ShellWords, request: dict[str, object
     input_fd = 0 if has_terminal else input_of_command()
     body: dict[str, object] = {"argv": ["bash", *words.remote_words], **request}
     if has_terminal:
-        body |= {"tty": {}, "cpu": _SHELL_CPU, "timeout_s": request.get("timeout_s", _SHELL_LIFE_S)}
+        body |= {"tty": tty_here(), "cpu": _SHELL_CPU, "timeout_s": request.get("timeout_s", _SHELL_LIFE_S)}
     else:
         body |= {"stdin_open": input_fd is not None, "output": {"merge": are_outputs_one()}}
     run = RemoteRun(calls, input_fd=input_fd, has_terminal=has_terminal)
@@ -90,6 +90,14 @@ def variables(environ: Environment) -> dict[str, str]:
         for name, value in environ.items()
         if name in names or (beginnings and name.startswith(beginnings))
     }
+
+
+def tty_here() -> dict[str, object]:
+    """Of the size of ours, if that is known and the gateway has such terminals."""
+    from gateway.shims import own_terminal
+
+    cols, rows = own_terminal.size(0) if os.isatty(0) else (0, 0)
+    return {"cols": cols, "rows": rows} if 1 <= cols <= 1000 and 1 <= rows <= 1000 else {}
 
 
 def input_of_command() -> int | None:

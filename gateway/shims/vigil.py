@@ -16,6 +16,9 @@ import signal
 import socket
 from collections.abc import Callable
 
+_NOTE = b"+"
+_MOST_BYTES = 256
+"""Of a word to the other side."""
 FAREWELL_S = 5.0
 """For the last call to the gateway; then the shim goes."""
 
@@ -26,6 +29,13 @@ class Vigil:
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self._connection = connection
         self.pid = pid
+
+    def note(self, word: bytes) -> None:
+        """For the other side's ``noted``. At most a few bytes."""
+        try:
+            self._connection.send(_NOTE + word)
+        except OSError:  # It was killed: there is nobody to tell.
+            return
 
     def end(self, farewell: bytes) -> None:
         """Returns when the last call is made, or after FAREWELL_S."""
@@ -52,8 +62,11 @@ class Duty:
         renew: Callable[[], None],
         farewell: Callable[[bytes], None],
         abandoned: Callable[[], None],
+        noted: Callable[[bytes], None] = lambda _: None,
         begins_at_once: bool = False,
     ) -> None:
+        self.noted = noted
+        """Something that the shim wants to be known in case that it is killed."""
         self.period_s = period_s
         self.begins_at_once = begins_at_once
         self.renew = renew
@@ -108,7 +121,10 @@ def _watch(connection: socket.socket, duty: Duty) -> None:
         if not ready.poll(duty.period_s * 1000):
             duty.renew()
             continue
-        word = connection.recv(256)
+        word = connection.recv(_MOST_BYTES)
+        if word.startswith(_NOTE):
+            duty.noted(word.removeprefix(_NOTE))
+            continue
         if word:
             duty.farewell(word)
         else:

@@ -107,7 +107,8 @@ def test_no_more_run_at_a_time_than_there_are_slots(shims: Shims, world: World) 
     shims.settings |= {"MARS_GWSH_ON_FAULT": "fail", "MARS_GWSH_QUEUE_S": "50"}
     running = shims.directory / "running"
     running.mkdir()
-    command = f"touch {running}/$$; ls {running} | wc -l; head -c 3000000 /dev/urandom | md5sum >&2; rm {running}/$$"
+    work = "head -c 3000000 /dev/urandom | md5sum >&2"
+    command = f"touch {running}/$$; ls {running} | wc -l; {work}; rm {running}/$$"
 
     def agent(number: int) -> "subprocess.CompletedProcess[str]":
         return shims.shell(
