@@ -112,8 +112,8 @@ def _remove(calls: Calls, words: Words) -> int:
             return
         if container.is_running and "force" not in words.flags:
             raise DaemonFault(
-                f'cannot remove container "/{container.name}": container is running: stop the container before'
-                " removing or force remove"
+                f'cannot remove container "/{container.name}": container is running: stop the container'
+                " before removing or force remove"
             )
         containers.remove(container)
 

@@ -58,7 +58,7 @@ def test_what_is_no_address(url: str) -> None:
 
 
 def test_request_and_answer() -> None:
-    with server(b'HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a"', b": 1}trailing") as (url, heard):
+    with server(b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a"', b": 1}trailing") as (url, heard):
         assert calls(url, "secret").json("POST", "/v1/x", {"b": 2}, key="k") == {"a": 1}
     head, _, body = heard[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/x HTTP/1.1\r\n")
@@ -122,7 +122,8 @@ def test_nobody_listens() -> None:
 
 
 def test_events_as_they_come() -> None:
-    frames = b'id: 1.0.0\nevent: started\ndata: {"host": "a"}\n\nevent: heartbeat\ndata: {}\n\nid: 1.2.0\nevent: out'
+    frames = b'id: 1.0.0\nevent: started\ndata: {"host": "a"}\n\n'
+    frames += b"event: heartbeat\ndata: {}\n\nid: 1.2.0\nevent: out"
     chunk = b"%x\r\n%s\r\n" % (len(frames), frames)
     with server(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk) as (url, _):
         stream = EventStream(calls(url).open("GET", "/events"))

@@ -87,7 +87,7 @@ def test_options_of_exec(shims: Shims, box: str) -> None:
     with_ours = {**shims.environment, "B": "ours"}
     assert shims.docker("exec", "-e", "B", box, "sh", "-c", "echo $B", env=with_ours).stdout == "ours\n"
     assert shims.docker("exec", "-w/", box, "sh", "-c", "basename $PWD").stdout == "workspace\n"
-    assert shims.docker("exec", "-t", box, "sh", "-c", "test -t 1 && echo tty").stdout == "tty\r\n"
+    assert shims.docker("exec", "-t", box, "sh", "-c", "test -t 1 && echo tty").stdout == "tty\n"
     assert shims.docker("exec", "-d", box, "touch", "detached").returncode == 0
     eventually(lambda: shims.docker("exec", box, "test", "-e", "detached").returncode == 0, "it ran")
 
