@@ -91,7 +91,7 @@ def _interactive(shell: str, words: shell_words.ShellWords, environ: settings.En
         )  # Whoever is at the terminal sees only a part; nothing to admit.
     queue_s = settings.number(environ, _QUEUE, _DEFAULT_QUEUE_S, least=0.0)
     calls = settings.calls_of(environ, answer_s=_TERMINAL_ANSWER_S)
-    asking = _ask(None, environ)
+    asking = _ask(None, environ, shell_pid=os.getpid())
 
     def make_lease(text: bytes | None) -> Lease:
         return Lease(calls, {**asking, **_about(text)}, queue_s)
@@ -115,9 +115,11 @@ def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environ
     return leased_command.run(shell, words.words, held)
 
 
-def _ask(command: str | None, environ: settings.Environment) -> dict[str, object]:
+def _ask(
+    command: str | None, environ: settings.Environment, shell_pid: int | None = None
+) -> dict[str, object]:
     return {
-        "session": session_name(environ, os.getppid()),
+        "session": session_name(environ, os.getppid(), shell_pid=shell_pid),
         "cpu": settings.number(environ, _CPU, 1.0, least=0.0),
         "labels": labels(environ),
         **_about(None if command is None else os.fsencode(command)),

@@ -27,15 +27,17 @@ _MAX_LABEL_CHARS = 256
 _NAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
-def session_name(environ: Environment, parent_pid: int) -> str:
-    """Of characters that the gateway takes."""
+def session_name(environ: Environment, parent_pid: int, *, shell_pid: int | None = None) -> str:
+    """Of characters that the gateway takes. ``shell_pid``: of one that stays; each is taken for an agent of
+    its own where nobody says otherwise, since servers of agents keep many."""
     if given := environ.get(SESSION):
         return _clean(given)
     for kind, variable in _AGENT_IDS:
         if value := environ.get(variable):
             return _clean(f"{kind}-{value}")
     host = os.uname().nodename
-    return _clean(f"{host}-{agent_process(parent_pid)}")
+    shell = "" if shell_pid is None else f"-{shell_pid}"
+    return _clean(f"{host}-{agent_process(parent_pid)}{shell}")
 
 
 def labels(environ: Environment) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One gateway with two slots for all tests of the shims, and the shims as programs on a PATH."""
+"""One gateway with room for three commands, for all tests of the shims, and the shims as programs."""
 
 import sys
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.shims.shim import Shims
+from tests.gateway.shims.shim import SLOTS, Shims
 from tests.gateway_live.gateway_process import ROOT
 from tests.gateway_live.world import World, open_world
 
@@ -21,7 +21,7 @@ main()
 
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
-    with open_world("local", "--allow-absolute-cwd", slots=2) as opened:
+    with open_world("local", "--allow-absolute-cwd", slots=SLOTS) as opened:
         yield opened
         assert opened.orphans() == []
 

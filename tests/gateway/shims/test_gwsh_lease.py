@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.gateway.shims.shim import Shims, sleeping, unique_seconds
+from tests.gateway.shims.shim import ROOM, SLOTS_OF_ONE, Shims, sleeping, unique_seconds
 from tests.gateway_live.processes import carrying, descendants, eventually, named
 from tests.gateway_live.world import World
 
@@ -24,8 +24,8 @@ def leases_over(world: World) -> float:
     return sum(float(each) for each in re.findall(r"^mars_gateway_leases_total\{[^}]*\} (\S+)", text, re.M))
 
 
-def slots_used(world: World) -> float:
-    return float(world.caller.hosts()["local"]["slots_used"])
+def leases_held(world: World) -> float:
+    return float(world.caller.hosts()["local"]["slots_used"]) / SLOTS_OF_ONE
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_prefix_gets_the_whole_command_as_one_word(shims: Shims) -> None:
 def test_lease_is_held_while_it_runs_and_back_when_it_is_over(shims: Shims, world: World) -> None:
     before = leases_over(world)
     answer = shims.shell("-c", f"curl -s {shims.url}/v1/hosts")
-    assert '"slots_used":1.0' in answer.stdout
+    assert '"slots_used":20.0' in answer.stdout
     assert leases_over(world) == before + 1
-    assert slots_used(world) == 0
+    assert leases_held(world) == 0
 
 
 def test_how_it_ended_is_told(shims: Shims, world: World) -> None:
@@ -103,7 +103,7 @@ def test_commands_below_it_take_no_lease_of_their_own(shims: Shims, world: World
 
 
 def test_no_more_run_at_a_time_than_there_are_slots(shims: Shims, world: World) -> None:
-    """Twenty agents at once on two slots: all are served, never more than two beside each other."""
+    """Twenty agents at once: all are served, and never more beside each other than there is room for."""
     shims.settings |= {"MARS_GWSH_ON_FAULT": "fail", "MARS_GWSH_QUEUE_S": "50"}
     running = shims.directory / "running"
     running.mkdir()
@@ -118,9 +118,8 @@ def test_no_more_run_at_a_time_than_there_are_slots(shims: Shims, world: World) 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(agent, range(20)))
     assert [each.returncode for each in answers] == [0] * 20
-    # Short commands have one place beyond the slots, and that is what these are once they were met.
-    assert max(int(each.stdout) for each in answers) <= 3
-    eventually(lambda: slots_used(world) == 0, "all leases are back")
+    assert max(int(each.stdout) for each in answers) <= ROOM
+    eventually(lambda: leases_held(world) == 0, "all leases are back")
 
 
 def test_without_a_gateway_it_runs_here_and_says_nothing(shims: Shims) -> None:
@@ -140,17 +139,17 @@ def test_without_a_gateway_it_fails_if_that_is_wanted(shims: Shims) -> None:
 def test_without_room_in_time_it_does_as_without_a_gateway(shims: Shims, world: World) -> None:
     shims.settings |= {"MARS_GWSH_QUEUE_S": "50", "MARS_GWSH_ON_FAULT": "fail"}
     with contextlib.ExitStack() as holders:
-        for name in ("first", "second"):  # Of one session, the second would borrow from the first.
+        for name in ("first", "second", "third"):  # Of one session, they would borrow from each other.
             shims.settings["MARS_GATEWAY_SESSION"] = name
             holders.enter_context(shims.started("-c", f"sleep {unique_seconds()}; true"))
-        eventually(lambda: slots_used(world) == 2, "both slots are taken")
-        shims.settings |= {"MARS_GWSH_QUEUE_S": "0.3", "MARS_GATEWAY_SESSION": "third"}
+        eventually(lambda: leases_held(world) == ROOM, "all slots are taken")
+        shims.settings |= {"MARS_GWSH_QUEUE_S": "0.3", "MARS_GATEWAY_SESSION": "fourth"}
         refused = shims.shell("-c", "tar --version")
         assert refused.returncode == 125
         assert "slot" in refused.stderr
         shims.settings["MARS_GWSH_ON_FAULT"] = "run"
         assert shims.shell("-c", "tar --version").returncode == 0
-    eventually(lambda: slots_used(world) == 0, "the slots of what was killed are back")
+    eventually(lambda: leases_held(world) == 0, "the slots of what was killed are back")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,7 @@ def test_a_shell_that_is_not_there(shims: Shims, world: World) -> None:
     answer = shims.shell("-c", "true")
     assert answer.returncode == 127
     assert "/no/such/shell" in answer.stderr
-    assert slots_used(world) == 0
+    assert leases_held(world) == 0
 
 
 def test_killed_shim_leaves_nothing_behind(shims: Shims, world: World) -> None:
@@ -179,7 +178,7 @@ def test_killed_shim_leaves_nothing_behind(shims: Shims, world: World) -> None:
         helpers = descendants(shim.pid)
         shim.kill()
     eventually(lambda: not sleeping(inside) and not sleeping(outside), "both are gone")
-    eventually(lambda: slots_used(world) == 0, "the lease is back")
+    eventually(lambda: leases_held(world) == 0, "the lease is back")
     eventually(lambda: not set(helpers) & set(named("")), "its helpers are gone")
 
 
@@ -187,10 +186,10 @@ def test_killed_group_gives_the_lease_back(shims: Shims, world: World) -> None:
     """As agents end a command that takes too long."""
     seconds = unique_seconds()
     with shims.started("-c", f"sleep {seconds}; true") as shim:
-        eventually(lambda: slots_used(world) == 1 and sleeping(seconds), "it runs")
+        eventually(lambda: leases_held(world) == 1 and sleeping(seconds), "it runs")
         os.killpg(shim.pid, signal.SIGKILL)
         assert shim.wait() == -signal.SIGKILL
-    eventually(lambda: slots_used(world) == 0 and not sleeping(seconds), "nothing is left")
+    eventually(lambda: leases_held(world) == 0 and not sleeping(seconds), "nothing is left")
 
 
 @pytest.mark.parametrize("to_group", [True, False])

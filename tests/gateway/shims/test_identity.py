@@ -54,5 +54,13 @@ def test_two_agents_are_two() -> None:
             other.kill()
 
 
+def test_shells_that_stay_are_agents_of_their_own() -> None:
+    """Unless somebody says whose they are."""
+    first, second = (session_name({}, ME, shell_pid=each) for each in (7, 8))
+    assert first != second
+    given = {"MARS_GATEWAY_SESSION": "fix-1"}
+    assert session_name(given, ME, shell_pid=7) == session_name(given, ME, shell_pid=8)
+
+
 def test_process_that_is_gone_still_has_a_name() -> None:
     assert agent_process(2**22 + 1) == str(2**22 + 1)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.shims.shim import Shims, sleeping, unique_seconds
-from tests.gateway.shims.test_gwsh_lease import DOWN, leases_over, slots_used
+from tests.gateway.shims.shim import ROOM, Shims, sleeping, unique_seconds
+from tests.gateway.shims.test_gwsh_lease import DOWN, leases_held, leases_over
 from tests.gateway_live.processes import HANG_S, eventually
 from tests.gateway_live.world import World
 
@@ -130,12 +130,12 @@ def test_bytes_are_those_of_bash(shims: Shims, is_controlled: bool, is_up: bool)
 def test_lease_is_held_while_it_works_only(shims: Shims, world: World) -> None:
     goon = shims.directory / "goon"
     with terminal(shims.gwsh, shims, is_controlled=False) as screen:
-        eventually(lambda: slots_used(world) == 0, "it rests at its prompt")
+        eventually(lambda: leases_held(world) == 0, "it rests at its prompt")
         before = leases_over(world)
         screen.type(b"until [ -e %s ]; do :; done\n" % bytes(goon))
-        eventually(lambda: slots_used(world) == 1, "it works")
+        eventually(lambda: leases_held(world) == 1, "it works")
         goon.touch()
-        eventually(lambda: slots_used(world) == 0, "it rests again")
+        eventually(lambda: leases_held(world) == 0, "it rests again")
         assert leases_over(world) == before + 1
         screen.type(b"exit\n")
 
@@ -144,7 +144,7 @@ def test_what_only_waits_holds_nothing(shims: Shims, world: World) -> None:
     with terminal(shims.gwsh, shims, is_controlled=True) as screen:
         screen.type(b"cat\n")
         screen.until(b"cat\r\n")
-        eventually(lambda: slots_used(world) == 0, "cat waits for input")
+        eventually(lambda: leases_held(world) == 0, "cat waits for input")
         screen.type(b"through\n")
         screen.until(b"through\r\nthrough\r\n")
 
@@ -153,11 +153,11 @@ def test_work_waits_for_room(shims: Shims, world: World) -> None:
     """A line is withheld while others have all slots; Ctrl-C is not."""
     trace = shims.directory / "trace"
     with contextlib.ExitStack() as holders:
-        for name in ("first", "second"):
+        for name in ("first", "second", "third"):
             shims.settings |= {"MARS_GATEWAY_SESSION": name, "MARS_GWSH_QUEUE_S": "50"}
             holder = holders.enter_context(shims.started("-c", f"sleep {unique_seconds()}; true"))
-        eventually(lambda: slots_used(world) == 2, "both slots are taken")
-        shims.settings["MARS_GATEWAY_SESSION"] = "third"
+        eventually(lambda: leases_held(world) == ROOM, "all slots are taken")
+        shims.settings["MARS_GATEWAY_SESSION"] = "fourth"
         with terminal(shims.gwsh, shims, is_controlled=False) as screen:
             screen.type(b"touch %s\n" % bytes(trace))
             time.sleep(0.5)  # Nothing happens.
@@ -188,7 +188,7 @@ def test_killed_shim_leaves_nothing_behind(shims: Shims, world: World) -> None:
         screen.shell.kill()
         screen.shell.wait()
         eventually(lambda: not sleeping(seconds), "both are gone")
-    eventually(lambda: slots_used(world) == 0, "its lease ended by itself")
+    eventually(lambda: leases_held(world) == 0, "its lease ended by itself")
 
 
 def test_terminal_that_hangs_up_ends_it(shims: Shims) -> None:
@@ -214,9 +214,9 @@ def test_shell_on_pipes_is_admitted_bit_by_bit(shims: Shims, world: World) -> No
         assert shim.stdout is not None
         shim.stdin.write("cd /; echo one\n")
         assert shim.stdout.readline() == "one\n"
-        eventually(lambda: slots_used(world) == 0, "it rests")
+        eventually(lambda: leases_held(world) == 0, "it rests")
         shim.stdin.write(f"until [ -e {goon} ]; do :; done; pwd\n")
-        eventually(lambda: slots_used(world) == 1, "it works")
+        eventually(lambda: leases_held(world) == 1, "it works")
         goon.touch()
         assert shim.stdout.readline() == "/\n"
         shim.stdin.write("exit 4\n")
