@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from gateway.shims import docker_words, settings
+from gateway.shims import docker_words, local_shell, settings
 from gateway.shims.calls import Calls, GatewayFault, Unreachable
 from gateway.shims.docker_containers import Container, Containers, DaemonFault, NoSuchContainer
 from gateway.shims.docker_template import filled
@@ -39,6 +39,7 @@ _ENDING_SIGNALS = (
 
 
 def main() -> None:
+    local_shell.fill_descriptors()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

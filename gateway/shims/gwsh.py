@@ -37,6 +37,7 @@ _MAX_PROGRAM_CHARS = 64
 
 
 def main() -> None:
+    local_shell.fill_descriptors()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     shell = os.environ.get(_SHELL) or "/bin/bash"
@@ -107,12 +108,11 @@ def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environ
         settings.number(environ, _QUEUE, _DEFAULT_QUEUE_S, least=0.0),
     )
     try:
-        held.take()
+        return leased_command.run(shell, words.words, held)
     except GatewayFault:
         if not runs_anyway:
             raise
-        local_shell.become(shell, words.words)
-    return leased_command.run(shell, words.words, held)
+    local_shell.become(shell, words.words)
 
 
 def _ask(

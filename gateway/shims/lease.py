@@ -39,7 +39,7 @@ class Lease:
     def take(self) -> None:
         """Returns when it is held. Raises NoRoom, GatewayFault."""
         deadline_s = time.monotonic() + self._queue_timeout_s
-        self.ask(wait_s=self._queue_timeout_s)
+        self.ask()  # Without waiting, so that its id is known if we are killed while it is queued.
         while not self.is_held:
             left_s = deadline_s - time.monotonic()
             self.look(wait_s=max(0.1, left_s))
@@ -47,11 +47,10 @@ class Lease:
                 self.give_back()
                 raise NoRoom("there was no room in time")
 
-    def ask(self, wait_s: float = 0.0) -> None:
+    def ask(self) -> None:
         """Held or queued afterwards. Raises NoRoom, GatewayFault."""
-        wait_s = min(wait_s, _LONGEST_POLL_S)
         try:
-            found = self._calls.json("POST", f"/v1/leases?wait={wait_s:.3f}", self._ask, wait_s=wait_s)
+            found = self._calls.json("POST", "/v1/leases", self._ask)
         except Refused as refused:
             if refused.status == 429:
                 raise NoRoom(str(refused)) from refused
@@ -69,6 +68,8 @@ class Lease:
 
     def renew(self) -> None:
         """Never raises: what runs goes on."""
+        if self.id is None:
+            return
         try:
             self._calls.json("PUT", f"/v1/leases/{self.id}", {"ttl_s": TTL_S})
         except Refused as refused:
@@ -79,6 +80,8 @@ class Lease:
 
     def give_back(self, ending: dict[str, object] | None = None) -> None:
         """With ``exit_code``, ``cpu_s`` and ``max_rss_mb`` as far as they are known. Never raises."""
+        if self.id is None:
+            return
         try:
             self._calls.json("DELETE", f"/v1/leases/{self.id}", ending or {})
         except GatewayFault:

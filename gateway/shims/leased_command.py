@@ -14,17 +14,21 @@ import os
 import signal
 
 from gateway.shims import lease, local_shell, signals, vigil
+from gateway.shims.calls import GatewayFault
 
 
 def run(shell: str, words: list[str], held: lease.Lease) -> int:
-    """The exit code. Raises OSError where the shell could not be started."""
+    """The exit code. Raises GatewayFault where there was no lease, OSError where the shell could not be
+    started."""
     mark = os.urandom(8).hex()
-    mask = signals.block()
     canary = signals.Canary()
     keeper = vigil.keep(_duty(held, mark, canary))
+    held.changed = lambda each: keeper.note((each or "").encode())
     try:
+        held.take()
+        mask = signals.block()
         pid = local_shell.spawn(shell, words, mark, mask)
-    except OSError:
+    except (GatewayFault, OSError):
         canary.end()
         keeper.end(lease.ending(None, None, None))
         raise
@@ -55,6 +59,9 @@ def pass_on(number: int | None, pid: int, canary: signals.Canary) -> None:
 
 
 def _duty(held: lease.Lease, mark: str, canary: signals.Canary) -> vigil.Duty:
+    def noted(word: bytes) -> None:
+        held.id = word.decode() or None
+
     def abandoned() -> None:
         canary.kill()
         local_shell.kill_marked(mark)
@@ -63,6 +70,7 @@ def _duty(held: lease.Lease, mark: str, canary: signals.Canary) -> vigil.Duty:
     return vigil.Duty(
         period_s=lease.RENEWAL_S,
         renew=held.renew,
+        noted=noted,
         farewell=lambda word: held.give_back(lease.ended_by(word)),
         abandoned=abandoned,
     )

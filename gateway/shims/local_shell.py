@@ -10,6 +10,10 @@ import os
 import signal
 from collections.abc import Sequence
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # Importing typing would take longer than starting the shell.
+    from typing import NoReturn
+
 COMMAND_MARK = "MARS_GWSH_COMMAND"
 """In the environment of all that runs below a shim: who finds it there is under way already, and what has it
 can be found when the shim is killed."""
@@ -19,6 +23,15 @@ _PYTHONS_OWN = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python ignores them for itself; a command must not inherit that."""
 
 
+def fill_descriptors() -> None:
+    """Where one of the first three is closed, what we open next would be taken for it."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 def own_environment() -> dict[bytes, bytes]:
     """As it was given. Python adds a locale to its own where there is none."""
     with open("/proc/self/environ", "rb") as file:
@@ -26,8 +39,8 @@ def own_environment() -> dict[bytes, bytes]:
     return {name: value for name, separator, value in pairs if separator}
 
 
-def become(shell: str, words: list[str]) -> None:
-    """Does not return. Raises OSError."""
+def become(shell: str, words: list[str]) -> NoReturn:
+    """Raises OSError."""
     for number in _PYTHONS_OWN:
         signal.signal(number, signal.SIG_DFL)
     os.execve(shell, [shell, *words], own_environment())

@@ -19,8 +19,8 @@ class FakeLease:
     is_back: bool = False
     renewals: int = 0
 
-    def ask(self, wait_s: float = 0.0) -> None:
-        self.look(wait_s)
+    def ask(self) -> None:
+        self.look()
 
     def look(self, wait_s: float = 0.0) -> None:
         self.gateway.calls += 1

@@ -182,6 +182,27 @@ def test_killed_shim_leaves_nothing_behind(shims: Shims, world: World) -> None:
     eventually(lambda: not set(helpers) & set(named("")), "its helpers are gone")
 
 
+def test_shim_that_is_killed_while_it_waits_leaves_the_queue(shims: Shims, world: World) -> None:
+    shims.settings["MARS_GWSH_QUEUE_S"] = "50"
+    with contextlib.ExitStack() as holders:
+        for name in ("first", "second", "third"):
+            shims.settings["MARS_GATEWAY_SESSION"] = name
+            holders.enter_context(shims.started("-c", f"sleep {unique_seconds()}; true"))
+        eventually(lambda: leases_held(world) == ROOM, "all slots are taken")
+        shims.settings["MARS_GATEWAY_SESSION"] = "fourth"
+        with shims.started("-c", "true") as shim:
+            eventually(lambda: world.caller.hosts()["local"]["queued"] == 1, "it waits")
+            shim.kill()
+        eventually(lambda: world.caller.hosts()["local"]["queued"] == 0, "it waits no more")
+
+
+def test_closed_descriptors(shims: Shims) -> None:
+    """Where they are, nothing of ours takes their places."""
+    command = f"exec {shims.gwsh} -c 'cat; echo done' <&- 2>&-"
+    answer = subprocess.run(["bash", "-c", command], env=shims.environment, stdout=subprocess.PIPE, text=True)
+    assert (answer.returncode, answer.stdout) == (0, "done\n")
+
+
 def test_killed_group_gives_the_lease_back(shims: Shims, world: World) -> None:
     """As agents end a command that takes too long."""
     seconds = unique_seconds()
