@@ -110,9 +110,9 @@ def _leased(shell: str, words: shell_words.ShellWords, environ: settings.Environ
     try:
         return leased_command.run(shell, words.words, held)
     except GatewayFault:
-        if not runs_anyway:
-            raise
-    local_shell.become(shell, words.words)
+        if runs_anyway:
+            local_shell.become(shell, words.words)
+        raise
 
 
 def _ask(
