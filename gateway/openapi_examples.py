@@ -21,6 +21,7 @@ from gateway.protocol import (
     LeaseRequest,
     LeaseState,
     LeaseStatus,
+    SessionList,
     SessionRequest,
     SessionStatus,
     SignalRequest,
@@ -97,6 +98,7 @@ _SESSION = SessionStatus(
 EXAMPLES: dict[type[msgspec.Struct], msgspec.Struct] = {
     SessionRequest: SessionRequest(env={"LANG": "C"}, idle_ttl_s=600.0),
     SessionStatus: _SESSION,
+    SessionList: SessionList([_SESSION]),
     ExecRequest: ExecRequest(command="echo $((6*7))", timeout_s=20.0, labels={"tool_call_id": "call_8f2e"}),
     ExecStatus: _EXEC,
     StdinRequest: StdinRequest(data_b64="eWVzCg=="),

@@ -153,6 +153,10 @@ class SessionStatus(Struct, frozen=True):
     """Until ``idle_ttl_s`` ends it; None while a command is active."""
 
 
+class SessionList(Struct, frozen=True):
+    sessions: list[SessionStatus]
+
+
 class OutputRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     max_bytes: Annotated[
         Bytes | None,

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from gateway.decode import decode, read_body
 from gateway.errors import Refusal
 from gateway.openapi import empty_answer, json_answer, json_body, refusals
-from gateway.protocol import SessionRequest, SessionStatus
+from gateway.protocol import SessionList, SessionRequest, SessionStatus
 from gateway.routing import SessionId, Tenant, ThisGateway, json_response
 
 _PATH = "/sessions/{sid}"
@@ -14,6 +14,12 @@ _PATH = "/sessions/{sid}"
 def session_routes() -> APIRouter:
     api = APIRouter(tags=["sessions"])
     add = api.add_api_route
+    add(
+        "/sessions",
+        get_sessions,
+        methods=["GET"],
+        responses={200: json_answer("Yours, in no order.", SessionList), **refusals(400)},
+    )
     add(
         _PATH,
         put_session,
@@ -39,6 +45,11 @@ def session_routes() -> APIRouter:
         responses={204: empty_answer("It is gone."), **refusals(400, 503)},
     )
     return api
+
+
+async def get_sessions(gateway: ThisGateway, tenant: Tenant) -> Response:
+    sessions = gateway.sessions.all_of(tenant)
+    return json_response(SessionList([gateway.sessions.status(each) for each in sessions]))
 
 
 async def put_session(request: Request, gateway: ThisGateway, tenant: Tenant, sid: SessionId) -> Response:

@@ -93,6 +93,9 @@ class Sessions:
     def find(self, tenant: str, session_id: str) -> Session | None:
         return self._sessions.get((tenant, session_id))
 
+    def all_of(self, tenant: str) -> list[Session]:
+        return [session for (owner, _), session in self._sessions.items() if owner == tenant]
+
     def get(self, tenant: str, session_id: str) -> Session:
         """Raises Refusal 404, or 503 ``adopting`` while hosts are still asked what they have."""
         session = self.find(tenant, session_id)

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "marsproxy.core": ("marsproxy.core",),
     "marsproxy": ("marsproxy", "backend_patch.protocol"),
     "gateway.host_agent": ("gateway.host_agent",),
+    "gateway.shims": ("gateway.shims", "gateway.tool_signature"),
     "gateway": ("gateway", "marsproxy.core"),
     "backend_patch": ("backend_patch",),
     "loadgen": (

@@ -26,6 +26,7 @@ from gateway.app import make_app
 from gateway.config import ENV_PREFIX as GATEWAY_ENV_PREFIX
 from gateway.config import PROXY_TOKEN_ENV, TOKEN_ENV, TOKENS_ENV, URL_ENV, setting_names
 from gateway.protocol import ExecState
+from gateway.shims import docker_words
 from loadgen.profiles import profile_names
 from loadgen.records import GaugeSample, SessionRecord, TurnRecord
 from loadgen.summary import summarise
@@ -119,6 +120,8 @@ def all_options() -> frozenset[str]:
         for name in app.resolved_commands():
             if not name.startswith("-"):
                 found |= options_of(app[name])
+    forms = (docker_words.RUN, docker_words.EXEC, docker_words.STOP, docker_words.PS)
+    found |= {f"--{name}" for form in forms for name in form.options}
     return frozenset(found | options_of(doctor.build_app()))
 
 
@@ -174,6 +177,20 @@ def test_every_command_says_what_it_does(program: str, capsys: pytest.CaptureFix
         assert re.search(rf"\b{name}\s+[A-Z]", listed), name
 
 
+@cache
+def shim_variables() -> frozenset[str]:
+    """They have no table of settings: each module reads its own, by these names."""
+    sources = (path.read_text() for path in (ROOT / "gateway/shims").glob("*.py"))
+    return frozenset(re.findall(r'"(MARS_[A-Z_]+)"', "".join(sources)))
+
+
+def test_variables_of_shims_are_told_of() -> None:
+    told = text_of(ROOT / "docs/shims.md")
+    assert {each for each in shim_variables() if each not in told} == {
+        "MARS_EXEC_ID"
+    }  # The host agent's own.
+
+
 @every_page
 def test_options_exist(page: Path) -> None:
     """Also where one is only spoken of."""
@@ -207,7 +224,7 @@ def test_settings_exist(page: Path) -> None:
     assert set(re.findall(rf"`((?:{sections})\.(?!jsonl`)[a-z_]+)`", text_of(page))) <= keys
     variables = {ENV_PREFIX + key.replace(".", "_").upper() for key in keys} | {"MARS_CONFIG"}
     variables |= {GATEWAY_ENV_PREFIX + name.upper() for name in setting_names()}
-    variables |= {PROXY_TOKEN_ENV, TOKEN_ENV, TOKENS_ENV, URL_ENV}
+    variables |= {PROXY_TOKEN_ENV, TOKEN_ENV, TOKENS_ENV, URL_ENV} | shim_variables()
     assert set(re.findall(r"\bMARS_[A-Z_]*[A-Z]\b", text_of(page))) <= variables
 
 
