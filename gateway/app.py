@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from gateway.compat.mounting import compat_routes
 from gateway.errors import Refusal, error_body
 from gateway.gateway import Gateway
 from gateway.heartbeats import Heartbeats
@@ -56,6 +57,7 @@ def make_app(open_gateway: OpenGateway) -> FastAPI:
     )
     app.include_router(_v1())
     app.include_router(probe_routes())
+    app.include_router(compat_routes())
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _no_route)
