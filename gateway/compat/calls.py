@@ -4,17 +4,27 @@ output.
 Owns waiting for the end and reading the whole of what was written. It must not know any door's protocol.
 """
 
+import re
+
 from gateway.compat.errors import NotRun
-from gateway.errors import Refusal
+from gateway.errors import Refusal, invalid
 from gateway.exec_record import Exec
 from gateway.gateway import Gateway
 from gateway.protocol import ExecRequest, ExecState, SessionRequest, StreamName
 from gateway.session_record import Session
 
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+"""As ``routing.SessionId``, for paths that FastAPI does not look at."""
 DOOR_LABEL = "door"
 """Of sessions that a door made, with its name; those it may end again."""
 _WAIT_S = 60.0
 _READ_BYTES = 1 << 20
+
+
+def check_session_id(session_id: str) -> None:
+    """Raises Refusal."""
+    if _SESSION_ID.fullmatch(session_id) is None:
+        raise invalid("sid", f"must match {_SESSION_ID.pattern}")
 
 
 async def session_on_demand(gateway: Gateway, tenant: str, session_id: str, door: str) -> Session:

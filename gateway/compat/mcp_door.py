@@ -6,7 +6,6 @@ need none. It must not know tools.
 
 import asyncio
 import importlib
-import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -16,12 +15,12 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import Refusal, invalid
+from gateway.compat.calls import check_session_id
+from gateway.errors import Refusal
 from gateway.gateway import Gateway
 from gateway.routing import authenticated, gateway_of, refusal_response
 from gateway.tasks import Tasks
 
-_SESSION_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _METHODS = ["GET", "POST", "DELETE"]
 SCOPE_CALLER = "mars.caller"
 """In the ASGI scope: tenant and session that a request is for."""
@@ -70,8 +69,7 @@ class McpDoor:
     def _caller(self, request: Request) -> tuple[str, str]:
         tenant = authenticated(request, request.headers.get("authorization"))
         session_id = request.path_params["sid"]
-        if _SESSION_ID.fullmatch(session_id) is None:
-            raise invalid("sid", f"must match {_SESSION_ID.pattern}")
+        check_session_id(session_id)
         return tenant, session_id
 
     async def _opened(self, gateway: Gateway) -> ASGIApp:

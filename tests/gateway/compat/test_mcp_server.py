@@ -15,7 +15,6 @@ from mcp_types import CallToolResult, TextContent
 
 from gateway.compat.mcp_tools import TOOLS, name_of
 from gateway.host import EndedBy
-from gateway.limits import Limits
 from tests.gateway.rest_rig import Rest, on_a_socket, open_rest, until
 
 TOKENS = {"alice": "alice-token-0123456789", "bob": "bob-token-0123456789"}
@@ -57,9 +56,12 @@ async def connected(
 
 @contextlib.asynccontextmanager
 async def agent(mode: str = "auto", **options: Any) -> AsyncIterator[Agent]:
-    async with open_rest(**options) as rest, on_a_socket(rest.app) as address:
-        async with connected(rest, address, mode=mode, token=options.get("token")) as found:
-            yield found
+    async with (
+        open_rest(**options) as rest,
+        on_a_socket(rest.app) as address,
+        connected(rest, address, mode=mode) as found,
+    ):
+        yield found
 
 
 def text(result: CallToolResult) -> str:
@@ -124,12 +126,17 @@ async def test_a_command_is_cancelled_on_request() -> None:
 
 
 async def test_a_call_that_its_client_gives_up_is_ended() -> None:
-    async with agent("legacy") as one:
-        asked = asyncio.get_running_loop().create_task(one.call("shell", command="make"))
-        await one.running()
-        asked.cancel()
-        await until(lambda: one.rest.host.stops)
-        await asyncio.wait({asked})
+    """As opencode says it when its user aborts."""
+    async with open_rest() as rest, asyncio.TaskGroup() as group:
+        headers = await shaken(rest, "2025-11-25")
+        params = {"name": "shell", "arguments": {"command": "make"}, "_meta": {"progressToken": 2}}
+        call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+        asked = group.create_task(rest.http.post("/mcp/s", json=call, headers=headers))
+        await until(rest.host.running)
+        over = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}}
+        assert (await rest.http.post("/mcp/s", json=over, headers=headers)).status_code == 202
+        await until(lambda: rest.host.stops)
+        assert (await asked).status_code == 200
 
 
 @ERAS
@@ -228,18 +235,24 @@ async def test_tools_say_what_they_take() -> None:
         assert "exec_id" in shell.description
 
 
+async def shaken(rest: Rest, version: str) -> dict[str, str]:
+    """The headers of a client after its handshake."""
+    headers = {"Accept": "text/event-stream, application/json"}
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}
+    answer = await rest.http.post("/mcp/s", json=body, headers=headers)
+    assert answer.json()["result"]["protocolVersion"] == version
+    headers |= {"mcp-session-id": answer.headers["mcp-session-id"], "mcp-protocol-version": version}
+    note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert (await rest.http.post("/mcp/s", json=note, headers=headers)).status_code == 202
+    return headers
+
+
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
 async def test_a_handshake_as_clients_send_it(version: str) -> None:
     """Codex sends the third, opencode the last."""
-    async with open_rest(limits=Limits()) as rest:
-        headers = {"Accept": "text/event-stream, application/json"}
-        hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
-        body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}
-        answer = await rest.http.post("/mcp/s", json=body, headers=headers)
-        assert answer.json()["result"]["protocolVersion"] == version
-        headers |= {"mcp-session-id": answer.headers["mcp-session-id"], "mcp-protocol-version": version}
-        note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-        assert (await rest.http.post("/mcp/s", json=note, headers=headers)).status_code == 202
+    async with open_rest() as rest:
+        headers = await shaken(rest, version)
         asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": {"progressToken": 0}}}
         tools = (await rest.http.post("/mcp/s", json=asked, headers=headers)).json()["result"]["tools"]
         assert len(tools) == len(TOOLS)
