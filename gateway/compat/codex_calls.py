@@ -95,7 +95,9 @@ class CodexCalls:
         if known is not None and known.body != body:
             raise RpcError(INVALID_REQUEST, f"processId: {params.process_id!r} is another process")
         if known is None:
-            self.codex.add(await self._started(params, body))
+            started = await self._started(params, body)
+            if params.process_id not in self.codex.processes:  # Else the same start came twice at once.
+                self.codex.add(started)
         return {"processId": params.process_id, "sandboxType": "none"}
 
     async def _started(self, params: Start, body: bytes) -> Process:
