@@ -32,6 +32,8 @@ from gateway.transfers import Workspace
 DOOR = "swerex"
 _LEAST_STARTUP_S = 10.0
 """Clients ask for one second, which a busy host may take for the process alone."""
+_KILL_GRACE_S = 2.0
+"""Clients that set a timeout expect their exception then, and not much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class SwerexRuntime:
             env={**(command.env or {}), **gate_env(is_private=self.is_private, cwd=command.cwd)},
             output=OutputRequest(merge=command.merge_output_streams),
             timeout_s=command.timeout,
+            kill_grace_s=_KILL_GRACE_S,
             on_exit="keep",
         )
         record = await run_to_end(self.gateway, runtime.session, request, self.key)
@@ -127,6 +130,7 @@ class SwerexRuntime:
                 workspace = self.workspace(runtime)
                 await put_bytes(workspace, VIEW_PATH, VIEW.encode())
                 await put_bytes(workspace, GATE_PATH, GATE.encode())
+                await self._try_gate(runtime)
                 runtime.is_prepared = True
         return runtime
 
@@ -137,6 +141,17 @@ class SwerexRuntime:
     async def output(self, record: Exec) -> Output:
         stdout, stderr = [await output_of(self.gateway, record, stream) for stream in StreamName]
         return Output(stdout, stderr)
+
+    async def _try_gate(self, runtime: Runtime) -> None:
+        """Else what ``unshare`` says would be taken for what a command says."""
+        request = ExecRequest(
+            command=":", cwd=".", env=gate_env(is_private=self.is_private), output=OutputRequest(merge=True)
+        )
+        record = await run_to_end(self.gateway, runtime.session, request, None)
+        if record.exit_code != 0:
+            said = shown((await self.output(record)).stdout).strip() or record.reason
+            message = f"host {record.host!r} gives a session no root directory of its own: {said}"
+            raise faults.not_possible(f"{message}; a gateway with allow_absolute_cwd shares the host's")
 
     def _runtime(self, shell: str) -> Runtime:
         if self.gateway.sessions.find(self.tenant, self.session_id) is None and self.gateway.hosts.are_asked:
@@ -180,6 +195,7 @@ class SwerexRuntime:
             env=gate_env(is_private=self.is_private, shell=shell.name),
             output=OutputRequest(merge=True),
             timeout_s=timeout_s,
+            kill_grace_s=_KILL_GRACE_S,
             on_exit="keep",
         )
 

@@ -1,9 +1,8 @@
 """The real client of SWE-ReX against a gateway that runs, and what came of it as JSON on standard output.
 
-Run by a Python that has ``swe-rex``: ``python swerex_live.py URL TOKEN``, where URL is that of the gateway. It
-must not import anything of ours.
+Run by a Python that has ``swe-rex``: ``python swerex_live.py URL TOKEN``, where URL is that of the gateway.
+It must not import anything of ours.
 """
-# ruff: noqa: ASYNC110 - what is waited for is a file on a host
 
 import asyncio
 import json
@@ -97,8 +96,8 @@ async def interrupted(runtime: RemoteRuntime) -> dict[str, Any]:
     running = asyncio.gather(
         runtime.run_in_session(BashAction(command="echo begun; touch /tmp/begun; sleep 60", check="silent"))
     )
-    while (await runtime.execute(Command(command=["test", "-e", "/tmp/begun"]))).exit_code != 0:
-        await asyncio.sleep(0.05)
+    waiting = "until [ -e /tmp/begun ]; do sleep 0.05; done"
+    await runtime.execute(Command(command=waiting, shell=True, timeout=30))
     seen = await runtime.run_in_session(BashInterruptAction(timeout=5))
     [ended] = await running
     return {"seen": seen.output, "exit_code": ended.exit_code}

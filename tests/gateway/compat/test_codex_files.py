@@ -1,7 +1,6 @@
 """fs/* on a real host."""
 
 import base64
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ pytestmark = pytest.mark.slow  # real processes throughout
 
 
 @pytest.fixture
-async def files(rig: Rig) -> AsyncIterator[CodexFiles]:
+def files(rig: Rig) -> CodexFiles:
     session = rig.gateway.sessions.find("", "s")
     assert session is not None
-    yield CodexFiles(rig.gateway, session)
+    return CodexFiles(rig.gateway, session)
 
 
 def at(path: Path, **fields: Any) -> OnPath:

@@ -343,10 +343,13 @@ async def test_what_is_wrong_is_named(method: str, params: dict[str, Any], code:
 
 
 async def test_a_command_outside_of_its_workspace_needs_leave() -> None:
-    async with open_rest() as rest, on_a_socket(rest.app) as address:
-        async with connected(rest, f"ws://{address}/compat/codex/s") as codex:
-            code, message = await codex.error("process/start", **start())
-            assert (code, "cwd" in message) == (-32602, True)
+    async with (
+        open_rest() as rest,
+        on_a_socket(rest.app) as address,
+        connected(rest, f"ws://{address}/compat/codex/s") as codex,
+    ):
+        code, message = await codex.error("process/start", **start())
+        assert (code, "cwd" in message) == (-32602, True)
 
 
 async def test_connections_begin_with_initialize() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import zipfile
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,16 @@ async def begun(swerex: Swerex, **fields: Any) -> None:
     assert await swerex.ask("create_session", **fields) == {"output": "", "session_type": "bash"}
 
 
+async def has_begun(swerex: Swerex) -> None:
+    waiting = "until [ -e /tmp/begun ]; do sleep 0.02; done"
+    await swerex.ask("execute", command=waiting, shell=True, timeout=20)
+
+
 async def test_a_shell_goes_on_where_its_last_command_left_it(swerex: Swerex) -> None:
     await begun(swerex, startup_timeout=10.0, session_type="bash")
-    setting = "mkdir -p /swearepo && cd /swearepo && export A='1\n2' && B=3; f() { echo \"f $1\"; }; alias g='echo g'"
-    assert (await swerex.run(setting))["exit_code"] == 0
+    setting = "mkdir -p /swearepo && cd /swearepo && export A='1\n2' && B=3"
+    functions = "f() { echo \"f $1\"; }; alias g='echo g'"
+    assert (await swerex.run(f"{setting}; {functions}"))["exit_code"] == 0
     seen = await swerex.run('pwd; echo "$A$B"; f x; g; (exit 4)')
     assert seen == {
         "output": "/swearepo\n1\n23\nf x\ng\n",
@@ -56,7 +63,7 @@ async def test_two_runtimes_share_no_path(swerex: Swerex) -> None:
 
 
 async def test_where_commands_may_start_anywhere_paths_are_the_hosts(
-    open_rig: OpenRig, tmp_path: Any
+    open_rig: OpenRig, tmp_path: Path
 ) -> None:
     async with open_rig(limits=Limits(slots=2, short_places=0, allow_absolute_cwd=True)) as rig:
         swerex = Swerex(rig)
@@ -65,6 +72,16 @@ async def test_where_commands_may_start_anywhere_paths_are_the_hosts(
         assert (tmp_path / "x" / "y").read_text() == "there"
         assert (await swerex.run(f"cd {tmp_path}/x; cat y"))["output"] == "there"
         assert (await swerex.run("pwd"))["output"] == f"{tmp_path}/x\n"
+
+
+async def test_a_host_that_cannot_give_a_root_directory_says_so(swerex: Swerex, tmp_path: Path) -> None:
+    for name in ("bash", "mkdir"):
+        (tmp_path / name).symlink_to(f"/bin/{name}")
+    await swerex.rig.session("agent-1", env={"PATH": str(tmp_path)})
+    fault = await swerex.fault("create_session")
+    assert fault["class_path"] == "swerex.exceptions.SwerexException"
+    assert "unshare" in fault["message"]
+    assert "allow_absolute_cwd" in fault["message"]
 
 
 async def test_a_timeout_ends_the_work_and_keeps_its_output(swerex: Swerex) -> None:
@@ -148,8 +165,7 @@ async def test_an_interrupt_ends_a_command_and_not_its_shell(swerex: Swerex) -> 
     assert (nothing["output"], nothing["exit_code"]) == ("", None)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(swerex.run("X=1; echo begun; touch /tmp/begun; sleep 60"))
-        while (await swerex.ask("execute", command=["test", "-e", "/tmp/begun"]))["exit_code"] != 0:
-            await asyncio.sleep(0.02)
+        await has_begun(swerex)
         seen = await swerex.ask("run_in_session", **interrupt)
     assert (seen["output"], seen["exit_code"]) == ("begun", 130)
     assert running.result()["exit_code"] == 130
@@ -160,8 +176,7 @@ async def test_a_command_that_ignores_interrupts_is_ended_all_the_same(swerex: S
     await begun(swerex)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(swerex.run("trap '' INT; touch /tmp/begun; while :; do sleep 0.05; done"))
-        while (await swerex.ask("execute", command=["test", "-e", "/tmp/begun"]))["exit_code"] != 0:
-            await asyncio.sleep(0.02)
+        await has_begun(swerex)
         interrupt = {"session": "default", "timeout": 0.1, "n_retry": 1, "action_type": "bash_interrupt"}
         assert (await swerex.ask("run_in_session", **interrupt))["failure_reason"].startswith("cancelled")
     assert running.result()["exit_code"] == 130
