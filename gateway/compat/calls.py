@@ -10,7 +10,7 @@ from gateway.compat.errors import NotRun
 from gateway.errors import Refusal, invalid
 from gateway.exec_record import Exec
 from gateway.gateway import Gateway
-from gateway.protocol import ExecRequest, ExecState, SessionRequest, StreamName
+from gateway.protocol import ExecRequest, SessionRequest, StreamName
 from gateway.session_record import Session
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -44,7 +44,12 @@ async def run_to_end(gateway: Gateway, session: Session, request: ExecRequest, k
 async def ended(gateway: Gateway, record: Exec) -> None:
     """Returns when it has ended after it was started. Raises as ``run_to_end``."""
     await until_ended(gateway, record)
-    if record.state is ExecState.REJECTED:
+    check_was_run(record)
+
+
+def check_was_run(record: Exec) -> None:
+    """Raises NotRun for one that ended before it began: rejected, or cancelled in the queue."""
+    if record.state.is_final and not record.was_started:
         raise NotRun(record.reason or "there was no room for it")
 
 

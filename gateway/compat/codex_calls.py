@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.compat.calls import check_was_run
 from gateway.compat.codex_files import CodexFiles
 from gateway.compat.codex_process import Process, has_started
 from gateway.compat.codex_protocol import (
@@ -32,10 +33,10 @@ from gateway.compat.codex_protocol import (
     uri_of,
 )
 from gateway.compat.codex_sessions import DOOR, CodexSession
-from gateway.compat.errors import NotRun
+from gateway.errors import draining
 from gateway.exec_record import Exec
 from gateway.gateway import Gateway
-from gateway.protocol import ExecRequest, ExecState, Scope, TtyRequest
+from gateway.protocol import ExecRequest, Scope, TtyRequest
 
 _STEP_S = 60.0
 _MAX_WAIT_S = 60.0
@@ -114,9 +115,10 @@ class CodexCalls:
 
     async def _until_started(self, record: Exec) -> None:
         while not has_started(record):
+            if record.ended.is_set():
+                raise draining()
             await self.gateway.execs.wait_step(record, record.steps, _STEP_S)
-        if record.state is ExecState.REJECTED:
-            raise NotRun(record.reason or "there was no room for it")
+        check_was_run(record)
 
     async def _read(self, params: Read) -> Any:
         wait_s = min((params.wait_ms or 0) / 1000, _MAX_WAIT_S)

@@ -58,10 +58,11 @@ class Process:
                 group.create_task(self._pass_on(gateway, StreamName.STDOUT, tell))
                 if not self._has_terminal:
                     group.create_task(self._pass_on(gateway, StreamName.STDERR, tell))
-            await until_ended(gateway, self.record)
         except* Refusal as refused:
-            self._failure = str(refused.exceptions[0])
-        await self._end(tell)
+            self._failure = f"its output cannot be read: {refused.exceptions[0]}"
+        with contextlib.suppress(Refusal):  # It is we who leave, and it goes on.
+            await until_ended(gateway, self.record)
+            await self._end(tell)
 
     async def read(self, after_seq: int, max_bytes: int | None, wait_s: float) -> ReadAnswer:
         """What came after a number, as much as fits, but at least one piece; waits for some."""
@@ -133,8 +134,9 @@ class Process:
 
     async def _end(self, tell: Tell) -> None:
         if self.record.exit_code is None:
-            self._failure = self._failure or self.record.reason or f"it is {self.record.state.value}"
-            said = f"[mars-gateway: no exit code is known: {self._failure}]\n".encode()
+            self._failure = f"no exit code is known: {self.record.reason or self.record.state.value}"
+        if self._failure is not None:
+            said = f"[mars-gateway: {self._failure}]\n".encode()
             await self._output("pty" if self._has_terminal else "stderr", said, tell)
         async with self._telling:
             seq, self._has_exited = self._next(), True

@@ -109,9 +109,11 @@ class CodexSocket:
     async def _answer(self, request: Request) -> None:
         try:
             result = await self._call(request)
-            await self._send({"id": request.id, "result": result})
-            if request.method == "process/start" and self._calls is not None:
-                self._calls.begin(result["processId"])
+            try:
+                await self._send({"id": request.id, "result": result})
+            finally:
+                if request.method == "process/start" and self._calls is not None:
+                    self._calls.begin(result["processId"])
         except WebSocketDisconnect:
             return
         except (RpcError, Refusal, NotRun) as error:

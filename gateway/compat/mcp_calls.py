@@ -165,8 +165,9 @@ class McpCalls:
         }
         if next_offset is not None:
             structured["next_offset"] = next_offset
+        is_error = record.state.is_final and not record.was_started
         gap = "" if not text or text.endswith("\n") else "\n"
-        return Answer(f"{text}{gap}[{_ending(record)}]", structured, record.state is ExecState.REJECTED)
+        return Answer(f"{text}{gap}[{_ending(record)}]", structured, is_error)
 
     async def _read(self, call: ReadFile) -> Answer:
         chunk = await (await self._workspace()).read(call.path, call.offset, call.max_bytes)
@@ -223,7 +224,7 @@ def _ending(record: Exec) -> str:
             return f"timed out and was ended; exit code {record.exit_code}"
         case ExecState.QUEUED | ExecState.STARTING | ExecState.RUNNING:
             return f"{record.state.value}; exec_id {record.id}: read on with shell_output, or shell_status"
-        case ExecState.REJECTED:
-            return f"not run: {record.reason}"
+    if not record.was_started:
+        return f"not run: {record.reason}"
     code = "not known" if record.exit_code is None else str(record.exit_code)
     return f"{record.state.value}: {record.reason}; exit code {code}"

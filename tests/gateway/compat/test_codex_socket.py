@@ -179,6 +179,19 @@ async def test_who_leaves_before_the_start_wants_it_no_more() -> None:
         assert rest.host.starts == [busy]
 
 
+async def test_what_the_gateway_leaves_to_the_next_one_is_not_said_to_have_ended() -> None:
+    async with client(slots=1) as codex:
+        one = await codex.started()
+        waiting = await codex.send("process/start", **start("second"))
+        await until(lambda: len(codex.rest.gateway.execs.active_in("", "s")) == 2)
+        codex.rest.gateway.execs.leave("a new version")
+        assert "not run" in (await codex.answer(waiting))["error"]["message"]
+        codex.rest.host.write(one.order.exec_id, b"on")
+        assert [method for method, _ in await codex.news(1)] == ["process/output"]
+        assert await codex.ask("process/terminate", processId="none") == {"running": False}
+        assert codex.told == []
+
+
 async def test_the_same_start_again_is_the_same_process() -> None:
     async with client() as codex:
         both = [await codex.send("process/start", **start()) for _ in range(2)]
