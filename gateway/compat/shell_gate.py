@@ -37,7 +37,7 @@ _VIEW_VARIABLE = "__mars_view"
 _STATE_VARIABLE = "__mars_state"
 _CWD_VARIABLE = "__mars_cwd"
 
-VIEW = r"""# The workspace becomes the root directory; $1 is its path, $2 the command.
+VIEW = r"""# The workspace becomes the root directory; $1 is its path, $2 the command, $3 its PATH.
 set -e
 mount --bind "$1" "$1"
 for path in /*; do
@@ -57,20 +57,22 @@ pivot_root . .mars/host
 umount -l /.mars/host
 cd /
 export HOME=/root
-BASH_ENV=.mars/gate.sh exec bash -c "$2"
+export PATH=$3 BASH_ENV=.mars/gate.sh
+exec -a bash "$BASH" -c "$2"
 """
 
 _GATE = r"""if [[ ${__mars_view-} == private ]]; then
   export __mars_view=inside
   unset BASH_ENV
   if ((EUID == 0)); then set -- --mount; else set -- --user --map-root-user --mount; fi
-  exec unshare "$@" bash .mars/view.sh "$PWD" "$BASH_EXECUTION_STRING"
+  PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin exec unshare "$@" \
+    "$BASH" .mars/view.sh "$PWD" "$BASH_EXECUTION_STRING" "$PATH"
 fi
 unset BASH_ENV
 __mars_file=${__mars_state:+${PWD%/}/.mars/$__mars_state} __mars_start=${__mars_cwd-}
 unset __mars_view __mars_state __mars_cwd
 [[ $PWD != / ]] || cd /
-if ! __mars_said=$(bash -n -c "$BASH_EXECUTION_STRING" 2>&1); then
+if ! __mars_said=$("$BASH" -n -c "$BASH_EXECUTION_STRING" 2>&1); then
   builtin printf '@MARK@%s' "$__mars_said"
   exit @EXIT@
 fi

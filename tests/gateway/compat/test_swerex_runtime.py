@@ -75,9 +75,10 @@ async def test_where_commands_may_start_anywhere_paths_are_the_hosts(
 
 
 async def test_a_host_that_cannot_give_a_root_directory_says_so(swerex: Swerex, tmp_path: Path) -> None:
-    for name in ("bash", "mkdir"):
-        (tmp_path / name).symlink_to(f"/bin/{name}")
-    await swerex.rig.session("agent-1", env={"PATH": str(tmp_path)})
+    unshare = tmp_path / "unshare"
+    unshare.write_text("#!/bin/sh\necho 'unshare: Operation not permitted' >&2\nexit 1\n")
+    unshare.chmod(0o755)
+    await swerex.rig.session("agent-1", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
     fault = await swerex.fault("create_session")
     assert fault["class_path"] == "swerex.exceptions.SwerexException"
     assert "unshare" in fault["message"]
@@ -208,6 +209,8 @@ async def test_one_shot_commands(swerex: Swerex) -> None:
     )
     assert text == {"stdout": "/usr\n1\n", "stderr": "", "exit_code": 0}
     assert (await swerex.ask("execute", command="echo 'a'"))["exit_code"] == 127
+    path = await swerex.ask("execute", command="echo $PATH $0", shell=True, env={"PATH": "/usr/bin"})
+    assert path["stdout"] == "/usr/bin bash\n"
     assert (await swerex.ask("execute", command="if then", shell=True))["exit_code"] == 2
 
 
