@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from gateway.compat.mounting import Doors
 from gateway.errors import Refusal, error_body
 from gateway.gateway import Gateway
 from gateway.heartbeats import Heartbeats
@@ -30,6 +31,8 @@ OpenGateway = Callable[[], AbstractAsyncContextManager[Gateway]]
 
 
 def make_app(open_gateway: OpenGateway) -> FastAPI:
+    doors = Doors()
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_gateway() as gateway:
@@ -44,6 +47,7 @@ def make_app(open_gateway: OpenGateway) -> FastAPI:
             try:
                 yield
             finally:
+                await doors.close()
                 app.state.heartbeats.close()
 
     app = FastAPI(
@@ -56,6 +60,7 @@ def make_app(open_gateway: OpenGateway) -> FastAPI:
     )
     app.include_router(_v1())
     app.include_router(probe_routes())
+    app.include_router(doors.routes())
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_exception_handler(HTTPException, _no_route)
