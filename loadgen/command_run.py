@@ -1,4 +1,4 @@
-"""What every command of ``loadgen`` that plays a run does around it: an event loop, a directory, a last word."""
+"""What commands of ``loadgen`` that play a run do around it: an event loop, a directory, a last word."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -1,4 +1,4 @@
-"""``loadgen agents``: real agents of a framework against a target, with a scripted model and real commands."""
+"""``loadgen agents``: real agents of a framework, a scripted model, real commands."""
 
 import os
 from dataclasses import dataclass

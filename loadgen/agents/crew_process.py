@@ -85,7 +85,7 @@ class Crew:
         return None
 
     async def stop(self) -> None:
-        """With everything that it started: shells of agents are in its session, or end with their terminal."""
+        """With everything that it started: shells of agents end with their terminals."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
         try:

@@ -20,7 +20,7 @@ from loadgen.workload import Session, Turn
 
 LONGEST_OUTPUT_CHARS = 28_000
 """Below what OpenHands keeps of a command's output (30,000 characters, ``MAX_CMD_OUTPUT_SIZE`` in 1.58)."""
-OPENING = "Work through the steps of this task in the repository in front of you, one command at a time, and finish."
+OPENING = "Work through the steps of this task in the repository, one command at a time, and finish."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Dialect:
         return self._call(self.finish_tool, dict(self.finish_arguments))
 
     def _call(self, tool: str, arguments: dict[str, str]) -> dict[str, Any]:
-        # In the style in which chat templates repeat arguments: else the answer's tokens are not the history's.
+        # As chat templates repeat arguments: else the answer's tokens are not the history's.
         return {"tool": tool, "args": msgspec.Raw(json.dumps(arguments, ensure_ascii=False).encode())}
 
 

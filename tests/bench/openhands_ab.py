@@ -265,9 +265,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--out", type=Path, required=True)
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--systems", default=",".join(SYSTEMS))

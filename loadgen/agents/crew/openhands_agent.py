@@ -1,4 +1,4 @@
-"""One task of the OpenHands SDK, by its documented API: an agent with its default tools in a local workspace.
+"""One task of the OpenHands SDK, by its documented API: an agent with its default tools, a local workspace.
 
 The terminal is the SDK's own, on a pseudoterminal (``terminal_type`` ``subprocess``), so that the shell can be
 chosen (``shell_path``); with a shell of one's own or without, it is the same terminal.

@@ -61,8 +61,12 @@ def read_report(line: str) -> Loaded | Ended | None:
         fields: dict[str, Any] = dict(json.loads(line))
     except (ValueError, TypeError):
         return None
-    event = fields.pop("event", None)
     try:
-        return {"loaded": Loaded, "ended": Ended}[event](**fields)
-    except (KeyError, TypeError):
+        match fields.pop("event", None):
+            case "loaded":
+                return Loaded(**fields)
+            case "ended":
+                return Ended(**fields)
+    except TypeError:
         return None
+    return None
