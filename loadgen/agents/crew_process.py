@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import zipfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
@@ -130,7 +131,9 @@ async def open_crew(framework: str, python: Path, home: Path, log: Path) -> Asyn
 
 def environment(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
     kept = {name: value for name, value in inherited.items() if name not in NOT_INHERITED}
-    return {**kept, **SETTINGS, "HOME": str(home)}
+    # `python3` may be a script that looks for one, and takes longer than the command: ours goes first.
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+    return {**kept, **SETTINGS, "HOME": str(home), "PATH": path}
 
 
 def bundle(target: Path) -> None:

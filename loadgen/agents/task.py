@@ -86,7 +86,7 @@ class Task:
         duration_s, cpu_s = times_of(turn)
         chars = min(LONGEST_OUTPUT_CHARS, max(1, round(after.new_tokens * self.chars_per_token)))
         seed = Random(f"{self.id}/{step}").getrandbits(31)  # no two commands are alike
-        words = ["python3", "step.py", str(step), f"--seconds={duration_s:.3f}", f"--cpu={cpu_s:.3f}"]
+        words = ["python3", "-IS", "step.py", str(step), f"--seconds={duration_s:.3f}", f"--cpu={cpu_s:.3f}"]
         return shlex.join([*words, f"--chars={chars}", f"--seed={seed}"])
 
     def script_line(self, dialect: Dialect) -> bytes:

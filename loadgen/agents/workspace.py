@@ -9,7 +9,7 @@ from pathlib import Path
 DONE_FILE = "steps.done"
 PROGRAM = '''\
 """One step of the task: works for so long, says what it found, and leaves its number."""
-import random, sys, time
+import sys, time
 number, options = sys.argv[1], dict(option.lstrip("-").split("=") for option in sys.argv[2:])
 seconds, cpu, chars = float(options["seconds"]), float(options["cpu"]), int(options["chars"])
 start = time.perf_counter()
@@ -21,11 +21,15 @@ while True:
         sum(range(20000))
     else:
         time.sleep(0.005)
-words = "test file line value return import class error expected result index module function session".split()
-draw, text = random.Random(options["seed"]), []
-while sum(map(len, text)) + len(text) < chars:
-    text.append(" ".join(draw.choices(words, k=12)))
-print("\\n".join(text)[:chars])
+words = "test file line value return import class error expect result index def self key path list".split()
+draw, line, written = int(options["seed"]), [], 0
+while written < chars:
+    draw = (draw * 1103515245 + 12345) % 2**31
+    line.append(words[draw >> 16 & 15])
+    written += len(line[-1]) + 1
+    if len(line) == 12 or written >= chars:
+        print(*line)
+        line.clear()
 with open("steps.done", "a") as done:
     done.write(number + "\\n")
 '''

@@ -3,15 +3,16 @@
     .venv/bin/python -m tests.bench.openhands_ab --out DIR --agent-python .venv-agents/openhands/bin/python
         --vllm-python .venv-vllm/bin/python [--repeats 3] [--systems stock,mars] [--shell PATH] [...]
 
-Systems: ``stock`` is vLLM as it comes, its agents' terminals on this machine's bash; ``mars`` is vLLM with the
-backend patch, the proxy before it, and terminals whose every command line has a lease of the gateway. The rest is
-the same: sessions, arrivals, the model's answers, the commands, which compute on this machine, the engine's KV
-cache, and the cores: the engine has the first of them, and agents, proxy, gateway and commands share the others.
+Systems: ``stock`` is vLLM as it comes, its agents' terminals on this machine's bash; ``mars`` is vLLM with
+the backend patch, the proxy before it, and terminals whose every command line has a lease of the gateway. The
+rest is the same: sessions, arrivals, the model's answers, the commands, which compute on this machine, the
+engine's KV cache, and the cores: the engine has the first of them; agents, proxy, gateway and commands share
+the others.
 
 The accelerator runs ``--speed`` times faster than its model, and commands are as much shorter than the
-workload's (``--scale-gaps``); the tables are in seconds of the clock. Every repeat has a seed of its own, the
-same for both systems, and they take turns. Runs that are there already are not repeated, so a comparison can be
-stopped and continued. Leaves ``result.json`` in each run's directory, ``results.json`` and ``results.md``.
+workload's (``--scale-gaps``); the tables are in seconds of the clock. Every repeat has a seed of its own,
+the same for both systems, and they take turns. Runs that are there already are not repeated, so a comparison
+can be stopped and continued. Leaves ``result.json`` in each run's directory, ``results.json`` and ``results.md``.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +29,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -57,7 +60,7 @@ class Shape:
     scale_gaps: float = 0.5
     kv_tokens: int = 200_000
     speed: float = 2.0
-    slots: int = 1
+    slots: int = 2
     """Of the gateway."""
 
     def load(self, seed: int) -> list[str]:
@@ -148,8 +151,7 @@ async def succeed(*command: str, env: dict[str, str] | None = None) -> None:
 
 
 async def run_one(system: str, shape: Shape, programs: Programs, seed: int, out: Path) -> None:
-    if out.exists():
-        shutil.rmtree(out)  # of a run that was stopped
+    shutil.rmtree(out, ignore_errors=True)  # of a run that was stopped
     with tempfile.TemporaryDirectory() as folder:
         script, log = Path(folder) / "script.jsonl", Path(folder) / "engine.log"
         load = [*shape.load(seed), "--python", programs.agents]
@@ -244,11 +246,14 @@ def report(found: dict[str, list[dict[str, Any]]], shape: Shape) -> dict[str, An
 
 def markdown(result: dict[str, Any]) -> str:
     shape = Shape(**result["shape"])
+    about = (
+        f"{shape.sessions} tasks of `{shape.workload}` for {shape.framework}, {shape.agents} at a time, at "
+        f"most {shape.max_turns} turns, tokens times {shape.scale_tokens:g}, commands times "
+        f"{shape.scale_gaps:g}; {shape.kv_tokens:,} tokens of KV, accelerator {shape.speed:g} times its model; "
+        f"{shape.slots} slots. {result['machine']}; commit {result['commit']}. Medians over the repeats."
+    )
     lines = [
-        f"{shape.sessions} tasks of `{shape.workload}` for {shape.framework}, {shape.agents} at a time, at most "
-        f"{shape.max_turns} turns, tokens times {shape.scale_tokens:g}, commands times {shape.scale_gaps:g}; "
-        f"{shape.kv_tokens:,} tokens of KV, accelerator {shape.speed:g} times its model; {shape.slots} slots. "
-        f"{result['machine']}; commit {result['commit']}. Medians over the repeats.",
+        about,
         "",
         f"| system | repeats | completed | {' | '.join(METRICS.values())} |",
         "|" + "---|" * (3 + len(METRICS)),
@@ -283,7 +288,7 @@ async def main(options: argparse.Namespace) -> int:
     systems = options.systems.split(",")
     if unknown := set(systems) - set(SYSTEMS):
         raise SystemExit(f"unknown systems: {', '.join(unknown)}; known: {', '.join(SYSTEMS)}")
-    programs = Programs(options.vllm_python, str(Path(options.agent_python).absolute()), options.shell)
+    programs = Programs(options.vllm_python, options.agent_python, options.shell)
     found: dict[str, list[dict[str, Any]]] = {system: [] for system in SYSTEMS}
     for seed in range(1, options.repeats + 1):
         for system in systems if seed % 2 else reversed(systems):
@@ -299,5 +304,11 @@ async def main(options: argparse.Namespace) -> int:
     return 0 if all(run["completed"] == run["sessions"] for runs in found.values() for run in runs) else 1
 
 
+def told(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C: what was started is stopped."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, told)
     sys.exit(asyncio.run(main(parse())))

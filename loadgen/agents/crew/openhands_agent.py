@@ -1,7 +1,7 @@
 """One task of the OpenHands SDK, by its documented API: an agent with its default tools, a local workspace.
 
-The terminal is the SDK's own, on a pseudoterminal (``terminal_type`` ``subprocess``), so that the shell can be
-chosen (``shell_path``); with a shell of one's own or without, it is the same terminal.
+The terminal is the SDK's own, on a pseudoterminal (``terminal_type`` ``subprocess``), so that the shell can
+be chosen (``shell_path``); with a shell of one's own or without, it is the same terminal.
 """
 
 from importlib.metadata import version as installed_version
