@@ -9,10 +9,10 @@ rest is the same: sessions, arrivals, the model's answers, the commands, which c
 engine's KV cache, and the cores: the engine has the first of them; agents, proxy, gateway and commands share
 the others.
 
-The accelerator runs ``--speed`` times faster than its model, and commands are as much shorter than the
-workload's (``--scale-gaps``); the tables are in seconds of the clock. Every repeat has a seed of its own,
-the same for both systems, and they take turns. Runs that are there already are not repeated, so a comparison
-can be stopped and continued. Leaves ``result.json`` in each run's directory, ``results.json`` and ``results.md``.
+The accelerator runs ``--speed`` times faster than its model, and commands take ``--scale-gaps`` of the
+workload's time; the tables are in seconds of the clock. Every repeat has a seed of its own, the same for both
+systems, and they take turns. Runs that are there already are not repeated, so a comparison can be stopped and
+continued. Leaves ``result.json`` in each run's directory, ``results.json`` and ``results.md``.
 """
 
 import argparse
@@ -57,9 +57,9 @@ class Shape:
     max_turns: int = 40
     """As the paper's OpenHands runs (40 iterations)."""
     scale_tokens: float = 1.0
-    scale_gaps: float = 0.5
+    scale_gaps: float = 1.0
     kv_tokens: int = 200_000
-    speed: float = 2.0
+    speed: float = 1.0
     slots: int = 2
     """Of the gateway."""
 
@@ -249,7 +249,7 @@ def markdown(result: dict[str, Any]) -> str:
     about = (
         f"{shape.sessions} tasks of `{shape.workload}` for {shape.framework}, {shape.agents} at a time, at "
         f"most {shape.max_turns} turns, tokens times {shape.scale_tokens:g}, commands times "
-        f"{shape.scale_gaps:g}; {shape.kv_tokens:,} tokens of KV, accelerator {shape.speed:g} times its model; "
+        f"{shape.scale_gaps:g}; {shape.kv_tokens:,} tokens of KV, accelerator at {shape.speed:g}, "
         f"{shape.slots} slots. {result['machine']}; commit {result['commit']}. Medians over the repeats."
     )
     lines = [
