@@ -23,6 +23,8 @@ HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host", "content-length"}
 )
 """RFC 9110, section 7.6.1, and what the client and the server of each hop set themselves."""
+SHUTDOWN_S = 1.0
+"""For requests that are still open when the run is over: nobody waits for them any more."""
 ANSWERING = "/chat/completions"
 
 
@@ -77,7 +79,9 @@ class Relay:
         )
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_route("*", "/{session}/v1/{path:.*}", self._pass_on)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()

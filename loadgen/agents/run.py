@@ -89,10 +89,10 @@ class AgentRun:
             self._model = (await choose_model(http, target, settings.model)).id
             self.recorder = stack.enter_context(Recorder(settings.out_dir))
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loadgen-agents-")))
-            crews = [await stack.enter_async_context(self._crew(i)) for i in range(settings.processes)]
-            self.versions = {crew.version for crew in crews}
             relay = Relay(target, self.clock, self._turn_ended, settings.timeout_s)
             self._relay = await stack.enter_async_context(relay)
+            crews = [await stack.enter_async_context(self._crew(i)) for i in range(settings.processes)]
+            self.versions = {crew.version for crew in crews}
             sampler = GaugeSampler(http, self._metric_urls(), self.clock, self.recorder.add_gauges)
             await self._until_done_or_stopped(crews, sampler)
         return self._finish(sampler)

@@ -1,5 +1,8 @@
 """Whole runs of a small framework on the embedded engine: what is recorded, and what counts as done."""
 
+import asyncio
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +84,25 @@ async def test_agents_of_a_process_that_ends_have_failed(tmp_path: Path) -> None
     result = await played([session_of("quitter")], tmp_path)
     (session,) = read_run(result.out_dir).sessions
     assert session.error == "the framework's process ended"
+
+
+async def test_a_run_that_is_stopped_ends_with_what_it_has(tmp_path: Path) -> None:
+    """As Ctrl-C would, while an agent waits for its model and another for its command."""
+    sessions = [session_of("waits", tool_s=0.0), session_of("works", tool_s=3600.0)]
+    tasks, script = tasks_of(sessions, 4.0), tmp_path / "script.jsonl"
+    script.write_bytes(b"".join(task.script_line(dialect_of(SETTINGS.framework)) for task in tasks))
+    async with running_engine(script=script, speed=0.05) as (url, _):
+        out, python = tmp_path / "out", small_framework(tmp_path)
+        run = AgentRun(replace(SETTINGS, target=url, python=python, out_dir=out), tasks, Console(quiet=True))
+        async with asyncio.timeout(60.0), asyncio.TaskGroup() as group:
+            playing = group.create_task(run.play())
+            while not (out / "gauges.jsonl").exists() or not (out / "gauges.jsonl").stat().st_size:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+        assert playing.result().is_interrupted
+    stopped = read_run(out)
+    assert [(each.error, each.end_s) for each in stopped.sessions] == [(None, None)] * 2
+    assert stopped.summary["unfinished"] == 2
 
 
 async def test_a_python_that_cannot_be_run_is_named(tmp_path: Path) -> None:
