@@ -15,6 +15,8 @@ from pydantic import SecretStr
 
 from loadgen.agents.crew.orders import Order
 
+SESSION = "MARS_GATEWAY_SESSION"
+
 
 def version() -> str:
     return installed_version("openhands-sdk")
@@ -49,7 +51,8 @@ def agent_of(order: Order) -> Agent:
         "terminal_type": "subprocess",
         # What a queue or a crowded machine delays is not to be taken for a command that hangs.
         "no_change_timeout_seconds": int(order.timeout_s),
-        **({"shell_path": order.shell} if order.shell else {}),
+        # A gateway's shim cannot tell apart agents that share a process, but by a name.
+        **({"shell_path": order.shell, "env": {SESSION: order.session}} if order.shell else {}),
     }
     tools = [
         Tool(name=TerminalTool.name, params=terminal),
