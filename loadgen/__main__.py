@@ -1,26 +1,21 @@
 """The ``loadgen`` command: reads the options, runs, prints, exits."""
 
-import asyncio
 import sys
-from collections.abc import Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-import uvloop
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from loadgen.command_run import default_out, exit_code, print_run, run_async
 from loadgen.compare import Comparison, compare_targets, parse_targets
 from loadgen.comparison_table import render_table
 from loadgen.errors import LoadgenError
 from loadgen.interrupt import EXIT_INTERRUPTED
 from loadgen.options import ClientOptions, LoadOptions, WorkloadOptions, settings_of
-from loadgen.run import RunResult, run_load
+from loadgen.run import run_load
 
-EXIT_FAILED_SESSIONS = 1
 EXIT_BAD_INPUT = 2
-T = TypeVar("T")
 
 Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
 
@@ -92,50 +87,11 @@ def compare(
     return exit_code(comparison.runs, allow_failures)
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
-
-
-def default_out() -> Path:
-    return Path("out") / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-
-
-def exit_code(results: list[RunResult], allow_failures: bool) -> int:
-    if any(result.is_interrupted for result in results):
-        return EXIT_INTERRUPTED
-    if any(result.has_failures for result in results) and not allow_failures:
-        return EXIT_FAILED_SESSIONS
-    return 0
-
-
-def print_run(result: RunResult) -> None:
-    summary = result.summary
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    jct, ttft = summary["jct_s"]["mean"], summary["ttft_s"]["mean"]
-    state = "interrupted" if result.is_interrupted else "done"
-    console.print(
-        f"{state}: {summary['completed']} of {summary['sessions']} sessions completed, "
-        f"{summary['failed']} failed, {summary['turns']} turns"
-    )
-    console.print(f"mean JCT {seconds_text(jct)}, mean TTFT {seconds_text(ttft)}")
-    client = summary["client"]
-    console.print(
-        f"driver: {client['cpu_s']:.1f} s of CPU, "
-        f"event loop late by at most {client['loop_lag_max_s'] * 1000:.0f} ms"
-    )
-    console.print(f"records and report: {result.out_dir}")
-
-
 def print_comparison(comparison: Comparison, out_dir: Path) -> None:
     console = Console()
     if comparison.result:
         console.print(render_table(comparison.result))
     console.print(f"records and report: {out_dir}", markup=False, highlight=False, soft_wrap=True)
-
-
-def seconds_text(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f} s"
 
 
 def build_app() -> App:
@@ -153,6 +109,11 @@ def build_app() -> App:
         "loadgen.report:report_command",
         name="report",
         help="Draw runs as one self-contained HTML file, with the comparison as JSON beside it.",
+    )
+    app.command(
+        "loadgen.agents.command:agents_command",
+        name="agents",
+        help="Run real agents of a framework, with a scripted model and real commands.",
     )
     app.command(
         "loadgen.sim.command:simulate_command",

@@ -40,6 +40,7 @@ from marsproxy.eventlog import EventLog
 from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
+from marsproxy.wire.endings import says_done
 from marsproxy.wire.requests import ParsedRequest
 
 log = logging.getLogger(__name__)
@@ -231,7 +232,7 @@ class Dispatcher:
 def _ended(turn_id: str, ending: Ending, answer: AnswerRead | None) -> TurnEnded:
     if answer is None:
         return TurnEnded(turn_id, ending)
-    calls = answer.tool_calls
+    calls = () if says_done(answer.tool_calls) else answer.tool_calls
     return TurnEnded(
         turn_id,
         ending,

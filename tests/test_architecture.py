@@ -70,6 +70,8 @@ WITHOUT_OWN_TEST = {
     "marsproxy/core/evidence.py": "vocabulary without behaviour",
     "marsproxy/core/forecast.py": "a protocol without behaviour",
     "marsproxy/core/scheduling.py": "a protocol without behaviour",
+    "loadgen/agents/crew/mini_swe_agent.py": "needs mini-swe-agent: tests/agents/test_load.py plays it",
+    "loadgen/agents/crew/openhands_agent.py": "needs OpenHands: tests/agents/test_load.py plays it",
     "loadgen/engine/__main__.py": "run as a command in tests/loadgen/engine/test_command.py",
     "loadgen/engine/cli.py": "run as a command in tests/loadgen/engine/test_command.py",
     "loadgen/records.py": "fields of a file; the driver's tests write them, the report's read them",

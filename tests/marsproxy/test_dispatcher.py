@@ -20,7 +20,7 @@ from marsproxy.dispatcher import Dispatcher, Refused
 from marsproxy.eventlog import EventLog, new_header
 from marsproxy.hints import Hints
 from marsproxy.metrics import Metrics
-from marsproxy.wire.answers import AnswerRead
+from marsproxy.wire.answers import AnswerRead, ToolCall
 from marsproxy.wire.forms import NormalForms
 from marsproxy.wire.requests import ParsedRequest, read_request
 
@@ -223,3 +223,21 @@ async def test_every_decision_is_a_line(caplog: pytest.LogCaptureFixture) -> Non
     ]
     for turn in turns:
         rig.dispatcher.end(turn, Ending.ABORTED, None)
+
+
+@pytest.mark.parametrize(("tool", "is_held"), [("terminal", True), ("finish", False)])
+async def test_who_calls_the_tool_that_ends_its_work_gives_up_its_place(tool: str, is_held: bool) -> None:
+    """At once: nobody is to wait until the call has gone unanswered for long."""
+    rig = Rig()
+    rig.dispatcher.tell(BackendObserved("gpu", kv_tokens_total=1_000_000, kv_used_ratio=0.0))
+    answer = AnswerRead(
+        AnswerEvidence(None),
+        prompt_tokens=890_000,
+        completion_tokens=10_000,
+        tool_calls=(ToolCall("call_1", tool),),
+    )
+    first = rig.dispatcher.arrive(request_of("a"))
+    rig.dispatcher.end(first, Ending.FINISHED, answer)
+    second = rig.dispatcher.arrive(request_of("b"))
+    assert (second.held is not None) == is_held
+    rig.dispatcher.end(second, Ending.ABORTED, None)
