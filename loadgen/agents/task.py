@@ -103,7 +103,7 @@ class Task:
 def times_of(turn: Turn) -> tuple[float, float]:
     """Seconds of the command on an idle host, and those that it computes for; a pause of a user is none."""
     tool = turn.tool
-    return (0.0, 0.0) if tool is None else (tool.duration_s, tool.duration_s * min(1.0, tool.cores))
+    return (0.0, 0.0) if tool is None else (tool.traced_s, tool.traced_s * min(1.0, tool.cores))
 
 
 def tasks_of(sessions: list[Session], chars_per_token: float) -> list[Task]:
