@@ -18,7 +18,7 @@ from xxhash import xxh3_64_intdigest
 from backend_patch.emulator.asked import ASKED, session_of
 from backend_patch.emulator.markup import Vocabulary, lengthened, render_answer
 from backend_patch.emulator.vocabulary import open_vocabulary
-from backend_patch.script import Script, ScriptedAnswer, ScriptError, parse_answer
+from backend_patch.script import Script, ScriptedAnswer, ScriptError, ScriptFile, parse_answer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,7 +54,7 @@ class ScriptedAnswers:
         self,
         app: App,
         *,
-        script: Script | None = None,
+        script: Script | ScriptFile | None = None,
         vocabulary_of: Callable[[Scope], Vocabulary | None] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
@@ -136,9 +136,9 @@ class ServedVocabulary:
         return self._opened[folder]
 
 
-def script_of_environment() -> Script:
+def script_of_environment() -> Script | ScriptFile:
     path = os.environ.get(SCRIPT_VARIABLE)
-    return Script.read(Path(path)) if path else Script()
+    return ScriptFile(Path(path)) if path else Script()
 
 
 def seed_of(members: dict[str, msgspec.Raw]) -> int:
