@@ -1,0 +1,24 @@
+"""What must hold after every run, whichever framework it was."""
+
+from collections.abc import Sequence
+
+from marsproxy.core.evidence import TurnKind
+from tests.agents.observed import Observed
+from tests.agents.tasks import Task
+
+
+def assert_done(tasks: Sequence[Task]) -> None:
+    assert [fault for task in tasks for fault in task.faults()] == []
+
+
+def assert_one_session_each(seen: Observed, agents: int, *allowed: TurnKind) -> None:
+    """No splits, no merges; every turn but the first goes on from the one before; a clean end."""
+    assert seen.unexpected(*allowed) == []
+    assert len(seen.roots) == agents
+    assert seen.unfinished() == []
+
+
+def assert_tools_matched(seen: Observed, tasks: Sequence[Task]) -> None:
+    """The gateway ran what the answers asked for, and each agent's commands in a session of its own."""
+    assert seen.unmatched_gaps() == []
+    assert len({run.gateway_session for run in seen.runs}) == len(tasks)
