@@ -11,7 +11,9 @@ from asyncio.subprocess import DEVNULL
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+LOG = "output"
 PROGRAM_TIMEOUT_S = 480.0
 """A hang, not a slow machine: eight agents at once take half a minute on two idle cores."""
 
@@ -35,14 +37,12 @@ async def run_program(
     timeout_s: float = PROGRAM_TIMEOUT_S,
 ) -> Ended:
     """To its end, with ``folder`` for its home. What it leaves running is killed with it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "output"
-    with log.open("wb") as output:
+    with _log_in(folder) as log:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=log,
+            stderr=log,
             cwd=folder,
             env=_environment(folder, environment),
             start_new_session=True,
@@ -57,7 +57,16 @@ async def run_program(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-    return Ended(code, log.read_text(errors="replace"))
+    return Ended(code, _read(folder))
+
+
+def _log_in(folder: Path) -> BinaryIO:
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / LOG).open("wb")
+
+
+def _read(folder: Path) -> str:
+    return (folder / LOG).read_text(errors="replace")
 
 
 def _environment(folder: Path, added: Mapping[str, str]) -> dict[str, str]:

@@ -52,8 +52,7 @@ def main():
         register_builtins_agents()
     with ThreadPoolExecutor(len(job["tasks"])) as pool:
         ends = list(pool.map(lambda task: run(job, task), job["tasks"]))
-    print(ends)
-    sys.exit(set(ends) != {"finished"})
+    sys.exit(None if set(ends) == {"finished"} else f"ends: {ends}")
 
 
 main()
