@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from marsproxy.core.evidence import TurnKind
 from tests.agents.observed import Observed
 from tests.agents.tasks import Task
 
@@ -11,10 +10,11 @@ def assert_done(tasks: Sequence[Task]) -> None:
     assert [fault for task in tasks for fault in task.faults()] == []
 
 
-def assert_one_session_each(seen: Observed, agents: int, *allowed: TurnKind) -> None:
+def assert_one_session_each(seen: Observed, agents: int, turns: int) -> None:
     """No splits, no merges; every turn but the first goes on from the one before; a clean end."""
-    assert seen.unexpected(*allowed) == []
-    assert len(seen.roots) == agents
+    assert seen.unexpected() == []
+    assert [len(session.turns) for session in seen.sessions.values()] == [turns] * agents
+    assert seen.children == []
     assert seen.unfinished() == []
 
 

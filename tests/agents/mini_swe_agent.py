@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.agents.model_server import MODEL, Answer, ModelServer
+from tests.agents.answers import call
+from tests.agents.model_server import MODEL
 from tests.agents.programs import Ended, run_program
 from tests.agents.tasks import Task
 
 NAME = "mini-swe-agent"
-SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+SUBMIT = call("bash", command="echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,3 @@ class MiniSweAgent:
             "MSWEA_GLOBAL_CONFIG_DIR": str(home),
         }
         return await run_program(command, home, environment)
-
-
-def script(model: ModelServer, tasks: Sequence[Task]) -> None:
-    for task in tasks:
-        model.will_say({"user": task.marker}, [_call(command) for command in (*task.commands, SUBMIT)])
-
-
-def _call(command: str) -> Answer:
-    return {"text": "Next.", "tool": "bash", "args": {"command": command}}

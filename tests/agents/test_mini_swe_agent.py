@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import mini_swe_agent
+from tests.agents.answers import mends_with
 from tests.agents.environments import Environments
 from tests.agents.expectations import assert_done, assert_one_session_each
-from tests.agents.mini_swe_agent import MiniSweAgent
+from tests.agents.mini_swe_agent import NAME, SUBMIT, MiniSweAgent
 from tests.agents.tasks import make_tasks
 from tests.agents.world import World
 
@@ -16,9 +16,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 async def test_eight_at_once(world: World, environments: Environments, tmp_path: Path) -> None:
     tasks = make_tasks(tmp_path, "mini", 8)
-    mini_swe_agent.script(world.model, tasks)
-    programs = environments.programs(mini_swe_agent.NAME)
+    mends_with(world.model, tasks, "bash", SUBMIT)
+    programs = environments.programs(NAME)
     ends = await MiniSweAgent(programs, f"{world.proxy_url}/v1", tmp_path / "homes").run(tasks)
     assert [end.failure for end in ends if end.failure] == []
     assert_done(tasks)
-    assert_one_session_each(await world.observed(), len(tasks))
+    assert_one_session_each(await world.observed(), len(tasks), turns=5)

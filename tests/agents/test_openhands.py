@@ -7,7 +7,6 @@ import pytest
 from tests.agents import openhands
 from tests.agents.environments import Environments
 from tests.agents.expectations import assert_done, assert_one_session_each
-from tests.agents.openhands import OpenHands
 from tests.agents.tasks import make_tasks
 from tests.agents.world import World
 
@@ -19,10 +18,8 @@ async def test_eight_at_once(
     world: World, environments: Environments, tmp_path: Path, is_streaming: bool
 ) -> None:
     tasks = make_tasks(tmp_path, "openhands", 8)
-    openhands.script(world.model, tasks)
-    programs = environments.programs(openhands.NAME)
-    agents = OpenHands(programs, f"{world.proxy_url}/v1", tmp_path / "home", is_streaming)
-    ends = await agents.run(tasks)
-    assert [end.failure for end in ends if end.failure] == []
+    openhands.mends(world.model, tasks)
+    agents = world.library(environments, openhands.NAME, is_streaming=is_streaming)
+    assert (await agents.run(tasks)).failure is None
     assert_done(tasks)
-    assert_one_session_each(await world.observed(), len(tasks))
+    assert_one_session_each(await world.observed(), len(tasks), turns=5)

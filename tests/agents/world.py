@@ -8,8 +8,11 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from marsproxy.children import Child
+from tests.agents.environments import Environments
+from tests.agents.library import Library
 from tests.agents.model_server import ModelServer
 from tests.agents.observed import Observed, read_observed
 from tests.agents.relay import Relay, relaying
@@ -31,6 +34,14 @@ class World:
     @property
     def log(self) -> Path:
         return self.folder / "events"
+
+    def library(self, environments: Environments, name: str, **settings: Any) -> Library:
+        """A framework of that name, its agents' model behind the proxy, their commands with the gateway."""
+        python = environments.programs(name) / "python"
+        runner = f"{name.replace('-', '_')}.py"
+        return Library(
+            runner, python, f"{self.proxy_url}/v1", self.gateway_url, self.folder / "home", settings
+        )
 
     async def start_proxy(self) -> None:
         self._proxy = Child(

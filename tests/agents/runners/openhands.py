@@ -1,4 +1,4 @@
-"""Runs agents of OpenHands' SDK in its own environment: `python runner.py JOB.json`."""
+"""Runs agents of OpenHands' SDK in its own environment: `python openhands.py JOB.json`."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from openhands.tools.terminal import TerminalTool
 
 def run(job, task):
     llm = LLM(
-        model=job["model"],
+        model=f"openai/{job['model']}",
         base_url=job["base_url"],
         api_key="unused",
         usage_id="agent",
@@ -27,10 +27,10 @@ def run(job, task):
         Tool(name=TerminalTool.name, params={"terminal_type": "subprocess", **job.get("terminal", {})}),
         Tool(name=FileEditorTool.name),
     ]
-    if job["has_sub_agents"]:
+    if job.get("has_sub_agents"):
         tools.append(Tool(name=TaskToolSet.name))
     condenser = None
-    if job["condense_after"] is not None:
+    if "condense_after" in job:
         condenser = LLMSummarizingCondenser(llm=llm, max_size=job["condense_after"], keep_first=2)
     conversation = Conversation(
         agent=Agent(llm=llm, tools=tools, condenser=condenser),
@@ -48,7 +48,7 @@ def run(job, task):
 
 def main():
     job = json.loads(Path(sys.argv[1]).read_text())
-    if job["has_sub_agents"]:
+    if job.get("has_sub_agents"):
         register_builtins_agents()
     with ThreadPoolExecutor(len(job["tasks"])) as pool:
         ends = list(pool.map(lambda task: run(job, task), job["tasks"]))
