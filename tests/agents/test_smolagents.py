@@ -1,4 +1,4 @@
-"""smolagents sends calls and results back as text of user and assistant: the history says whose turn it is."""
+"""smolagents sends calls and results back as plain text: the history says whose turn it is."""
 
 from pathlib import Path
 

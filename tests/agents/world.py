@@ -38,7 +38,7 @@ class World:
     def library(self, environments: Environments, name: str, **settings: Any) -> Library:
         """A framework of that name, its agents' model behind the proxy, their commands with the gateway."""
         python = environments.programs(name) / "python"
-        runner = f"{name.replace('-', '_')}.py"
+        runner = f"run_{name.replace('-', '_')}.py"
         return Library(
             runner, python, f"{self.proxy_url}/v1", self.gateway_url, self.folder / "home", settings
         )

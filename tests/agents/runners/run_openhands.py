@@ -1,4 +1,4 @@
-"""Runs agents of OpenHands' SDK in its own environment: `python openhands.py JOB.json`."""
+"""Runs agents of OpenHands' SDK in its own environment: `python run_openhands.py JOB.json`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Runs agents of OpenAI's Agents SDK in its own environment: `python openai_agents.py JOB.json`."""
+"""Runs agents of OpenAI's Agents SDK in its own environment: `python run_openai_agents.py JOB.json`."""
 
 import asyncio
 import json

@@ -1,12 +1,9 @@
-"""Runs agents of smolagents in its own environment: `python smolagents.py JOB.json`."""
+"""Runs agents of smolagents in its own environment: `python run_smolagents.py JOB.json`."""
 
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-# Its own folder would be searched first, and this file found in place of the package.
-sys.path.append(sys.path.pop(0))
 
 from gateway_bash import GatewayBash
 from smolagents import CodeAgent, OpenAIModel, ToolCallingAgent, tool

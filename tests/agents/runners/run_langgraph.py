@@ -1,12 +1,9 @@
-"""Runs LangChain's agents on LangGraph in their own environment: `python langgraph.py JOB.json`."""
+"""Runs LangChain's agents on LangGraph in their own environment: `python run_langgraph.py JOB.json`."""
 
 import asyncio
 import json
 import sys
 from pathlib import Path
-
-# Its own folder would be searched first, and this file found in place of the package.
-sys.path.append(sys.path.pop(0))
 
 from gateway_bash import GatewayBash
 from langchain.agents import create_agent
