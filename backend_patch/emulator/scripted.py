@@ -16,7 +16,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from backend_patch.emulator.asked import ASKED, session_of
-from backend_patch.emulator.markup import Vocabulary, lengthened, render_answer
+from backend_patch.emulator.markup import Vocabulary, lengthened, render_answer, render_required
 from backend_patch.emulator.vocabulary import open_vocabulary
 from backend_patch.script import Script, ScriptedAnswer, ScriptError, ScriptFile, parse_answer
 
@@ -92,7 +92,10 @@ class ScriptedAnswers:
             return body
         xargs.pop(ANSWER, None)
         tokens = answer.output_tokens if answer.output_tokens is not None else wanted_tokens(xargs)
-        xargs[TEXT] = self._text(scope, answer, tokens, seed_of(members))
+        if answer.calls and (forced := forced_calls(members, answer)) is not None:
+            xargs[TEXT], tokens = forced, None  # there is no place for filler
+        else:
+            xargs[TEXT] = self._text(scope, answer, tokens, seed_of(members))
         if tokens is not None:
             xargs[TOKENS] = tokens
         members["vllm_xargs"] = msgspec.Raw(msgspec.json.encode(xargs))
@@ -154,6 +157,16 @@ def own_answer(xargs: dict[str, Any]) -> ScriptedAnswer | None:
         return parse_answer(str(written))
     except ScriptError as exc:
         raise RefusedError(str(exc), f"vllm_xargs.{ANSWER}") from exc
+
+
+def forced_calls(members: dict[str, msgspec.Raw], answer: ScriptedAnswer) -> str | None:
+    """The answer's calls as the request's ``tool_choice`` has a model write them; None where it is free."""
+    match msgspec.json.decode(members.get("tool_choice", b"null")):
+        case "required" | {"type": "any"}:
+            return render_required(answer.calls)
+        case {"type": "function" | "tool"}:
+            return answer.calls[0].arguments
+    return None
 
 
 def wanted_tokens(xargs: dict[str, Any]) -> int | None:

@@ -107,6 +107,27 @@ async def test_an_answer_of_the_request_becomes_what_the_model_says(path: str, p
     assert server.body.startswith(b'{"model":"m",')
 
 
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ('"auto"', CALL_TEXT),
+        ('"required"', '[{"name": "bash", "parameters": {"command": "ls"}}]'),
+        ('{"type": "any"}', '[{"name": "bash", "parameters": {"command": "ls"}}]'),
+        ('{"type": "function", "function": {"name": "bash"}}', '{"command": "ls"}'),
+        ('{"type": "function", "name": "bash"}', '{"command": "ls"}'),
+        ('{"type": "tool", "name": "bash"}', '{"command": "ls"}'),
+    ],
+)
+async def test_forced_calls_are_written_as_the_grammar_wants_them(choice: str, text: str) -> None:
+    body = with_answer(CALL)[:-1] + b', "tool_choice": ' + choice.encode() + b"}"
+    server = await ask(body)
+    assert server.xargs == {"session_id": "s", "mars_output_text": text}
+    said = (
+        b'{"tool_choice": ' + choice.encode() + b', "vllm_xargs": {"mars_answer": "{\\"text\\": \\"a\\"}"}}'
+    )
+    assert (await ask(said)).xargs == {"mars_output_text": "a"}, "without a call there is nothing to force"
+
+
 async def test_the_length_asked_for_is_filled_up() -> None:
     answer = '{"text": "Look.", "tool": "bash", "args": {"command": "ls"}, "output_tokens": 20}'
     server = await ask(with_answer(answer), vocabulary=Words())
