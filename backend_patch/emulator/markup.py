@@ -1,9 +1,8 @@
 """A scripted answer as the text that a model emits for it: Hermes markup, for vLLM's ``hermes`` parser.
 
-Where a request forces calls (``tool_choice``), a grammar has the model write JSON in place of the markup,
-without any text. Arguments keep the characters of the script. A call follows the text with nothing between
-them, because the parser takes all that comes before a call for the content. Pure; knows tokens only through
-``Vocabulary``.
+Where a request forces calls (``tool_choice``), a grammar lets the model write nothing else. Arguments keep the
+characters of the script. A call follows the text with nothing between them, because the parser takes all
+that comes before a call for the content. Pure; knows tokens only through ``Vocabulary``.
 """
 
 import json
@@ -31,14 +30,15 @@ def render_answer(text: str, calls: Sequence[ToolUse]) -> str:
     return text + "\n".join(render_call(call) for call in calls)
 
 
-def render_required(calls: Sequence[ToolUse]) -> str:
-    """As ``tool_choice: required`` has it written, without any text."""
-    each = (f'{{"name": {_quoted(call.name)}, "parameters": {call.arguments}}}' for call in calls)
-    return f"[{', '.join(each)}]"
+def render_forced(calls: Sequence[ToolUse]) -> str:
+    """As the grammar of vLLM 0.32 for Hermes has it (``tool_parsers/structural_tag_registry.py``): no text,
+    and nothing between two calls."""
+    return "".join(render_call(call) for call in calls)
 
 
 def render_call(call: ToolUse) -> str:
-    return f'<tool_call>\n{{"name": {_quoted(call.name)}, "arguments": {call.arguments}}}\n</tool_call>'
+    name = json.dumps(call.name, ensure_ascii=False)
+    return f'<tool_call>\n{{"name": {name}, "arguments": {call.arguments}}}\n</tool_call>'
 
 
 def lengthened(answer: ScriptedAnswer, tokens: int, vocabulary: Vocabulary, seed: int) -> str:
@@ -47,7 +47,3 @@ def lengthened(answer: ScriptedAnswer, tokens: int, vocabulary: Vocabulary, seed
     missing = tokens - END_TOKENS - vocabulary.count(render_answer(answer.text, answer.calls))
     filler = Random(seed).choices(vocabulary.words, k=max(0, missing))
     return render_answer(answer.text + "".join(filler), answer.calls)
-
-
-def _quoted(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)

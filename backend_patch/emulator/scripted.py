@@ -16,7 +16,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from backend_patch.emulator.asked import ASKED, session_of
-from backend_patch.emulator.markup import Vocabulary, lengthened, render_answer, render_required
+from backend_patch.emulator.markup import Vocabulary, lengthened, render_answer, render_forced
 from backend_patch.emulator.vocabulary import open_vocabulary
 from backend_patch.script import Script, ScriptedAnswer, ScriptError, ScriptFile, parse_answer
 
@@ -160,12 +160,12 @@ def own_answer(xargs: dict[str, Any]) -> ScriptedAnswer | None:
 
 
 def forced_calls(members: dict[str, msgspec.Raw], answer: ScriptedAnswer) -> str | None:
-    """The answer's calls as the request's ``tool_choice`` has a model write them; None where it is free."""
+    """The answer's calls where ``tool_choice`` forces the model to write them, and nothing else; or None."""
     match msgspec.json.decode(members.get("tool_choice", b"null")):
         case "required" | {"type": "any"}:
-            return render_required(answer.calls)
+            return render_forced(answer.calls)
         case {"type": "function" | "tool"}:
-            return answer.calls[0].arguments
+            return render_forced(answer.calls[:1])
     return None
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from marsproxy.core.evidence import TurnKind
 from tests.agents.observed import Observed
 from tests.agents.tasks import Task
 
@@ -16,6 +17,14 @@ def assert_one_session_each(seen: Observed, agents: int, turns: int) -> None:
     assert [len(session.turns) for session in seen.sessions.values()] == [turns] * agents
     assert seen.children == []
     assert seen.unfinished() == []
+
+
+def assert_recovered(seen: Observed, agents: int, faults: int) -> None:
+    """Each agent kept its session, and every turn that a fault ended was made again."""
+    assert len(seen.sessions) == agents
+    assert seen.unexpected(TurnKind.RETRY) == []
+    assert len(seen.unfinished()) == faults
+    assert all(session.turns[-1].has_finished for session in seen.sessions.values())
 
 
 def assert_tools_matched(seen: Observed, tasks: Sequence[Task]) -> None:

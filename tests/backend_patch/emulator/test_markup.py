@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_patch.emulator.markup import lengthened, render_answer, render_required
+from backend_patch.emulator.markup import lengthened, render_answer, render_forced
 from backend_patch.script import ScriptedAnswer, parse_answer
 
 CALLS = '{"text": "Look.", "tools": [{"name": "bash", "args": {"a":  1.0}}, {"name": "ü\\"", "args": {}}]}'
@@ -31,9 +31,10 @@ def test_calls_are_hermes_markup_with_the_characters_of_the_script() -> None:
     )
 
 
-def test_required_calls_are_a_list_with_the_characters_of_the_script() -> None:
-    assert render_required(parse_answer(CALLS).calls) == (
-        '[{"name": "bash", "parameters": {"a":  1.0}}, {"name": "ü\\"", "parameters": {}}]'
+def test_forced_calls_have_no_text_and_nothing_between_them() -> None:
+    assert render_forced(parse_answer(CALLS).calls) == (
+        '<tool_call>\n{"name": "bash", "arguments": {"a":  1.0}}\n</tool_call>'
+        '<tool_call>\n{"name": "ü\\"", "arguments": {}}\n</tool_call>'
     )
 
 
