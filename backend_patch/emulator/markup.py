@@ -1,8 +1,8 @@
 """A scripted answer as the text that a model emits for it: Hermes markup, for vLLM's ``hermes`` parser.
 
-Where a request forces calls (``tool_choice``), a grammar lets the model write nothing else. Arguments have the
-characters of the script. A call follows the text with nothing between them, because the parser takes all
-that comes before a call for the content. Pure; knows tokens only through ``Vocabulary``.
+Where a request forces calls (``tool_choice``), a grammar lets the model write nothing else. Arguments
+have the characters of the script. A call follows the text with nothing between them, because the parser takes
+all that comes before a call for the content. Pure; knows tokens only through ``Vocabulary``.
 """
 
 import json

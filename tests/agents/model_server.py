@@ -6,13 +6,12 @@ One for the whole run: it takes half a minute to start. Tests give it what is to
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from backend_patch.emulator.launch import LaunchOptions
 from backend_patch.emulator.serve import EmulatedServer
-from backend_patch.emulator.tiny_model import write_tiny_model
 
 MODEL = "tiny"
 CONTEXT_TOKENS = 65_536
@@ -47,13 +46,10 @@ class ModelServer:
 
 @contextlib.contextmanager
 def model_server(folder: Path) -> Iterator[ModelServer]:
+    from backend_patch.emulator.tiny_model import write_tiny_model  # what it needs comes with vLLM only
+
     write_tiny_model(folder / "model")
     script = folder / "script.jsonl"
     script.write_text("")
-    options = LaunchOptions(**{**_fields(OPTIONS), "script": script})
-    with EmulatedServer(folder / "model", options, log=folder / "log") as server:
+    with EmulatedServer(folder / "model", replace(OPTIONS, script=script), log=folder / "log") as server:
         yield ModelServer(server.url, script)
-
-
-def _fields(options: LaunchOptions) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in options.__dataclass_fields__}

@@ -77,6 +77,5 @@ def _environment(folder: Path, added: Mapping[str, str]) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "OPENAI_API_KEY": "unused",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the Internet, and waits
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     return {**own, **added}

@@ -35,13 +35,15 @@ class World:
     def log(self) -> Path:
         return self.folder / "events"
 
-    def library(self, environments: Environments, name: str, **settings: Any) -> Library:
-        """A framework of that name, its agents' model behind the proxy, their commands with the gateway."""
+    def library(
+        self, environments: Environments, name: str, *, is_direct: bool = False, **settings: Any
+    ) -> Library:
+        """A framework of that name, its agents' model behind the proxy unless ``is_direct``, their commands
+        with the gateway."""
+        url = self.relay.url if is_direct else self.proxy_url
         python = environments.programs(name) / "python"
         runner = f"run_{name.replace('-', '_')}.py"
-        return Library(
-            runner, python, f"{self.proxy_url}/v1", self.gateway_url, self.folder / "home", settings
-        )
+        return Library(runner, python, f"{url}/v1", self.gateway_url, self.folder / "home", settings)
 
     async def start_proxy(self) -> None:
         self._proxy = Child(
