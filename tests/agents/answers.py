@@ -12,7 +12,16 @@ def call(tool: str, **args: str) -> Answer:
     return {"text": "Next.", "tool": tool, "args": args}
 
 
-def mends_with(model: ModelServer, tasks: Sequence[Task], tool: str, end: Answer = DONE) -> None:
-    """Every step is a command of the one tool."""
+def mends_with(
+    model: ModelServer,
+    tasks: Sequence[Task],
+    tool: str,
+    end: Answer = DONE,
+    *,
+    argument: str = "command",
+    **more: str,
+) -> None:
+    """Every step is a command of the one tool, given as its ``argument``; ``more`` are its other ones."""
     for task in tasks:
-        model.will_say({"user": task.marker}, [*(call(tool, command=each) for each in task.commands), end])
+        steps = [call(tool, **{argument: command}, **more) for command in task.commands]
+        model.will_say({"user": task.marker}, [*steps, end])
