@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.agents.answers import call
 from tests.agents.model_server import MODEL
-from tests.agents.programs import Ended, run_program
+from tests.agents.programs import Ended, run_program, shim
 from tests.agents.tasks import Task
 
 NAME = "mini-swe-agent"
@@ -19,6 +19,8 @@ class MiniSweAgent:
     programs: Path
     base_url: str
     folder: Path
+    gateway_url: str | None = None
+    """Where its commands run, in what it takes for a container. None: on this machine, by itself."""
 
     async def run(self, tasks: Sequence[Task]) -> list[Ended]:
         return await asyncio.gather(*(self._run(task) for task in tasks))
@@ -33,4 +35,11 @@ class MiniSweAgent:
             "MSWEA_CONFIGURED": "true",
             "MSWEA_GLOBAL_CONFIG_DIR": str(home),
         }
+        if self.gateway_url is not None:
+            command += ["-c", "mini.yaml", "-c", "environment.image=any", "--environment-class", "docker"]
+            environment |= {
+                "MSWEA_DOCKER_EXECUTABLE": shim("gw-docker"),
+                "MARS_GATEWAY_URL": self.gateway_url,
+                "MARS_GW_DOCKER_ROOT": "host",
+            }
         return await run_program(command, home, environment)

@@ -6,7 +6,9 @@ Owns starting, waiting and ending; what a program does and what its output means
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+import sys
 from asyncio.subprocess import DEVNULL
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,13 @@ class Ended:
     @property
     def failure(self) -> str | None:
         return None if self.code == 0 else f"ended with {self.code}:\n{self.output[-3000:]}"
+
+
+def shim(name: str) -> str:
+    """One of our commands that frameworks start in place of another program: beside our Python."""
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    assert found is not None, f"{name} is not installed beside {sys.executable}"
+    return found
 
 
 async def run_program(
