@@ -1,8 +1,10 @@
 """One environment for each framework, made from its lock file the first time it is asked for.
 
 ``frameworks/NAME/requirements.txt`` lists every distribution with its version (what ``uv pip freeze`` says);
-its first line names the oldest Python that will do. ``package-lock.json`` in its place is npm's. An
-environment is whole, or it is made again: its stamp is written last and holds the digest of the lock.
+its first line names the oldest Python that will do. ``package.json`` in its place is npm's, for packages that
+depend on nothing but exact versions: npm (11.19) writes locks without other platforms' packages and then
+refuses them. An environment is whole, or it is made again: its stamp is written last and holds the digest of
+the lock.
 """
 
 import hashlib
@@ -43,7 +45,7 @@ class Environments:
         lock = source / "requirements.txt"
         is_python = lock.exists()
         if not is_python:
-            lock = source / "package-lock.json"
+            lock = source / "package.json"
         programs = home / ("bin" if is_python else "node_modules/.bin")
         digest = hashlib.sha256(lock.read_bytes()).hexdigest()
         stamp = home / ".installed"
@@ -54,7 +56,7 @@ class Environments:
         if is_python:
             self._install_python(lock, home)
         else:
-            _install_npm(source, home)
+            _install_npm(lock, home)
         stamp.write_text(digest)
         return programs
 
@@ -74,11 +76,10 @@ class Environments:
         return home / "bin" / "uv"
 
 
-def _install_npm(source: Path, home: Path) -> None:
+def _install_npm(lock: Path, home: Path) -> None:
     home.mkdir()
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(source / name, home)
-    _run(["npm", "ci", "--no-audit", "--no-fund", "--prefix", str(home)])
+    shutil.copy(lock, home)
+    _run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--prefix", str(home)])
 
 
 def _python(oldest_minor: int) -> str:
