@@ -40,6 +40,5 @@ class MiniSweAgent:
             environment |= {
                 "MSWEA_DOCKER_EXECUTABLE": shim("gw-docker"),
                 "MARS_GATEWAY_URL": self.gateway_url,
-                "MARS_GW_DOCKER_ROOT": "host",
             }
         return await run_program(command, home, environment)
