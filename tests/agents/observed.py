@@ -47,6 +47,8 @@ class Observed:
     sessions: dict[str, SeenSession] = field(default_factory=dict)
     runs: list[ToolObserved] = field(default_factory=list)
     """Commands that a gateway finished."""
+    levels: dict[str, int] = field(default_factory=dict)
+    """Turns by the evidence that settled whose they are; of the last process of the proxy."""
 
     @property
     def roots(self) -> list[SeenSession]:

@@ -20,4 +20,4 @@ async def test_eight_at_once(world: World, environments: Environments, tmp_path:
     ends = await Codex(environments.programs(NAME), f"{world.proxy_url}/v1", tmp_path / "homes").run(tasks)
     assert [end.failure for end in ends if end.failure] == []
     assert_done(tasks)
-    assert_one_session_each(await world.observed(), len(tasks), turns=5)
+    assert_one_session_each(await world.observed(), len(tasks), turns=5, known_by="header")

@@ -21,7 +21,7 @@ async def test_eight_at_once(world: World, environments: Environments, tmp_path:
     ends = await MiniSweAgent(programs, f"{world.proxy_url}/v1", tmp_path / "homes").run(tasks)
     assert [end.failure for end in ends if end.failure] == []
     assert_done(tasks)
-    assert_one_session_each(await world.observed(), len(tasks), turns=5)
+    assert_one_session_each(await world.observed(), len(tasks), turns=5, known_by="call_id")
 
 
 async def test_eight_whose_containers_are_sessions_of_the_gateway(
@@ -35,5 +35,5 @@ async def test_eight_whose_containers_are_sessions_of_the_gateway(
     assert [end.failure for end in await agents.run(tasks) if end.failure] == []
     assert_done(tasks)
     seen = await world.observed()
-    assert_one_session_each(seen, len(tasks), turns=5)
+    assert_one_session_each(seen, len(tasks), turns=5, known_by="call_id")
     assert_tools_matched(seen, tasks)

@@ -24,5 +24,5 @@ async def test_eight_at_once(
     assert (await agents.run(tasks)).failure is None
     assert_done(tasks)
     seen = await world.observed()
-    assert_one_session_each(seen, len(tasks), turns=5)
+    assert_one_session_each(seen, len(tasks), turns=5, known_by="call_id")
     assert_tools_matched(seen, tasks)

@@ -26,6 +26,7 @@ async def test_eight_at_once(world: World, environments: Environments, tmp_path:
     seen = await world.observed()
     assert len(seen.roots) == len(seen.sessions) == len(tasks)
     assert seen.unfinished() == []
+    assert seen.levels == {"header": 6 * len(tasks)}
     for session in seen.sessions.values():
         work = [turn.kind for turn in session.turns if turn.arrived.has_tools]
         titles = [turn.kind for turn in session.turns if not turn.arrived.has_tools]

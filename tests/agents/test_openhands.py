@@ -23,7 +23,7 @@ async def test_eight_at_once(
     agents = world.library(environments, openhands.NAME, is_streaming=is_streaming)
     assert (await agents.run(tasks)).failure is None
     assert_done(tasks)
-    assert_one_session_each(await world.observed(), len(tasks), turns=5)
+    assert_one_session_each(await world.observed(), len(tasks), turns=5, known_by="header")
 
 
 async def test_sub_agents_are_children(world: World, environments: Environments, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ async def test_eight_that_call_tools(
     assert (await agents.run(tasks)).failure is None
     assert_done(tasks)
     seen = await world.observed()
-    assert_one_session_each(seen, len(tasks), turns=5)
+    assert_one_session_each(seen, len(tasks), turns=5, known_by="prefix")
     assert_tools_matched(seen, tasks)
 
 
@@ -39,5 +39,5 @@ async def test_eight_that_write_code(world: World, environments: Environments, t
     assert (await agents.run(tasks)).failure is None
     assert_done(tasks)
     seen = await world.observed()
-    assert_one_session_each(seen, len(tasks), turns=5)
+    assert_one_session_each(seen, len(tasks), turns=5, known_by="prefix")
     assert len(seen.runs) == 4 * len(tasks)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
 from marsproxy.children import Child
 from tests.agents.environments import Environments
 from tests.agents.library import Library
@@ -58,8 +61,22 @@ class World:
 
     async def observed(self) -> Observed:
         """All of the run. The proxy has ended then, and with it its log."""
+        levels = await self._identity_levels()
         await self.stop_proxy()
-        return read_observed(self.log)
+        seen = read_observed(self.log)
+        seen.levels = levels
+        return seen
+
+    async def _identity_levels(self) -> dict[str, int]:
+        async with httpx.AsyncClient() as http:
+            metrics = (await http.get(f"{self.proxy_url}/metrics")).text
+        families = text_string_to_metric_families(metrics)
+        samples = [sample for family in families for sample in family.samples]
+        return {
+            sample.labels["level"]: int(sample.value)
+            for sample in samples
+            if sample.name == "mars_identity_total" and sample.value
+        }
 
 
 @contextlib.asynccontextmanager
