@@ -17,9 +17,10 @@ PYTEST := $(BIN)/python -m pytest
 WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
 WITHOUT_LIVE := --ignore=tests/gateway_live
 VLLM_TESTS := $(wildcard tests/vllm/test_*.py)
+VENV_AGENTS := .venv-agents
 
 .DEFAULT_GOAL := help
-.PHONY: packages help demo test test-unit test-gateway test-vllm test-fast check fmt bench sim-bench sim-bench-reduced venv venv-vllm clean
+.PHONY: packages help demo test test-unit test-gateway test-vllm test-agents test-fast check fmt bench sim-bench sim-bench-reduced venv venv-vllm clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 20
@@ -27,7 +28,7 @@ help:  ## this list
 demo: $(STAMP)  ## agent sessions through the proxy and without it, on this machine: the comparison
 	$(BIN)/marsproxy demo
 
-test: test-unit test-gateway $(if $(VLLM_TESTS),test-vllm)  ## all tests, those with a real vLLM included
+test: test-unit test-gateway $(if $(VLLM_TESTS),test-vllm) test-agents  ## all tests, those with a real vLLM included
 
 test-unit: $(STAMP) packages  ## the tests that need no vLLM
 	$(PYTEST) -n auto $(WITHOUT_VLLM) $(WITHOUT_LIVE)
@@ -37,6 +38,9 @@ test-gateway: $(STAMP) packages  ## the gateway's promises, on real processes: g
 
 test-vllm: $(STAMP_VLLM)  ## the tests that need a real vLLM, without a GPU
 	$(VENV_VLLM)/bin/python -m pytest -m vllm tests/vllm
+
+test-agents: $(STAMP_VLLM) packages  ## agent frameworks, unmodified, in environments of their own, end to end
+	$(VENV_VLLM)/bin/python -m pytest -m vllm tests/agents
 
 test-fast: $(STAMP)  ## the inner loop: unit tests only, none that is slow
 	$(PYTEST) -n auto --ignore=tests/vllm --ignore=tests/integration $(WITHOUT_LIVE) -m "not vllm and not slow"
@@ -73,7 +77,7 @@ venv: $(STAMP)  ## only the set-up
 venv-vllm: $(STAMP_VLLM)  ## only the set-up with a real vLLM (about 2 GB)
 
 clean:  ## back to a fresh clone
-	rm -rf $(VENV) $(VENV_VLLM) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_AGENTS) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up that broke half-way has left no stamp, so it is tried again; `make clean` begins from nothing.

@@ -18,6 +18,8 @@ requests it is for and what they get, turn by turn::
   ``vllm_xargs.session_id``), exactly;
 * ``user``, ``system``: a substring of any message of that role;
 * ``tools``: whether the request declares tools;
+* ``last``: a substring of the last message, whoever's it is; with it a script can follow what tools
+  answered, also where the client rewrites its history;
 * ``turn``: the index of the turn, the number of assistant messages in the history.
 
 ``turns`` are indexed by that same number, so a retry gets the same answer; with ``match.turn`` the
@@ -33,12 +35,15 @@ passed over for a request that declares none, as a title or summary request does
 ``vllm_xargs.mars_output_tokens`` sets the number of tokens of an answer otherwise generated.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
+
+logger = logging.getLogger(__name__)
 
 NO_ARGUMENTS = msgspec.Raw(b"{}")
 
@@ -83,6 +88,7 @@ class Match(msgspec.Struct, forbid_unknown_fields=True):
     session: str | None = None
     user: str | None = None
     system: str | None = None
+    last: str | None = None
     tools: bool | None = None
     turn: int | None = None
 
@@ -121,10 +127,14 @@ class Asked:
             and (match.turn is None or match.turn == self.turn)
             and (match.user is None or self._says("user", match.user))
             and (match.system is None or self._says("system", match.system))
+            and (match.last is None or self._ends_with(match.last))
         )
 
     def _says(self, role: str, words: str) -> bool:
         return any(message.role == role and words in message.text for message in self.messages)
+
+    def _ends_with(self, words: str) -> bool:
+        return bool(self.messages) and words in self.messages[-1].text
 
 
 class Script:
@@ -155,6 +165,44 @@ class Script:
             if (answer := line.answer(asked)) is not None:
                 return answer
         return None
+
+
+class ScriptFile:
+    """A script that may be replaced while it is played: read again when its file is another one.
+
+    The file is to be replaced as a whole (``os.replace``). A new one that is no script is reported once,
+    and what was read before goes on being played.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_of = self._file()
+        self._script = Script.read(path)
+
+    @property
+    def is_empty(self) -> bool:
+        return self._current().is_empty
+
+    def answer(self, asked: Asked) -> ScriptedAnswer | None:
+        return self._current().answer(asked)
+
+    def _current(self) -> Script:
+        file = self._file()
+        if file is not None and file != self._read_of:
+            self._read_of = file
+            try:
+                self._script = Script.read(self._path)
+            except ScriptError:
+                logger.exception("the script before it stays")
+        return self._script
+
+    def _file(self) -> tuple[int, int] | None:
+        """What tells it from another one of that name; None while there is none."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
 
 def parse_answer(text: str) -> ScriptedAnswer:

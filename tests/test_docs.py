@@ -74,8 +74,9 @@ OTHERS_OPTIONS = {
     "--additional-config",
     "--kv-offloading-size",
     "--api-key",
+    "--environment-class",
 }
-"""Flags of vLLM that the pages speak of."""
+"""Flags of vLLM and of agent frameworks that the pages speak of."""
 NO_METRICS = {"mars_answer", "mars_output_tokens", *XArg}
 """Fields of requests and records that begin like one."""
 HISTOGRAM_ENDINGS = ("_bucket", "_sum", "_count")

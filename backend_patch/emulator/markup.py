@@ -1,7 +1,8 @@
 """A scripted answer as the text that a model emits for it: Hermes markup, for vLLM's ``hermes`` parser.
 
-Arguments keep the characters of the script. A call follows the text with nothing between them, because
-the parser takes all that comes before a call for the content. Pure; knows tokens only through ``Vocabulary``.
+Where a request forces calls (``tool_choice``), a grammar lets the model write nothing else. Arguments
+have the characters of the script. A call follows the text with nothing between them, because the parser takes
+all that comes before a call for the content. Pure; knows tokens only through ``Vocabulary``.
 """
 
 import json
@@ -27,6 +28,12 @@ class Vocabulary(Protocol):
 
 def render_answer(text: str, calls: Sequence[ToolUse]) -> str:
     return text + "\n".join(render_call(call) for call in calls)
+
+
+def render_forced(calls: Sequence[ToolUse]) -> str:
+    """As the grammar of vLLM 0.32 for Hermes has it (``tool_parsers/structural_tag_registry.py``): no text,
+    and nothing between two calls."""
+    return "".join(render_call(call) for call in calls)
 
 
 def render_call(call: ToolUse) -> str:

@@ -16,9 +16,9 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from backend_patch.emulator.asked import ASKED, session_of
-from backend_patch.emulator.markup import Vocabulary, lengthened, render_answer
+from backend_patch.emulator.markup import Vocabulary, lengthened, render_answer, render_forced
 from backend_patch.emulator.vocabulary import open_vocabulary
-from backend_patch.script import Script, ScriptedAnswer, ScriptError, parse_answer
+from backend_patch.script import Script, ScriptedAnswer, ScriptError, ScriptFile, parse_answer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,7 +54,7 @@ class ScriptedAnswers:
         self,
         app: App,
         *,
-        script: Script | None = None,
+        script: Script | ScriptFile | None = None,
         vocabulary_of: Callable[[Scope], Vocabulary | None] | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
@@ -92,7 +92,10 @@ class ScriptedAnswers:
             return body
         xargs.pop(ANSWER, None)
         tokens = answer.output_tokens if answer.output_tokens is not None else wanted_tokens(xargs)
-        xargs[TEXT] = self._text(scope, answer, tokens, seed_of(members))
+        if answer.calls and (forced := forced_calls(members, answer)) is not None:
+            xargs[TEXT], tokens = forced, None  # there is no place for filler
+        else:
+            xargs[TEXT] = self._text(scope, answer, tokens, seed_of(members))
         if tokens is not None:
             xargs[TOKENS] = tokens
         members["vllm_xargs"] = msgspec.Raw(msgspec.json.encode(xargs))
@@ -136,9 +139,9 @@ class ServedVocabulary:
         return self._opened[folder]
 
 
-def script_of_environment() -> Script:
+def script_of_environment() -> Script | ScriptFile:
     path = os.environ.get(SCRIPT_VARIABLE)
-    return Script.read(Path(path)) if path else Script()
+    return ScriptFile(Path(path)) if path else Script()
 
 
 def seed_of(members: dict[str, msgspec.Raw]) -> int:
@@ -154,6 +157,16 @@ def own_answer(xargs: dict[str, Any]) -> ScriptedAnswer | None:
         return parse_answer(str(written))
     except ScriptError as exc:
         raise RefusedError(str(exc), f"vllm_xargs.{ANSWER}") from exc
+
+
+def forced_calls(members: dict[str, msgspec.Raw], answer: ScriptedAnswer) -> str | None:
+    """The answer's calls where ``tool_choice`` forces the model to write them, and nothing else; or None."""
+    match msgspec.json.decode(members.get("tool_choice", b"null")):
+        case "required" | {"type": "any"}:
+            return render_forced(answer.calls)
+        case {"type": "function" | "tool"}:
+            return render_forced(answer.calls[:1])
+    return None
 
 
 def wanted_tokens(xargs: dict[str, Any]) -> int | None:

@@ -6,7 +6,7 @@ Refuses what vLLM refuses. Knows neither HTTP nor time; the caller submits and a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend_patch.script import Asked, Script, ScriptedAnswer, ScriptError, parse_answer
+from backend_patch.script import Asked, Script, ScriptedAnswer, ScriptError, ScriptFile, parse_answer
 from loadgen.engine import answers
 from loadgen.engine.answers import Answer, Wanted
 from loadgen.engine.api import ChatBody, CompletionBody, GenerateBody, TokenizeBody
@@ -26,7 +26,11 @@ MAX_PROMPTS = 1024
 
 class Frontend:
     def __init__(
-        self, config: EngineConfig, model: ResolvedModel, engine: RealTimeEngine, script: Script
+        self,
+        config: EngineConfig,
+        model: ResolvedModel,
+        engine: RealTimeEngine,
+        script: Script | ScriptFile,
     ) -> None:
         self._config = config
         self._engine = engine

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 import uvloop
 
-from backend_patch.script import Script
+from backend_patch.script import Script, ScriptFile
 from loadgen.engine.app import EngineApp
 from loadgen.engine.config import ConfigError, EngineConfig
 from loadgen.engine.frontend import Frontend
@@ -26,7 +26,7 @@ class EngineServer:
 
     def __init__(self, config: EngineConfig) -> None:
         model = config.resolve()
-        script = Script() if config.script is None else Script.read(config.script)
+        script = Script() if config.script is None else ScriptFile(config.script)
         metrics = EngineMetrics(model.served_name)
         self.engine = RealTimeEngine(
             Scheduler(model.limits),

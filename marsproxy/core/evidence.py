@@ -61,6 +61,9 @@ class TurnEvidence:
     """URL, HEADER or BODY when ``explicit_id`` is set."""
     parent_id: str | None = None
     """Explicit id of the session that started this one (a sub-agent)."""
+    group_id: str | None = None
+    """Id that several agents of one task send alike (``prompt_cache_key``). It is no session's id, unless
+    it is the ``explicit_id`` of one: then the others were started by that one."""
     family: str | None = None
     """Group hint, e.g. ``prompt_cache_key`` or ``user``. Sub-agents share it with their parent."""
     previous_response_id: str | None = None

@@ -188,10 +188,14 @@ class SessionIndex:
     def _parent_id(self, placement: Placement, evidence: TurnEvidence) -> str | None:
         if placement.parent is not None:
             return placement.parent.session_id
-        if evidence.parent_id is None:
+        tenant = self._tenants[evidence.tenant]
+        if evidence.parent_id is not None:
+            lines = self._named(tenant, evidence.parent_id)
+            return lines[0].session_id if lines else named_session_id(evidence.tenant, evidence.parent_id)
+        if evidence.explicit_id is None or evidence.group_id is None:
             return None
-        lines = self._named(self._tenants[evidence.tenant], evidence.parent_id)
-        return lines[0].session_id if lines else named_session_id(evidence.tenant, evidence.parent_id)
+        heads = tenant.named.get(evidence.group_id)
+        return heads[0].session_id if heads and evidence.group_id != evidence.explicit_id else None
 
     def _touch(self, session: Session, now: float) -> None:
         """A line that runs keeps the main line under its id alive."""

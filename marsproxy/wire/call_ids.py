@@ -1,8 +1,8 @@
 """Which tool-call ids can name a session.
 
-Backends write random ids (``chatcmpl-tool-`` and 32 hex digits in vLLM, ``call_`` and 24 letters and digits
-at OpenAI, ``toolu_01`` and 22 at Anthropic) or count: ``functions.bash:0`` (Kimi), ``call_0``, ``c1``. A
-counted id appears in every session, so an echo of one proves nothing.
+Backends write random ids (``chatcmpl-tool-`` and 16 or 32 hex digits in vLLM, ``call_`` and 24 letters and
+digits at OpenAI, ``toolu_01`` and 22 at Anthropic) or count: ``functions.bash:0`` (Kimi), ``call_0``, ``c1``.
+A counted id appears in every session, so an echo of one proves nothing.
 """
 
 import re

@@ -102,6 +102,7 @@ def read_request(
         explicit_id=ids.session,
         explicit_level=ids.level,
         parent_id=ids.parent,
+        group_id=session_ids.valid_id(value(parts.prompt_cache_key)),
         family=_family(parts, history, [form.digest for form in tools if form.digest]),
         previous_response_id=session_ids.valid_id(value(parts.previous_response_id)),
         echoed_call_ids=history.answered_call_ids[-MAX_ECHOED_CALL_IDS:],

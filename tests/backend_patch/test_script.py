@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backend_patch.script import Asked, Script, ScriptError, parse_answer
+from backend_patch.script import Asked, Script, ScriptError, ScriptFile, parse_answer
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,49 @@ def test_the_first_line_that_has_an_answer_wins(tmp_path: Path) -> None:
     call = play.answer(asked())
     assert call is not None
     assert [use.name for use in call.calls] == ["bash"]
+
+
+def test_the_last_message_says_which_step_comes_next(tmp_path: Path) -> None:
+    """Also when a client that condenses its history leaves fewer answers in it than were given."""
+    play = script(
+        tmp_path,
+        '{"match": {"user": "fix", "last": "step 1 done"}, "turns": [{"text": "step 2"}]}',
+        '{"match": {"user": "fix"}, "turns": [{"text": "step 1"}]}',
+    )
+    first = [Message("user", "fix it")]
+    tool = Message("tool", "... step 1 done")
+    said = [play.answer(Asked(None, history, True)) for history in (first, [*first, tool], [tool, *first])]
+    assert [each and each.text for each in said] == ["step 1", "step 2", "step 1"]
+    assert play.answer(Asked(None, [], True)) is None
+
+
+def replaced(path: Path, text: str) -> None:
+    path.with_suffix(".new").write_text(text, "utf-8")
+    path.with_suffix(".new").replace(path)
+
+
+def test_a_script_may_be_replaced_while_it_is_played(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "script.jsonl"
+    replaced(path, "")
+    play = ScriptFile(path)
+    assert play.is_empty
+    replaced(path, '{"turns": [{"text": "1"}]}')
+    assert not play.is_empty
+    for broken in ("{", None):
+        if broken is None:
+            path.unlink()
+        else:
+            replaced(path, broken)
+        answer = play.answer(asked())
+        assert answer is not None
+        assert answer.text == "1"
+        assert play.answer(asked()) == answer
+    (record,) = caplog.records
+    assert "line 1: Input data was truncated" in str(record.exc_info)
+    replaced(path, '{"turns": [{"text": "2"}]}')
+    assert play.answer(asked()) != answer
 
 
 @pytest.mark.parametrize(

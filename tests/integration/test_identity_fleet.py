@@ -179,8 +179,7 @@ async def test_fleet_with_the_ids_of_its_frameworks(tmp_path: Path) -> None:
     assert_nothing_lost(played)
     homes = played.outcome.homes
     assert len(homes) == len(set(homes.values())) == 12 * (2 + 2 + 2 + 4)
-    # What OpenHands shares with its sub-agents is the family, which says nothing about who began.
-    named = [name for name in homes if "/" in name and not name.startswith("openhands")]
+    named = [name for name in homes if "/" in name]
     assert played.parents == {homes[name]: homes[name.split("/")[0]] for name in named}
     assert played.kinds[TurnKind.CONDENSED] == 12 * len(FRAMEWORKS)
 

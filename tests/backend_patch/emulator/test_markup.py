@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend_patch.emulator.markup import lengthened, render_answer
+from backend_patch.emulator.markup import lengthened, render_answer, render_forced
 from backend_patch.script import ScriptedAnswer, parse_answer
 
 CALLS = '{"text": "Look.", "tools": [{"name": "bash", "args": {"a":  1.0}}, {"name": "ü\\"", "args": {}}]}'
@@ -27,6 +27,13 @@ def test_calls_are_hermes_markup_with_the_characters_of_the_script() -> None:
     answer = parse_answer(CALLS)
     assert render_answer(answer.text, answer.calls) == (
         'Look.<tool_call>\n{"name": "bash", "arguments": {"a":  1.0}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "ü\\"", "arguments": {}}\n</tool_call>'
+    )
+
+
+def test_forced_calls_have_no_text_and_nothing_between_them() -> None:
+    assert render_forced(parse_answer(CALLS).calls) == (
+        '<tool_call>\n{"name": "bash", "arguments": {"a":  1.0}}\n</tool_call>'
         '<tool_call>\n{"name": "ü\\"", "arguments": {}}\n</tool_call>'
     )
 

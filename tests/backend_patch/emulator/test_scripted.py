@@ -22,6 +22,7 @@ from backend_patch.emulator.scripted import (
 from backend_patch.script import Script, ScriptError
 
 CALL = '{"tool": "bash", "args": {"command": "ls"}}'
+USE = '{"name": "bash", "args": {"command": "ls"}}'
 CALL_TEXT = '<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n</tool_call>'
 CHAT = "/v1/chat/completions"
 
@@ -105,6 +106,27 @@ async def test_an_answer_of_the_request_becomes_what_the_model_says(path: str, p
     assert server.length == str(len(server.body)).encode()
     assert b'"x":1.50' in server.body, "the rest keeps its characters"
     assert server.body.startswith(b'{"model":"m",')
+
+
+@pytest.mark.parametrize(
+    ("choice", "calls"),
+    [
+        ('"required"', 2),
+        ('{"type": "any"}', 2),
+        ('{"type": "function", "function": {"name": "bash"}}', 1),
+        ('{"type": "function", "name": "bash"}', 1),
+        ('{"type": "tool", "name": "bash"}', 1),
+    ],
+)
+async def test_forced_calls_are_written_without_any_text(choice: str, calls: int) -> None:
+    def asked(answer: str) -> bytes:
+        return with_answer(answer)[:-1] + b', "tool_choice": ' + choice.encode() + b"}"
+
+    two = '{"text": "Look.", "tools": [' + f"{USE}, {USE}" + '], "output_tokens": 90}'
+    server = await ask(asked(two), vocabulary=Words())
+    assert server.xargs == {"session_id": "s", "mars_output_text": CALL_TEXT * calls}
+    said = (await ask(asked('{"text": "Look."}'))).xargs["mars_output_text"]
+    assert said == "Look.", "there is nothing to force"
 
 
 async def test_the_length_asked_for_is_filled_up() -> None:

@@ -19,8 +19,8 @@ def sessions(*resolutions: Resolution) -> int:
 def test_openhands_with_condenser_and_sub_agent() -> None:
     """The condenser's call has no tools and leaves the session alone; the sub-agent names itself."""
     book = Playbook()
-    first = book.ask("sys task", id="conv", family="conv").answered("a1", "c1")
-    sub = book.ask("sub-sys sub-task", id="sub", parent_id="conv", family="conv").answered("b1")
+    first = book.ask("sys task", id="conv", group_id="conv").answered("a1", "c1")
+    sub = book.ask("sub-sys sub-task", id="sub", group_id="conv").answered("b1")
     second = book.ask("sys task a1 r1", id="conv", echoed_call_ids=("c1",)).answered("a2", "c2")
     condenser = book.ask("condense events", id="conv", has_tools=False).answered("summary")
     third = book.ask("sys task+summary a2 r2", id="conv", echoed_call_ids=("c2",)).answered("a3", "c3")
@@ -35,6 +35,7 @@ def test_openhands_with_condenser_and_sub_agent() -> None:
     assert sessions(first, second, condenser, third, fourth) == 1
     assert sub.session_id != first.session_id
     assert sub.parent_session_id == first.session_id
+    assert first.parent_session_id is None
 
 
 def test_openhands_condensation_is_found_without_ids() -> None:

@@ -56,6 +56,22 @@ def test_indistinguishable_samples_stay_apart_while_results_agree() -> None:
     assert [first.kind, second.kind] == [TurnKind.CONTINUATION] * 2
 
 
+def test_a_group_is_no_parent_unless_it_is_the_id_of_a_session() -> None:
+    """Of the same tenant; and a session that names neither itself nor a parent has none."""
+    book = Playbook()
+    one = book.ask("sys task", id="one", group_id="group").answered("a")
+    stranger = book.ask("sys task", id="one", tenant="other").answered("a")
+    assert one.parent_session_id is None
+    assert book.ask("sys task", id="two", group_id="group").answered("a").parent_session_id is None
+    child = book.ask("sys sub-task", id="three", group_id="one").answered("b")
+    assert child.parent_session_id == one.session_id
+    other = book.ask("sys sub-task", id="three", group_id="one", tenant="other").answered("b")
+    assert other.parent_session_id == stranger.session_id
+    assert book.ask("sys other-task", group_id="one").resolution.parent_session_id is None
+    named = book.ask("sys sub-task", id="four", group_id="one", parent_id="two").resolution
+    assert named.parent_session_id == book.ask("sys task", id="two").resolution.session_id
+
+
 def test_stated_retry_of_a_request_in_flight_is_no_sample() -> None:
     book = Playbook()
     first = book.ask("sys task", retry_count=0)

@@ -163,6 +163,12 @@ def test_echoed_ids_latest_last_and_only_unique_ones() -> None:
     assert read(body).evidence.echoed_call_ids == (UUID_CALL, other)
 
 
+def test_a_group_has_a_name_that_could_be_a_sessions() -> None:
+    found = [read({**CHAT, "prompt_cache_key": key}).evidence.group_id for key in ("k", "two words", 7, None)]
+    assert found == ["k", None, None, None]
+    assert read(CHAT).evidence.group_id is None
+
+
 def test_family() -> None:
     def family(**members: Any) -> str | None:
         return read({**CHAT, **members}).evidence.family
