@@ -18,7 +18,7 @@ def session_routes() -> APIRouter:
         "/sessions",
         get_sessions,
         methods=["GET"],
-        responses={200: json_answer("Yours, in no order.", SessionList), **refusals(400)},
+        responses={200: json_answer("Yours, in no order.", SessionList), **refusals()},
     )
     add(
         _PATH,

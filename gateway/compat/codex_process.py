@@ -119,6 +119,8 @@ class Process:
             offset, is_eof = chunk.next_offset, chunk.is_eof
             if chunk.data:
                 await self._output(name, chunk.data, tell)
+            elif self.record.is_left:
+                return
 
     async def _output(self, stream: Stream, data: bytes, tell: Tell) -> None:
         async with self._telling:

@@ -184,10 +184,10 @@ async def test_what_the_gateway_leaves_to_the_next_one_is_not_said_to_have_ended
         one = await codex.started()
         waiting = await codex.send("process/start", **start("second"))
         await until(lambda: len(codex.rest.gateway.execs.active_in("", "s")) == 2)
-        codex.rest.gateway.execs.leave("a new version")
-        assert "not run" in (await codex.answer(waiting))["error"]["message"]
         codex.rest.host.write(one.order.exec_id, b"on")
         assert [method for method, _ in await codex.news(1)] == ["process/output"]
+        codex.rest.gateway.execs.leave("a new version")
+        assert "not run" in (await codex.answer(waiting))["error"]["message"]
         assert await codex.ask("process/terminate", processId="none") == {"running": False}
         assert codex.told == []
 
