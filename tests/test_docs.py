@@ -62,6 +62,8 @@ OTHER_PROGRAMS = {
     "vllm",
     "curl",
     "mini",
+    "codex",
+    "claude",
     "make",
     "tar",
     "vllm.entrypoints.openai.api_server",
@@ -75,6 +77,8 @@ OTHERS_OPTIONS = {
     "--kv-offloading-size",
     "--api-key",
     "--environment-class",
+    "--disable",
+    "--transport",
 }
 """Flags of vLLM and of agent frameworks that the pages speak of."""
 NO_METRICS = {"mars_answer", "mars_output_tokens", *XArg}

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.agents.environments import Environments
 
 from loadgen.agents.run import AgentRun, AgentSettings
 from loadgen.agents.task import dialect_of, tasks_of
 from loadgen.arrivals import ClosedLoop
 from loadgen.run_files import read_run
+from tests.agents.environments import Environments
 from tests.integration.running import running_engine
 from tests.loadgen.agents.building import session_of
 
