@@ -7,9 +7,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from marsproxy.core.command_text import command_digest
 from marsproxy.core.events import Ending, ToolObserved, ToolPhase, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
 from marsproxy.log_reader import read_log
+from marsproxy.wire.endings import COMMANDS
 
 
 @dataclass(slots=True)
@@ -73,9 +75,13 @@ class Observed:
 
     def unmatched_gaps(self) -> list[str]:
         """Commands that answers asked for and that are not the ones that the gateway ran, session by
-        session; each gateway session ran those of one agent."""
+        session; each gateway session ran those of one agent. That by which an agent says that it is done
+        belongs to no gap."""
         ran: dict[str, list[str | None]] = {}
+        last_words = set(map(command_digest, COMMANDS))
         for run in self.runs:
+            if run.command_digest in last_words:
+                continue
             ran.setdefault(run.gateway_session, []).append(run.command_digest)
         asked = Counter(tuple(session.commands) for session in self.sessions.values())
         executed = Counter(tuple(digests) for digests in ran.values())
