@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 
 EXIT_INTERRUPTED = 130
@@ -32,3 +32,24 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+async def until_done_or_stopped(
+    work: Coroutine[None, None, None], watchers: Iterable[Coroutine[None, None, None]]
+) -> bool:
+    """Does the work beside watchers that never end by themselves. True: it was interrupted, once."""
+    is_interrupted = False
+    async with asyncio.TaskGroup() as group:
+        watching = [group.create_task(watcher) for watcher in watchers]
+        working = group.create_task(work)
+
+        def stop() -> None:
+            nonlocal is_interrupted
+            is_interrupted = True
+            working.cancel()
+
+        with on_interrupt(stop):
+            await asyncio.wait([working])
+        for task in watching:
+            task.cancel()
+    return is_interrupted

@@ -1,6 +1,5 @@
 """A live run: one workload against one target, from the probe to the summary."""
 
-import asyncio
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -19,7 +18,7 @@ from loadgen.errors import LoadgenError
 from loadgen.gateway_tools import GatewayTools
 from loadgen.gauges import GaugeSampler
 from loadgen.history import RequestOptions
-from loadgen.interrupt import on_interrupt
+from loadgen.interrupt import until_done_or_stopped
 from loadgen.lag import LagMeter
 from loadgen.limits import check_open_files, raise_open_file_limit
 from loadgen.pauses import no_long_collections
@@ -182,24 +181,12 @@ class LiveRun:
         self._start, cpu_before = time.perf_counter(), time.process_time()
         try:
             with no_long_collections():
-                await self._until_done_or_stopped(stage, sampler)
+                self.is_interrupted = await until_done_or_stopped(
+                    self._play_sessions(stage), [self.lag.watch(self.clock), sampler.watch()]
+                )
         finally:
             self.cpu_s = time.process_time() - cpu_before
             self._progress.stop()
-
-    async def _until_done_or_stopped(self, stage: Stage, sampler: GaugeSampler) -> None:
-        async with asyncio.TaskGroup() as group:
-            watchers = [group.create_task(self.lag.watch(self.clock)), group.create_task(sampler.watch())]
-            sessions = group.create_task(self._play_sessions(stage))
-
-            def stop() -> None:
-                self.is_interrupted = True
-                sessions.cancel()
-
-            with on_interrupt(stop):
-                await asyncio.wait([sessions])
-            for watcher in watchers:
-                watcher.cancel()
 
     async def _play_sessions(self, stage: Stage) -> None:
         async def play(session: Session, arrival_s: float) -> None:

@@ -4,7 +4,6 @@ The framework plays (``crew_process``), the relay records, the workspace tells w
 session counts as completed only if the framework says so *and* every step was done once.
 """
 
-import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from loadgen.agents.workspace import missing, prepare
 from loadgen.arrivals import Load
 from loadgen.client import open_http_client
 from loadgen.gauges import GaugeSampler
-from loadgen.interrupt import on_interrupt
+from loadgen.interrupt import until_done_or_stopped
 from loadgen.lag import LagMeter
 from loadgen.progress import RunProgress
 from loadgen.provenance import commit, describe
@@ -111,22 +110,9 @@ class AgentRun:
         self._progress.start()
         self._start, cpu_before = time.perf_counter(), time.process_time()
         try:
-            async with asyncio.TaskGroup() as group:
-                watchers = [group.create_task(crew.watch()) for crew in crews]
-                watchers += [
-                    group.create_task(self.lag.watch(self.clock)),
-                    group.create_task(sampler.watch()),
-                ]
-                sessions = group.create_task(self._play_sessions(crews))
-
-                def stop() -> None:
-                    self.is_interrupted = True
-                    sessions.cancel()
-
-                with on_interrupt(stop):
-                    await asyncio.wait([sessions])
-                for watcher in watchers:
-                    watcher.cancel()
+            watchers = [crew.watch() for crew in crews]
+            watchers += [self.lag.watch(self.clock), sampler.watch()]
+            self.is_interrupted = await until_done_or_stopped(self._play_sessions(crews), watchers)
         finally:
             self.cpu_s = time.process_time() - cpu_before
             self._progress.stop()
