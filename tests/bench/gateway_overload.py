@@ -220,19 +220,29 @@ def _figures(
     )
 
 
-def main(*, out: Path | None = None) -> None:
-    """``out``: a JSON file for the figures."""
+def middle(runs: list[Figures]) -> dict[str, float]:
+    """Medians over the repeats."""
+    names = [name for name, value in asdict(runs[0]).items() if isinstance(value, (int, float))]
+    return {name: statistics.median(getattr(run, name) for run in runs) for name in names}
+
+
+def main(*, repeats: int = 3, out: Path | None = None) -> None:
+    """``out``: a JSON file for the figures of every repeat."""
     load = Load()
-    both = [with_admission(load), without_admission(load)]
-    table = Table("figure", *(figures.admission for figures in both), title=str(load))
-    for name in list(asdict(both[0]))[1:]:
-        values = [getattr(figures, name) for figures in both]
-        table.add_row(name, *(f"{v:.2f}" if isinstance(v, float) else str(v) for v in values))
+    found: dict[str, list[Figures]] = {"with": [], "without": []}
+    for number in range(repeats):  # They take turns to be the first, so that a drift hits both alike.
+        measures = [with_admission, without_admission]
+        for measure in measures if number % 2 == 0 else reversed(measures):
+            figures = measure(load)
+            found[figures.admission].append(figures)
+    medians = {name: middle(runs) for name, runs in found.items()}
+    table = Table("median", *medians, title=f"{repeats} repeats of {load}")
+    for name in medians["with"]:
+        table.add_row(name, *(f"{each[name]:.2f}" for each in medians.values()))
     Console().print(table)
     if out is not None:
-        out.write_text(
-            json.dumps({"load": asdict(load), "runs": [asdict(figures) for figures in both]}, indent=1)
-        )
+        runs = {name: [asdict(each) for each in runs] for name, runs in found.items()}
+        out.write_text(json.dumps({"load": asdict(load), "runs": runs, "medians": medians}, indent=1))
 
 
 if __name__ == "__main__":
