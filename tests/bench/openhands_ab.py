@@ -4,7 +4,7 @@
         --vllm-python .venv-vllm/bin/python [--repeats 3] [--systems stock,mars] [--shell PATH] [...]
 
 Systems: ``stock`` is vLLM as it comes, its agents' terminals on this machine's bash; ``mars`` is vLLM with
-the backend patch, the proxy before it, and terminals whose every command line has a lease of the gateway. The
+the backend patch, the proxy before it, and terminals whose shell is ``gwsh``, with the gateway's leases. The
 rest is the same: sessions, arrivals, the model's answers, the commands, which compute on this machine, the
 engine's KV cache, and the cores: the engine has the first of them; agents, proxy, gateway and commands share
 the others.
@@ -41,7 +41,8 @@ START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 RUN_TIMEOUT_S = 4 * 3600.0
 CONTEXT_TOKENS = 131_072
-LEASED_BASH = Path(__file__).with_name("leased_bash")
+GWSH = Path(sys.executable).with_name("gwsh")
+"""As a user of the project has it."""
 SYSTEMS = ("stock", "mars")
 
 
@@ -276,7 +277,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     made.add_argument("--systems", default=",".join(SYSTEMS))
     made.add_argument("--vllm-python", default=sys.executable)
     made.add_argument("--agent-python", default=".venv-agents/openhands/bin/python")
-    made.add_argument("--shell", type=Path, default=LEASED_BASH, help="of the terminals of mars")
+    made.add_argument("--shell", type=Path, default=GWSH, help="of the terminals of mars")
     defaults = Shape()
     for name, value in asdict(defaults).items():
         made.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
