@@ -9,8 +9,9 @@ nor in debt. With one tenant, as without API keys, all of this is one sorted lis
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from itertools import count, takewhile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 
 from marsproxy.core.lanes import HeldTurn, Lanes
 
@@ -25,6 +26,15 @@ def footprint(context_tokens: float, expected_peak: float, beta: float) -> float
     pool collapses: sessions start at a few per cent of what they grow to.
     """
     return context_tokens + beta * max(0.0, expected_peak - context_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Turns to try, in order."""
+
+    turns: list[HeldTurn]
+    barred: frozenset[str]
+    """Backends that are somebody else's first."""
 
 
 class HoldQueue:
@@ -43,7 +53,13 @@ class HoldQueue:
         """Tags of tenants that have nothing waiting, the longest quiet first."""
         self._tag_now = 0.0
         """Tag of the lane that was served last."""
-        self._numbers = count()
+        self._arrivals = 0
+        self._by_usable: dict[frozenset[str], int] = {}
+        """How many wait for each set of backends."""
+
+    def reweigh(self, weights: Mapping[str, float]) -> None:
+        """Shares of all that is given from now on."""
+        self._weights = weights
 
     def __len__(self) -> int:
         return len(self._by_turn)
@@ -57,9 +73,13 @@ class HoldQueue:
         return turn_id in self._by_turn
 
     def add(self, held: HeldTurn) -> None:
-        """``held`` has arrived just now: nobody else came later."""
-        held.number = next(self._numbers)
+        self._arrivals += 1
+        held.number = self._arrivals
+        latest = next(reversed(self._by_turn.values()), None)
         self._by_turn[held.turn_id] = held
+        self._by_usable[held.usable] = self._by_usable.get(held.usable, 0) + 1
+        if latest is not None and held.arrived_s < latest.arrived_s:  # it had gone, and is back
+            self._by_turn = OrderedDict(sorted(self._by_turn.items(), key=lambda item: item[1].arrived_s))
         if (lane := self._lanes.get(held.tenant)) is None:
             tag = max(self._served.pop(held.tenant, 0.0), self._tag_now)
             lane = self._lanes.open(held.tenant, tag, held.number)
@@ -68,6 +88,9 @@ class HoldQueue:
     def remove(self, turn_id: str) -> HeldTurn | None:
         if (held := self._by_turn.pop(turn_id, None)) is None:
             return None
+        self._by_usable[held.usable] -= 1
+        if not self._by_usable[held.usable]:
+            del self._by_usable[held.usable]
         lane = self._lanes.get(held.tenant)
         assert lane is not None, "a turn that waits is in its tenant's lane"
         self._lanes.remove(lane, held)
@@ -88,16 +111,54 @@ class HoldQueue:
         """1 is next. Turns of other tenants count as if each of their lanes took turns with this one."""
         return self._lanes.ahead_of(held) + 1
 
-    def candidates(self, look_ahead: int, max_overtakes: int) -> list[HeldTurn]:
-        """The turns to try, in order: the head, and a few behind it unless it was passed too often."""
+    def windows(self, look_ahead: int, max_overtakes: int) -> list[Window]:
+        """The turns to try: the head, and a few behind it unless it was passed too often. For each set of
+        backends that turns wait for on its own: a model that has no room is in nobody's way whose model has.
+        But where the head of a set was passed too often, no other set may go to its backends."""
+        if not self.is_split:
+            turns = [self._first(look_ahead)] if self._by_turn else []
+        else:
+            turns = self._first_of_each(look_ahead)
+        windows: list[Window] = []
+        barred: frozenset[str] = frozenset()
+        for window in turns:
+            head = window[0]
+            if head.usable and head.usable <= barred:
+                continue
+            is_last = head.overtaken >= max_overtakes
+            windows.append(Window(window[:1] if is_last else window, barred))
+            if is_last:
+                barred |= head.usable
+        return windows
+
+    @property
+    def is_split(self) -> bool:
+        """Whether some wait for other backends than others."""
+        return len(self._by_usable) > 1
+
+    def _first(self, look_ahead: int) -> list[HeldTurn]:
         window: list[HeldTurn] = []
         room = 1 + look_ahead
         for lane in self._lanes.first(room):
             window += lane.turns[: max(1, room)]
             room -= len(lane.turns)
-        if window and window[0].overtaken >= max_overtakes:
-            return window[:1]
         return window
+
+    def _first_of_each(self, look_ahead: int) -> list[list[HeldTurn]]:
+        """By the order of their heads."""
+        windows: dict[frozenset[str], list[HeldTurn]] = {}
+        for held in self:
+            window = windows.setdefault(held.usable, [])
+            if len(window) <= look_ahead:
+                window.append(held)
+        return list(windows.values())
+
+    def regroup(self, usable: Callable[[str], frozenset[str]]) -> None:
+        """The backends are others now. ``usable`` says for a turn which it may go to."""
+        self._by_usable.clear()
+        for held in self._by_turn.values():
+            held.usable = usable(held.turn_id)
+            self._by_usable[held.usable] = self._by_usable.get(held.usable, 0) + 1
 
     def overtake(self, passer: HeldTurn, passed: list[HeldTurn]) -> None:
         """``passer`` is going although ``passed`` were before it."""

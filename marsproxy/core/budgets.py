@@ -8,15 +8,15 @@ shares; that prefix is charged once for each backend where the family has a coun
 kept as charges come and go, so no decision looks at every session.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from marsproxy.core.admission import footprint
 from marsproxy.core.commands import Reason
 from marsproxy.core.correction import Correction
-from marsproxy.core.estimate import TokenRatio
-from marsproxy.core.events import BackendObserved, TurnArrived, TurnEnded
+from marsproxy.core.estimate import TokenRatios
+from marsproxy.core.events import BackendObserved, BackendSpec, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
-from marsproxy.core.fleet import Fleet
+from marsproxy.core.fleet import Fleet, Wanted, nowhere
 from marsproxy.core.forecast import Forecast
 from marsproxy.core.headroom import BackendState
 from marsproxy.core.histogram import Curve
@@ -25,6 +25,7 @@ from marsproxy.core.retention import PrefillRate, best_keep_after
 from marsproxy.core.sessions import SessionState
 from marsproxy.core.settings import PolicySettings
 from marsproxy.core.shared_prefix import SharedPrefixes
+from marsproxy.core.shares import Held, allowance_share
 from marsproxy.core.tool_budget import ToolBudget
 
 MEMORY_PRICE = 0.2
@@ -36,6 +37,9 @@ MEAN_SIZE_GAIN = 0.05
 BLOCK_SLACK_TOKENS = 32
 """A cached prefix ends with a whole block, and never covers the last token."""
 
+COUNT_SLACK = 1e-9
+"""A share of a whole number of sessions may miss it by a rounding."""
+
 
 class Budgets:
     """The budgets of all backends and of the tool hosts."""
@@ -46,37 +50,90 @@ class Budgets:
         self._forecast = forecast
         self.fleet = Fleet(backends, settings.admission.telemetry_stale_s)
         self.backends = self.fleet.states
+        self._shares = self.fleet.shares
         self.tools = ToolBudget(settings.admission, forecast)
-        self.ratio = TokenRatio()
+        self.ratios = TokenRatios()
         self.shared = SharedPrefixes()
         self.prefill = PrefillRate()
         self._mean_size = 0.0
         self.corrections = {name: Correction() for name in backends}
 
+    def change(self, specs: Sequence[BackendSpec]) -> frozenset[str]:
+        """These backends from now on. The names of those that are gone."""
+        gone = self.fleet.change(specs)
+        for name in self.backends:
+            if name in gone or name not in self.corrections:
+                self.corrections[name] = Correction()
+        for name in gone:
+            self._drop_if_empty(self.backends[name])
+        return gone
+
     def choose(
-        self, session: SessionState, turn_class: TurnClass, context: int, now: float
-    ) -> tuple[BackendState, Reason | None]:
-        """The backend for a session that is not counted, and what keeps it from going there now."""
-        backend = self._preferred(session, now)
+        self, session: SessionState, turn_class: TurnClass, context: int, wanted: Wanted, now: float
+    ) -> BackendState | Reason:
+        """The backend for a session that is not counted, or what keeps it from going anywhere now."""
         if (
             turn_class is TurnClass.NEW
             and self._parts.cpu_budget
             and self.tools.is_busy(session, now)
             and any(b.counted for b in self.backends.values())
         ):
-            return backend, Reason.TOOLS_BUSY
+            return Reason.TOOLS_BUSY
+        obstacle: Reason | None = None
+        too_small: BackendState | None = None
+        tried: set[int] = set()
+        for backend in self._preferred(session, context, wanted, now):
+            pool = self._known_pool(backend, now)
+            if pool in tried:  # fuller than one of its size that has no room
+                continue
+            if self._is_too_small(session, context, pool):
+                if too_small is None or (pool or 0) > (too_small.kv_tokens_total or 0):
+                    too_small = backend
+                continue
+            found = self._obstacle(session, backend, context, now)
+            if found is None:
+                return backend
+            obstacle = obstacle or found
+            if pool is not None and backend.name != session.backend:
+                tried.add(pool)
+            if len(tried) >= self.fleet.pool_sizes:
+                break
+        if obstacle is not None:
+            return obstacle
+        if too_small is not None:
+            return self._obstacle(session, too_small, context, now) or too_small
+        return nowhere(wanted)
+
+    def _obstacle(
+        self, session: SessionState, backend: BackendState, context: int, now: float
+    ) -> Reason | None:
+        """What keeps the session out of this backend."""
         if not backend.counted or not self._parts.gpu_budget:
-            return backend, None
+            return None
         pool = self._known_pool(backend, now)
         if pool is None:
-            is_capped = len(backend.counted) >= self._settings.fallback_concurrency
-            return backend, Reason.TELEMETRY_UNKNOWN if is_capped else None
+            cap = self._settings.fallback_concurrency * self._shares.sessions(backend.name)
+            is_capped = len(backend.counted) + 1 > cap + COUNT_SLACK
+            return Reason.TELEMETRY_UNKNOWN if is_capped else None
+        return Reason.KV_FULL if self.lack_of(session, backend, context, pool) > 0 else None
+
+    def lack_of(self, session: SessionState, backend: BackendState, context: int, pool: int) -> float:
+        """Tokens by which the session is too large for what is left of the pool; 0 or less if it fits."""
         need = self._charge_of(session, backend, context, pool) + self._shared_on_top(session, backend)
-        fits = backend.reserved_tokens + need <= self.target(backend) * pool
-        return backend, None if fits else Reason.KV_FULL
+        return backend.reserved_tokens + need - self.target(backend) * pool
+
+    def _is_too_small(self, session: SessionState, context: int, pool: int | None) -> bool:
+        """Whether the pool could not hold the session even if it were empty, where there are others."""
+        if pool is None or self.fleet.pool_sizes < 2 or not self._parts.gpu_budget:
+            return False
+        whole = self._footprint(session, context, self.fleet.largest_pool_tokens)
+        return whole > self._settings.kv_target * pool
 
     def target(self, backend: BackendState) -> float:
-        """Share of the pool that may be promised."""
+        """Share of the pool that may be promised by this replica, which is all unless it stands alone."""
+        return self._whole_target(backend) * self._shares.tokens(backend.name)
+
+    def _whole_target(self, backend: BackendState) -> float:
         settings = self._settings
         is_protected = backend.takes_hints and self._parts.retention
         base = settings.kv_target_leased if is_protected else settings.kv_target
@@ -116,7 +173,16 @@ class Budgets:
             shared = self.shared.unfix(session.family, backend.name)
             backend.reserved_tokens -= shared
             backend.context_tokens -= shared
-        self._note_idle(session, backend, now)
+        if backend.has_left:
+            session.backend = None
+            self._drop_if_empty(backend)
+        else:
+            self._note_idle(session, backend, now)
+
+    def _drop_if_empty(self, backend: BackendState) -> None:
+        if not backend.counted:
+            self.fleet.drop(backend)
+            del self.corrections[backend.name]
 
     def home_of(self, session: SessionState) -> BackendState:
         """Where an uncounted session's blocks may still be."""
@@ -127,10 +193,23 @@ class Budgets:
         assert session.backend is not None, "a counted session has a backend"
         return self.backends[session.backend]
 
-    def is_stranded(self, session: SessionState) -> bool:
-        """Whether a counted session's backend does not answer while another does."""
+    def must_move(self, session: SessionState, context: int, wanted: Wanted, now: float) -> bool:
+        """Whether a counted session's next turn has to go elsewhere: its model is not served where it is, or
+        nobody answers there, or it has outgrown the pool; and another can do better."""
         home = self.backend_of(session)
-        return not home.is_reachable and any(backend.is_reachable for backend in self.backends.values())
+        if not self.fleet.may_take(home, wanted):
+            return True
+        if not home.is_reachable:
+            return any(other.is_reachable for other in self.fleet.roomiest_first(wanted, now))
+        pool = self._known_pool(home, now)
+        if pool is None or context <= pool or self.fleet.pool_sizes < 2:
+            return False
+        others = self.fleet.roomiest_first(wanted, now)
+        return any((other.kv_tokens_total or 0) > pool for other in others)
+
+    def may_stay(self, session: SessionState, wanted: Wanted) -> bool:
+        """Whether a turn can go to where its session is."""
+        return self.fleet.may_take(self.backend_of(session), wanted)
 
     def _take(self, session: SessionState, backend: BackendState) -> None:
         context = session.context_tokens
@@ -179,6 +258,35 @@ class Budgets:
     def _shared_on_top(self, session: SessionState, backend: BackendState) -> int:
         return 0 if session.family in backend.families else self.shared.tokens(session.family)
 
+    # -- replicas that part -------------------------------------------------------------------------
+
+    def stand_alone(self, replicas: int, elsewhere: Collection[SessionState], now: float) -> None:
+        """The budgets are cut into shares, and the sessions elsewhere are the others' to count. What
+        families share is everybody's own to pay: it is in no sum here."""
+        tokens, sessions = {}, {}
+        gone = {session.id for session in elsewhere}
+        for name, backend in self.backends.items():
+            own = [session for session in backend.counted.values() if session.id not in gone]
+            pool = backend.kv_tokens_total
+            limit = None if pool is None else self._whole_target(backend) * pool
+            by_all = sum(session.charged_tokens for session in backend.counted.values())
+            held = Held(sum(session.charged_tokens for session in own), by_all)
+            tokens[name] = allowance_share(held, limit, replicas)
+            counts = Held(len(own), len(backend.counted))
+            sessions[name] = allowance_share(counts, self._settings.fallback_concurrency, replicas)
+        self._shares.part(replicas, tokens, sessions)
+        for session in elsewhere:
+            self.release(session, now)
+        self._shares_changed()
+
+    def stand_together(self) -> None:
+        self._shares.unite()
+        self._shares_changed()
+
+    def _shares_changed(self) -> None:
+        for backend in self.backends.values():
+            self.fleet.changed(backend)
+
     # -- what is still warm -------------------------------------------------------------------------
 
     def _note_idle(self, session: SessionState, backend: BackendState, now: float) -> None:
@@ -195,9 +303,28 @@ class Budgets:
         if session.backend is None or not session.turns:
             return False
         home = self.backends[session.backend]
+        if home.is_draining:
+            return False
         return home.is_reachable and home.computed_tokens <= session.warm_until_tokens
 
+    def goes_unasked(self, session: SessionState) -> bool:
+        """Whether an uncounted session that comes back just goes. Alone it asks, however warm it is: what
+        it adds to a pool others may be adding to as well."""
+        return not self._shares.is_alone and self.is_warm(session)
+
+    def has_room_at_home(self, session: SessionState, context: int, now: float) -> bool:
+        """Whether an uncounted session fits beside what counted ones really fill: else what it finds of its
+        own costs others theirs. A lone pool is not asked, as nothing comes to it by chance of placement
+        (simulated, docs/results/affinity)."""
+        if len(self.backends) == 1:
+            return True
+        home = self.home_of(session)
+        pool = self._known_pool(home, now)
+        return pool is None or not home.counted or home.context_tokens + context <= pool
+
     def observe(self, event: BackendObserved, now: float, *, is_waited_for: bool) -> None:
+        if event.backend not in self.backends or self.backends[event.backend].has_left:
+            return  # it went while the reading was on its way
         backend, correction = self.backends[event.backend], self.corrections[event.backend]
         if event.preemptions_total is not None:
             if backend.preemptions_total is not None:
@@ -251,22 +378,29 @@ class Budgets:
 
     def context_of(self, arrival: TurnArrived, session: SessionState) -> int:
         """Tokens that the turn's prompt has, as far as one can know before it has run."""
-        estimate = self.ratio.corrected(arrival.prompt_tokens_estimate)
+        estimate = self.ratios.corrected(arrival.tenant, arrival.prompt_tokens_estimate)
         return estimate if arrival.kind is TurnKind.CONDENSED else max(session.context_tokens, estimate)
 
-    def backend_of_side_call(self, session: SessionState) -> str:
-        """Side calls take no budget: to where their session is, or to where the fewest are."""
-        if session.backend is not None:
-            return session.backend
-        return min(self.backends.values(), key=lambda b: (not b.is_reachable, len(b.counted))).name
+    def backend_of_side_call(self, session: SessionState, wanted: Wanted) -> str | None:
+        """Side calls take no budget: to where their session is, or to where the fewest are. None if there is
+        nowhere."""
+        home = None if session.backend is None else self.backends[session.backend]
+        if home is not None and home.is_reachable and self.fleet.may_take(home, wanted):
+            return home.name
+        fewest = self.fleet.fewest_counted(wanted)
+        return None if fewest is None else fewest.name
 
-    def _preferred(self, session: SessionState, now: float) -> BackendState:
-        """The one that may still hold its blocks; the least loaded if there is none, or if that is gone."""
-        if session.backend is not None:
-            home = self.backends[session.backend]
-            if self.is_warm(session) or (home.is_reachable and len(self.backends) == 1):
-                return home
-        return self.fleet.roomiest(now)
+    def _preferred(
+        self, session: SessionState, context: int, wanted: Wanted, now: float
+    ) -> Iterator[BackendState]:
+        """The one that should still hold its blocks, and for as long no other; else those with most room."""
+        if self.is_warm(session):
+            home = self.home_of(session)
+            is_small = self._is_too_small(session, context, self._known_pool(home, now))
+            if self.fleet.may_take(home, wanted) and not is_small:
+                yield home
+                return
+        yield from self.fleet.roomiest_first(wanted, now)
 
     def _known_pool(self, backend: BackendState, now: float) -> int | None:
         return self.fleet.known_pool(backend, now)
@@ -282,7 +416,7 @@ class Budgets:
     def limits(self, now: float) -> dict[str, float]:
         """Tokens that may be reserved there."""
         return {
-            name: self.target(backend) * pool
+            name: max(0.0, self.target(backend) * pool)
             for name, backend in self.backends.items()
             if (pool := self._known_pool(backend, now)) is not None
         }

@@ -14,6 +14,13 @@ class Reason(Enum):
     QUEUE_FULL = "queue_full"
     HELD_TOO_LONG = "held_too_long"
     TABLE_FULL = "table_full"
+    BACKEND_LOST = "backend_lost"
+    """No other backend could take a turn that one had failed."""
+    NO_BACKEND = "no_backend"
+    """All that serve its model are draining or gone."""
+    TENANT_TURNS = "tenant_turns"
+    TENANT_SESSIONS = "tenant_sessions"
+    TENANT_TOKENS = "tenant_tokens"
 
 
 class YieldsTo(Enum):

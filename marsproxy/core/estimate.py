@@ -15,6 +15,11 @@ COMEBACK_WINDOW = 200.0
 COMEBACK_LIKELY = 0.2
 """Rate from which idle blocks are worth their place among the others: a return saves a whole prefill,
 their early end a few blocks of somebody else's."""
+MOST_OFF = 2.0
+"""By which factor others' token ratio is believed of a tenant that is new; prose and code of any language are
+within it."""
+MAX_RATIOS = 1_000
+"""Tenants whose token ratio is remembered; the one that was quiet for longest goes first."""
 RATIO_GAIN = 0.1
 """Weight of the newest turn in the token ratio: follows a new model within about twenty turns."""
 
@@ -22,17 +27,45 @@ RATIO_GAIN = 0.1
 class TokenRatio:
     """Real tokens per estimated token, over all turns whose usage came back."""
 
-    def __init__(self) -> None:
-        self._ratio = 1.0
+    def __init__(self, ratio: float = 1.0) -> None:
+        self.ratio = ratio
 
     def learn(self, estimate: int, actual: int) -> None:
         if estimate > 0 and actual > 0:
             # A template or an image can be off by any factor; one odd turn must not move the ratio far.
             seen = min(max(actual / estimate, 0.1), 10.0)
-            self._ratio += RATIO_GAIN * (seen - self._ratio)
+            self.ratio += RATIO_GAIN * (seen - self.ratio)
 
     def corrected(self, estimate: int) -> int:
-        return round(estimate * self._ratio)
+        return round(estimate * self.ratio)
+
+
+class TokenRatios:
+    """The ratio of each tenant: what one sends, be it text that no tokenizer knows, must not make others'
+    prompts seem ten times their size. One that is new starts with the ratio of all, as far as that can be
+    believed.
+    """
+
+    def __init__(self) -> None:
+        self._all = TokenRatio()
+        self._own: OrderedDict[str, TokenRatio] = OrderedDict()
+
+    def learn(self, tenant: str, estimate: int, actual: int) -> None:
+        own = self._own.get(tenant)
+        if own is None:
+            own = self._own[tenant] = self._first()
+            if len(self._own) > MAX_RATIOS:
+                self._own.popitem(last=False)
+        self._own.move_to_end(tenant)
+        own.learn(estimate, actual)
+        self._all.learn(estimate, actual)
+
+    def corrected(self, tenant: str, estimate: int) -> int:
+        own = self._own.get(tenant)
+        return (self._first() if own is None else own).corrected(estimate)
+
+    def _first(self) -> TokenRatio:
+        return TokenRatio(min(max(self._all.ratio, 1 / MOST_OFF), MOST_OFF))
 
 
 class ReturnRate:

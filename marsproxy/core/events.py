@@ -39,6 +39,29 @@ class TurnArrived:
     max_tokens: int | None = None
     has_tools: bool = True
     is_streaming: bool = False
+    model: str | None = None
+    """As the request names it; None where it names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnResumed:
+    """A turn that was under way before its replica came (back) among the others: as it stands."""
+
+    arrival: TurnArrived
+    backend: str | None
+    """Where it is in flight, whatever that does to the budget; None while it is held."""
+    waited_s: float = 0.0
+    """For how long it has been held."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnBounced:
+    """A backend did not take a turn that was forwarded to it, and nothing of an answer has reached the
+    client: the turn may go elsewhere. Answered by one more ``ForwardTurn``, now or later, or a
+    ``RejectTurn``."""
+
+    turn_id: str
+    backend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +165,65 @@ class BackendUnreachable:
     backend: str
 
 
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """One of the backends that may be used."""
+
+    name: str
+    models: tuple[str, ...] | None = None
+    """Those that it serves; None where it did not say: any."""
+    is_draining: bool = False
+    """Takes no new session; those that it has go on there until they rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendsChanged:
+    """The backends from now on, all of them. One that is missing is gone, with what was cached there."""
+
+    backends: tuple[BackendSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StandingAlone:
+    """This replica and the others do not hear each other any more, and each goes on with its part of what is
+    free; the others' turns and sessions are not its own business from now on."""
+
+    replicas: int
+    """That share, this one included; at least 1."""
+    sessions_elsewhere: tuple[str, ...] = ()
+    """Whose latest turn went through another replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingTogether:
+    """The replicas hear each other again: budgets are whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """What one tenant may have. ``None`` is no limit."""
+
+    tenant: str
+    """Fingerprint, as ``TurnArrived.tenant``."""
+    weight: float = 1.0
+    """Share against the others while they compete."""
+    max_open_turns: int | None = None
+    """Held and in flight."""
+    max_sessions: int | None = None
+    """That are counted or wait to be."""
+    tokens_per_s: float | None = None
+    """Prompt tokens that were not cached, and generated ones: refills at this rate."""
+    burst_tokens: float | None = None
+    """Most that can be saved up; None is a minute's worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantsChanged:
+    """The limits from now on, all of them. A tenant that is not named has none, and weight 1."""
+
+    tenants: tuple[TenantLimits, ...]
+
+
 class ToolPhase(Enum):
     QUEUED = "queued"
     STARTED = "started"
@@ -206,11 +288,17 @@ class TimerFired:
 
 Event = (
     TurnArrived
+    | TurnResumed
+    | TurnBounced
     | TurnFirstToken
     | TurnProgressed
     | TurnEnded
     | BackendObserved
     | BackendUnreachable
+    | BackendsChanged
+    | StandingAlone
+    | StandingTogether
+    | TenantsChanged
     | HintAnswered
     | KvReclaimed
     | LeaseResumed

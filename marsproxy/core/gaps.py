@@ -17,12 +17,11 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from math import inf
 
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
-from marsproxy.core.tool_joins import ToolJoins
+from marsproxy.core.tool_joins import JoinedBy, ToolJoins
 
 TOOL_LIMIT_GAPS = 10
 """A tool that never reports its end keeps a gap open for this many ``idle_gap_s``: twenty minutes by
@@ -38,6 +37,7 @@ MAX_STRANGERS = 4_096
 @dataclass(slots=True)
 class Run:
     phase: ToolPhase
+    joined_by: JoinedBy
     yields_s: float = 0.0
     """When the place is overdue as far as this run goes."""
 
@@ -81,7 +81,8 @@ class Gaps:
         self._ripening: list[tuple[float, int, Gap]] = []
         """A heap of when gaps fall overdue. Void entries are left until they come up."""
         self._overdue: OrderedDict[str, Gap] = OrderedDict()
-        self._numbers = count()
+        self._ripened = 0
+        """Entries made so far."""
         self._joins = ToolJoins()
         self._by_exec: dict[str, Gap] = {}
         self._late: OrderedDict[str, SessionState] = OrderedDict()
@@ -149,9 +150,11 @@ class Gaps:
         later one; a step that is told again, or out of order, is none."""
         gap = self._by_exec.get(event.exec_id)
         if gap is None:
-            gap = self._first_seen(event)
-            if gap is not None:
-                self._tool_began(gap, event, now)
+            found = self._first_seen(event)
+            if found is None:
+                return None
+            gap, joined_by = found
+            self._tool_began(gap, Run(event.phase, joined_by), event.exec_id, now)
             return gap
         run = gap.runs[event.exec_id]
         if event.phase is ToolPhase.FINISHED:
@@ -162,6 +165,11 @@ class Gaps:
         run.phase, gap.since_s = event.phase, now
         self._working.move_to_end(gap.session.id)
         return gap
+
+    def joined_by(self, exec_id: str) -> JoinedBy | None:
+        """What joined a run that waits or is under way; None if it belongs to no gap."""
+        gap = self._by_exec.get(exec_id)
+        return None if gap is None else gap.runs[exec_id].joined_by
 
     def taught_by(self, event: ToolObserved) -> SessionState | None:
         """Whose run it was that ended after its gap was over."""
@@ -229,23 +237,23 @@ class Gaps:
             return limit_s
         return min(limit_s, max(gap.since_s, self._heard_s) + self._idle_gap_s)
 
-    def _first_seen(self, event: ToolObserved) -> Gap | None:
+    def _first_seen(self, event: ToolObserved) -> tuple[Gap, JoinedBy] | None:
         if event.phase is ToolPhase.FINISHED:
             return None
         if event.llm_session is not None:
             gap = self._gap_of(event.llm_session)
             if gap is not None and len(gap.runs) < MAX_RUNNING:
                 self._joins.proven(event, gap.session)
-                return gap
+                return gap, JoinedBy.SESSION_ID
             return None
         if event.exec_id in self._strangers:
             return None
-        session = self._joins.try_find(event)
-        gap = None if session is None else self._gap_of(session.id)
-        if gap is None or len(gap.runs) >= MAX_RUNNING:
+        found = self._joins.try_find(event)
+        gap = None if found is None else self._gap_of(found[0].id)
+        if found is None or gap is None or len(gap.runs) >= MAX_RUNNING:
             self._note_stranger(event.exec_id)
             return None
-        return gap
+        return gap, found[1]
 
     def _gap_of(self, session_id: str) -> Gap | None:
         return self._quiet.get(session_id) or self._working.get(session_id)
@@ -255,13 +263,13 @@ class Gaps:
         if len(self._strangers) > MAX_STRANGERS:
             self._strangers.popitem(last=False)
 
-    def _tool_began(self, gap: Gap, event: ToolObserved, now: float) -> None:
+    def _tool_began(self, gap: Gap, run: Run, exec_id: str, now: float) -> None:
         if not gap.runs:
             self._move(gap, self._quiet, self._working, now)
-        gap.runs[event.exec_id] = Run(event.phase)
+        gap.runs[exec_id] = run
         gap.calls_left = max(0, gap.calls_left - 1)
         gap.tools_ended_s = None
-        self._by_exec[event.exec_id] = gap
+        self._by_exec[exec_id] = gap
 
     def _tool_finished(self, gap: Gap, exec_id: str, now: float) -> None:
         del self._by_exec[exec_id], gap.runs[exec_id]
@@ -271,7 +279,8 @@ class Gaps:
 
     def _ripen_after(self, gap: Gap, after_s: float | None, now: float) -> None:
         if after_s is not None:
-            gap.number = next(self._numbers)
+            self._ripened += 1
+            gap.number = self._ripened
             heapq.heappush(self._ripening, (now + after_s, gap.number, gap))
 
     def _forget_overdue(self, gap: Gap) -> None:

@@ -22,6 +22,12 @@ class BackendState:
     observed_at_s: float | None = None
     is_reachable: bool = True
     takes_hints: bool = False
+    models: frozenset[str] | None = None
+    """Those that it serves; None where it did not say."""
+    is_draining: bool = False
+    """It takes no new session, and none back that has lost its place."""
+    has_left: bool = False
+    """It is gone, and turns that were in flight there have not ended yet."""
     preemptions_total: int | None = None
     counted: dict[str, SessionState] = field(default_factory=dict)
     """Sessions charged to the budget, by id, in the order in which they were charged."""
@@ -39,6 +45,12 @@ class BackendState:
         self.observed_at_s = now
         self.is_reachable = True
         self.takes_hints = event.takes_hints
+
+    def leave(self) -> None:
+        """It is gone; should one of its name come again, nothing is known of that."""
+        self.has_left = True
+        self.is_reachable = self.takes_hints = False
+        self.kv_tokens_total = self.observed_at_s = self.preemptions_total = None
 
     def is_fresh(self, now: float, stale_s: float) -> bool:
         return self.is_reachable and self.observed_at_s is not None and now - self.observed_at_s <= stale_s

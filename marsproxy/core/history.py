@@ -18,35 +18,34 @@ _KEY_BYTES = 16
 class ChainEnd:
     """All that is kept of a history while its turn is in flight: where the answer will be hashed on."""
 
-    __slots__ = ("_chain",)
+    __slots__ = ("_key",)
 
-    def __init__(self, chain: "hashlib.blake2b") -> None:
-        self._chain = chain
+    def __init__(self, key: PrefixKey) -> None:
+        self._key = key
 
     def key_with(self, answer: Digest) -> PrefixKey:
         """Names the request with its answer, which is how the next request will begin."""
-        chain = self._chain.copy()
-        chain.update(answer)
-        return chain.digest()
+        return hashlib.blake2b(self._key + answer, digest_size=_KEY_BYTES).digest()
 
 
 class History:
     """Prefix keys of one request; ``keys[k]`` names its first ``k`` messages, ``keys[0]`` an empty history.
 
-    One hash object runs over all messages and is read after each: 0.4 µs a message.
+    Each key is the hash of the one before and its message: 0.35 µs a message. One hash object that runs
+    over all of them would take 0.27 µs, but a turn in flight could not be written down.
     """
 
     __slots__ = ("digests", "end", "keys")
 
     def __init__(self, evidence: TurnEvidence) -> None:
         self.digests: Sequence[Digest] = evidence.message_digests or (evidence.body_digest,)
-        chain = hashlib.blake2b(_seed(evidence), digest_size=_KEY_BYTES)
-        update, read = chain.update, chain.digest
-        self.keys: list[PrefixKey] = [read()]
+        hashed = hashlib.blake2b
+        key = hashed(_seed(evidence), digest_size=_KEY_BYTES).digest()
+        self.keys: list[PrefixKey] = [key]
         for digest in self.digests:
-            update(digest)
-            self.keys.append(read())
-        self.end = ChainEnd(chain)
+            key = hashed(key + digest, digest_size=_KEY_BYTES).digest()
+            self.keys.append(key)
+        self.end = ChainEnd(key)
 
     def __len__(self) -> int:
         return len(self.digests)

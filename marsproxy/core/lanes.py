@@ -29,6 +29,8 @@ class HeldTurn:
     overtaken: int = 0
     number: int = 0
     """Order of arrival, between equal deadlines."""
+    usable: frozenset[str] = frozenset()
+    """Backends that it may go to. Turns with the same wait for the same."""
 
     @property
     def key(self) -> Order:

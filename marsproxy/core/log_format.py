@@ -44,12 +44,20 @@ class LinesLost:
     lines: int
 
 
-Entry = LogHeader | LinesLost | Event | Command
+@dataclass(frozen=True, slots=True)
+class StateAdopted:
+    """From here on the policy is one that other replicas have made: what comes before does not lead to it."""
+
+    open_turns: int
+    """It had, before those of this process were told to it."""
+
+
+Entry = LogHeader | LinesLost | StateAdopted | Event | Command
 
 EVENTS: tuple[type[Event], ...] = get_args(Event)
 COMMANDS: tuple[type[Command], ...] = get_args(Command)
 
 ENTRY_TYPES: Mapping[str, type[Entry]] = {
-    kind.__name__: kind for kind in (LogHeader, LinesLost, *EVENTS, *COMMANDS)
+    kind.__name__: kind for kind in (LogHeader, LinesLost, StateAdopted, *EVENTS, *COMMANDS)
 }
 """By the name that a line gives."""

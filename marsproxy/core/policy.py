@@ -16,7 +16,6 @@ counted session has no turn waiting.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from typing import assert_never
 
@@ -26,7 +25,6 @@ from marsproxy.core.commands import (
     Command,
     ForgetSession,
     ForwardTurn,
-    HintKv,
     HoldTurn,
     Reason,
     RejectTurn,
@@ -34,6 +32,7 @@ from marsproxy.core.commands import (
 )
 from marsproxy.core.events import (
     BackendObserved,
+    BackendsChanged,
     BackendUnreachable,
     Ending,
     Event,
@@ -42,30 +41,32 @@ from marsproxy.core.events import (
     LeaseExpired,
     LeaseResumed,
     SessionEnded,
+    StandingAlone,
+    StandingTogether,
+    TenantsChanged,
     TimerFired,
     ToolHostsObserved,
     ToolObserved,
-    ToolPhase,
     TurnArrived,
+    TurnBounced,
     TurnEnded,
     TurnFirstToken,
     TurnProgressed,
+    TurnResumed,
 )
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.fleet import Wanted, nowhere
 from marsproxy.core.forecast import Forecast
-from marsproxy.core.gaps import Gap, Gaps
 from marsproxy.core.headroom import BackendState, ToolHosts
 from marsproxy.core.lanes import HeldTurn
 from marsproxy.core.learned import LearnedForecast
-from marsproxy.core.leases import Leases
-from marsproxy.core.patience import Patience
+from marsproxy.core.places import Places
 from marsproxy.core.priority import DELAY_S, TurnClass, priority
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
-from marsproxy.core.text_rests import TextRests
+from marsproxy.core.tool_joins import JoinedBy
+from marsproxy.core.yielding import yielding
 
-MAX_YIELDING = 32
-"""Overdue sessions that are asked for their places at a time."""
 RETURN_WORK_SHARE = 0.3
 """Of a session's whole work, what a return is taken to have left (simulated: 0.2 to 1 are within 4 % of
 each other in mean JCT on interactive and mixed traffic; 0 costs 15 %, because a few large returns then go
@@ -79,6 +80,10 @@ class OpenTurn:
     arrival: TurnArrived
     session: SessionState
     turn_class: TurnClass
+    arrived_s: float
+    wanted: Wanted
+    backend: str | None = None
+    """Where it is in flight; None while it is held."""
     forwarded_s: float | None = None
     has_lease: bool = False
     """One was asked for with it."""
@@ -90,13 +95,12 @@ class Policy:
     """Decides which turns go, wait or are refused. See the module for the rules.
 
     Args:
-        backends: names of the vLLM servers, at least one.
+        backends: names of the vLLM servers, until ``BackendsChanged`` says others.
     """
 
     def __init__(
         self, settings: PolicySettings, backends: Sequence[str], forecast: Forecast | None = None
     ) -> None:
-        assert backends, "a policy without a backend has nowhere to send a turn"
         self._admission = settings.admission
         self._parts = settings.parts
         self._forecast = forecast or LearnedForecast(settings.admission)
@@ -104,10 +108,8 @@ class Policy:
         self.held = HoldQueue(settings.tenant_weights)
         self._budgets = Budgets(settings, backends, self._forecast)
         self._turns: dict[str, OpenTurn] = {}
-        self._gaps = Gaps(settings.admission.idle_gap_s)
-        self._patience = Patience(settings, self._forecast, self._budgets)
-        self._rests = TextRests()
-        self._leases = Leases(self.backends, settings.admission.idle_gap_s, is_on=self._parts.retention)
+        self._places = Places(settings, self.sessions, self._budgets, self._forecast)
+        self._gaps = self._places.gaps
         self._timer_s: float | None = None
         self._may_admit = False
         """Something changed that a held turn may have waited for."""
@@ -123,6 +125,9 @@ class Policy:
     @property
     def tool_hosts(self) -> ToolHosts:
         return self._budgets.tools.hosts
+
+    def tool_joined_by(self, exec_id: str) -> JoinedBy | None:
+        return self._gaps.joined_by(exec_id)
 
     def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to counted sessions, for each backend whose budget is known."""
@@ -143,8 +148,21 @@ class Policy:
                 self._first_token(event, now)
             case TurnProgressed() | HintAnswered() | KvReclaimed():
                 pass
+            case TurnBounced():
+                self._bounced(event, now, commands)
+            case BackendsChanged():
+                self._backends_changed(event, now, commands)
+            case TenantsChanged():
+                self.held.reweigh({each.tenant: each.weight for each in event.tenants})
+            case TurnResumed():
+                self._resumed(event, now, commands)
+            case StandingAlone():
+                self._stand_alone(event, now)
+            case StandingTogether():
+                self._budgets.stand_together()
+                self._may_admit = True
             case LeaseResumed() | LeaseExpired():
-                self._lease_ended(event, now, commands)
+                self._places.lease_ended(event, now, commands)
             case TurnEnded():
                 self._ended(event, now, commands)
             case BackendObserved():
@@ -154,7 +172,7 @@ class Policy:
                 self._budgets.fleet.lost(event.backend)
                 self._may_admit = True
             case ToolObserved():
-                self._tool_observed(event, now, commands)
+                self._places.tool_observed(event, now, commands)
             case ToolHostsObserved():
                 self.tool_hosts.observe(event, now)
                 self._gaps.gateway_spoke(now)
@@ -166,31 +184,37 @@ class Policy:
                 self._time_passed(now, commands)
             case _:
                 assert_never(event)
-        if self._may_admit:
+        if self._may_admit or self._places.has_freed:
             self._drain(now, commands)
-        self._rearm(commands)
+        self._rearm(now, commands)
         return commands
 
     # -- arrivals ---------------------------------------------------------------------------------
 
-    def _arrived(self, event: TurnArrived, now: float, commands: list[Command]) -> None:
+    def _arrived(
+        self, event: TurnArrived, now: float, commands: list[Command], *, waited_s: float = 0.0
+    ) -> None:
         assert event.turn_id not in self._turns, "a turn arrives once"
         session = self._session_of(event, now, commands)
         if session is None:
             commands.append(RejectTurn(event.turn_id, Reason.TABLE_FULL, self._admission.retry_after_s))
             return
-        turn = OpenTurn(event, session, self._classify(event, session))
+        arrived_s = now - waited_s
+        turn = OpenTurn(event, session, self._classify(event, session), arrived_s, Wanted(event.model))
         self._turns[event.turn_id] = turn
         self.sessions.open_turn(session, event.turn_id, now)
         if turn.turn_class is TurnClass.SIDE:
             self._forward(turn, now, commands)
             return
-        self._returned(session, now)
+        self._places.returned(session, now)
         context = self._budgets.context_of(event, session)
         self._forecast.turn_arrived(session, context, now)
-        if session.is_counted and self._must_leave(session, now):
-            self._uncount(session, now)
-            self._let_go(session, commands)
+        is_beside = session.is_counted and session.main_turns
+        if is_beside and not self._budgets.may_stay(session, turn.wanted):
+            self._go_aside(turn, now, commands)
+        elif session.is_counted and self._must_leave(session, context, turn.wanted, now):
+            self._places.uncount(session, now)
+            self._places.let_go(session, commands)
             turn.turn_class = TurnClass.RETURN
             self._hold(turn, now, commands)
         elif session.is_counted:
@@ -198,37 +222,32 @@ class Policy:
             session.context_tokens = context
             self._budgets.recharge(session)
             self._forward(turn, now, commands)
-        elif self._is_warm_return(turn):
-            self._count(session, self._budgets.home_of(session), context)
+        elif self._is_warm_return(turn, now):
+            self._places.count(session, self._budgets.home_of(session), context)
             turn.turn_class = TurnClass.CONTINUATION
             self._forward(turn, now, commands)
         else:
             self._hold(turn, now, commands)
 
-    def _is_warm_return(self, turn: OpenTurn) -> bool:
+    def _is_warm_return(self, turn: OpenTurn, now: float) -> bool:
         """Of a rewritten history next to nothing is cached; and who waits beside an earlier turn of its
         session waits with it."""
         if turn.turn_class is not TurnClass.RETURN or turn.arrival.kind is TurnKind.CONDENSED:
             return False
         if turn.session.held_turns:
             return False
-        return self._parts.gpu_budget and self._budgets.is_warm(turn.session)
+        if not self._parts.gpu_budget or not self._budgets.goes_unasked(turn.session):
+            return False
+        context = self._budgets.context_of(turn.arrival, turn.session)
+        has_room = self._budgets.has_room_at_home(turn.session, context, now)
+        return has_room and self._budgets.may_stay(turn.session, turn.wanted)
 
-    def _returned(self, session: SessionState, now: float) -> None:
-        if session.gap_since_s is not None:
-            self._forecast.gap_ended(session, session.gap_signature, now - session.gap_since_s)
-            session.gap_since_s = None
-        gap = self._gaps.end(session)
-        if gap is not None and gap.is_return_near and gap.tools_ended_s is not None:
-            self._forecast.echo_ended(session, now - gap.tools_ended_s)
-        self._rests.came_back(session)
-
-    def _must_leave(self, session: SessionState, now: float) -> bool:
+    def _must_leave(self, session: SessionState, context: int, wanted: Wanted, now: float) -> bool:
         """Whether a counted session has to give up its place before its next turn. Beside another turn in
         flight it goes where that is, be it reachable or not: its blocks are there, and so is its lease."""
         if session.main_turns:
             return False
-        return self._budgets.is_stranded(session) or self._must_pause(session, now)
+        return self._budgets.must_move(session, context, wanted, now) or self._must_pause(session, now)
 
     def _must_pause(self, session: SessionState, now: float) -> bool:
         """The valve: predictions were too low, so the youngest makes room for the others."""
@@ -270,13 +289,26 @@ class Policy:
             self._forward(turn, now, commands)
             return
         turn_id, session = turn.arrival.turn_id, turn.session
-        deadline_s = self._deadline_s(turn, now)
-        held = HeldTurn(turn_id, session.id, turn.turn_class, now, deadline_s, turn.arrival.tenant)
+        deadline_s = self._deadline_s(turn)
+        held = HeldTurn(
+            turn_id,
+            session.id,
+            turn.turn_class,
+            turn.arrived_s,
+            deadline_s,
+            turn.arrival.tenant,
+            usable=self._usable(turn),
+        )
         self.held.add(held)
         session.held_turns.append(turn_id)
         session.phase = Phase.QUEUED
         position = self.held.position(held)
-        if self._may_admit or position <= 1 + self._admission.look_ahead:
+        if (
+            self._may_admit
+            or self._places.has_freed
+            or self.held.is_split
+            or position <= 1 + self._admission.look_ahead
+        ):
             self._drain(now, commands)
             if turn_id not in session.held_turns:
                 return
@@ -293,88 +325,148 @@ class Policy:
         if self.held:
             while self._admit_one(now, commands):
                 pass
-        self._may_admit = False
+        self._may_admit = self._places.has_freed = False
 
     def _admit_one(self, now: float, commands: list[Command]) -> bool:
-        window = self.held.candidates(self._admission.look_ahead, self._admission.max_overtakes)
-        for index, held in enumerate(window):
-            turn = self._turns[held.turn_id]
-            obstacle = self._try_charge(turn, now)
-            if index == 0 and obstacle is Reason.KV_FULL:
-                obstacle = self._take_overdue(turn, now, commands)
-            if obstacle is None:
-                self.held.overtake(held, window[:index])
-                self.held.serve(held.tenant, turn.session.charged_tokens)
-                self._release_held(turn, now, commands)
-                return True
-            held.reason = obstacle
+        passed: list[HeldTurn] = []
+        for window in self.held.windows(self._admission.look_ahead, self._admission.max_overtakes):
+            for index, held in enumerate(window.turns):
+                turn = self._turns[held.turn_id]
+                obstacle = self._try_charge(turn, now, window.barred)
+                if index == 0 and obstacle is Reason.KV_FULL:
+                    obstacle = self._take_overdue(turn, now, commands, window.barred)
+                if obstacle is None:
+                    others = (head for head in passed if turn.session.backend in head.usable)
+                    self.held.overtake(held, [*others, *window.turns[:index]])
+                    self.held.serve(held.tenant, turn.session.charged_tokens)
+                    self._release_held(turn, now, commands)
+                    return True
+                held.reason = obstacle
+            passed.append(window.turns[0])
         return False
 
-    def _take_overdue(self, turn: OpenTurn, now: float, commands: list[Command]) -> Reason | None:
+    def _take_overdue(
+        self, turn: OpenTurn, now: float, commands: list[Command], barred: frozenset[str]
+    ) -> Reason | None:
         """Sessions that have been gone for too long give their places to the head of the queue."""
         self._gaps.ripen(now)
         obstacle: Reason | None = Reason.KV_FULL
-        for session in list(islice(self._gaps.overdue(), MAX_YIELDING)):
-            if session.is_counted and obstacle is Reason.KV_FULL:
+        context = self._budgets.context_of(turn.arrival, turn.session)
+        overdue = self._gaps.overdue()
+        wanted = turn.wanted.but_for(barred)
+        for session in yielding(self._budgets, overdue, turn.session, context, wanted, now):
+            if obstacle is Reason.KV_FULL:
                 self._gaps.give_up_place(session)
-                self._lose_place(session, now, commands)
-                obstacle = self._try_charge(turn, now)
+                self._places.lose(session, now, commands)
+                obstacle = self._try_charge(turn, now, barred)
         return obstacle
 
-    def _try_charge(self, turn: OpenTurn, now: float) -> Reason | None:
+    def _try_charge(self, turn: OpenTurn, now: float, barred: frozenset[str] = frozenset()) -> Reason | None:
         """Count the turn's session if it fits somewhere; else what keeps it out."""
         context = self._budgets.context_of(turn.arrival, turn.session)
-        backend, obstacle = self._budgets.choose(turn.session, turn.turn_class, context, now)
-        if obstacle is None:
-            self._count(turn.session, backend, context)
-        return obstacle
+        wanted = turn.wanted.but_for(barred)
+        chosen = self._budgets.choose(turn.session, turn.turn_class, context, wanted, now)
+        if isinstance(chosen, Reason):
+            return Reason.BEHIND_OTHERS if barred else chosen
+        self._places.count(turn.session, chosen, context)
+        return None
 
-    def _count(self, session: SessionState, backend: BackendState, context: int) -> None:
-        self._budgets.charge(session, backend, context)
+    def _usable(self, turn: OpenTurn) -> frozenset[str]:
+        return self._budgets.fleet.serving(turn.wanted.model) - turn.wanted.not_on
 
-    def _deadline_s(self, turn: OpenTurn, now: float) -> float:
+    def _deadline_s(self, turn: OpenTurn) -> float:
         """The virtual deadline of a turn that begins to wait: the more of the pool it will take, and the
         longer, the later."""
         if not self._parts.order:
-            return now + DELAY_S[turn.turn_class]
+            return turn.arrived_s + DELAY_S[turn.turn_class]
         context = self._budgets.context_of(turn.arrival, turn.session)
         work_s = self._forecast.work_s(turn.session) * self._budgets.relative_size(turn.session, context)
         if turn.turn_class is TurnClass.RETURN:
             work_s *= RETURN_WORK_SHARE
-        return now + self._admission.deadline_slack * work_s
+        return turn.arrived_s + self._admission.deadline_slack * work_s
 
-    def _release_held(self, admitted: OpenTurn, now: float, commands: list[Command]) -> None:
+    def _release_held(
+        self, admitted: OpenTurn, now: float, commands: list[Command], *, is_under_way: bool = False
+    ) -> None:
         """The session is counted now: the turn that it was counted for goes, and with it all its others."""
         waiting, admitted.session.held_turns = admitted.session.held_turns, []
         for turn_id in waiting:
             self.held.remove(turn_id)
-        self._forward(admitted, now, commands)
+        if is_under_way:
+            self._take_off(admitted, now)
+        else:
+            self._forward(admitted, now, commands)
         for turn_id in waiting:
             turn = self._turns[turn_id]
-            if turn is not admitted:
+            if turn is admitted:
+                continue
+            if self._budgets.may_stay(turn.session, turn.wanted):
                 turn.turn_class = TurnClass.CONTINUATION
                 self._forward(turn, now, commands)
+            else:
+                self._go_aside(turn, now, commands)
+
+    def _go_aside(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
+        """To a backend where it takes no place, like a side call: its session's other turns are in flight
+        where this one cannot go."""
+        turn.turn_class = TurnClass.SIDE
+        self._forward(turn, now, commands)
 
     def _forward(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
         session, turn_id = turn.session, turn.arrival.turn_id
-        turn.forwarded_s = now
         backend, lease = session.backend, None
         if turn.turn_class is TurnClass.SIDE:
-            backend = self._budgets.backend_of_side_call(session)
+            backend = self._budgets.backend_of_side_call(session, turn.wanted)
+            if backend is None:
+                self._reject(turn, nowhere(turn.wanted), now, commands)
+                return
         else:
-            lease = self._leases.try_ask(session)
+            lease = self._places.leases.try_ask(session)
             turn.has_lease = lease is not None
-            session.main_turns.add(turn_id)
-            session.phase = Phase.GENERATING
-            self._forecast.turn_forwarded(session, now)
+            self._take_off(turn, now)
         assert backend is not None, "a counted session has a backend"
+        turn.backend, turn.forwarded_s = backend, now
         rank = priority(turn.turn_class, session.first_arrival_s) if self._parts.priority else 0
         may_break = turn.turn_class is not TurnClass.NEW
         commands.append(ForwardTurn(turn_id, backend, rank, turn.turn_class.value, may_break, lease))
 
+    def _take_off(self, turn: OpenTurn, now: float) -> None:
+        """A turn of the session's main line is in flight."""
+        turn.session.main_turns.add(turn.arrival.turn_id)
+        turn.session.phase = Phase.GENERATING
+        self._forecast.turn_forwarded(turn.session, now)
+
     def _reject(self, turn: OpenTurn, reason: Reason, now: float, commands: list[Command]) -> None:
         commands.append(RejectTurn(turn.arrival.turn_id, reason, self._admission.retry_after_s))
         self._close(turn, now, commands)
+
+    # -- backends ---------------------------------------------------------------------------------
+
+    def _backends_changed(self, event: BackendsChanged, now: float, commands: list[Command]) -> None:
+        self._places.leave(self._budgets.change(event.backends), now, commands)
+        self.held.regroup(lambda turn_id: self._usable(self._turns[turn_id]))
+        self._may_admit = True
+
+    def _bounced(self, event: TurnBounced, now: float, commands: list[Command]) -> None:
+        """The turn is on its way again, to another backend than any that has failed it."""
+        turn = self._turns.get(event.turn_id)
+        if turn is None or turn.backend != event.backend:
+            return
+        session = turn.session
+        turn.wanted = turn.wanted.but_for(frozenset((event.backend,)))
+        turn.backend = turn.forwarded_s = turn.ttft_s = None
+        turn.has_lease = False
+        if turn.turn_class is not TurnClass.SIDE:
+            session.main_turns.remove(event.turn_id)
+            if not session.main_turns:
+                self._places.bounced(session, now, commands)
+        if turn.turn_class is TurnClass.SIDE or session.main_turns:
+            self._go_aside(turn, now, commands)
+        elif not self._budgets.fleet.has_another(turn.wanted, now):
+            self._reject(turn, Reason.BACKEND_LOST, now, commands)
+        else:
+            turn.turn_class = TurnClass.RETURN
+            self._hold(turn, now, commands)
 
     def _first_token(self, event: TurnFirstToken, now: float) -> None:
         turn = self._turns.get(event.turn_id)
@@ -391,9 +483,8 @@ class Policy:
         if event.turn_id in session.main_turns:
             if event.ending is Ending.FINISHED:
                 self._learn_size(turn, event, now)
-            if len(session.main_turns) == 1:
-                self._enter_gap(turn, event, now)
-                self._advise(turn, event.ending, now, commands)
+            if len(session.main_turns) == 1 and session.is_counted:
+                self._places.enter_gap(session, event, now, commands, has_lease=turn.has_lease)
         self._close(turn, now, commands)
 
     def _close(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
@@ -419,7 +510,8 @@ class Policy:
         if event.prompt_tokens is None:
             context = self._budgets.context_of(turn.arrival, session)
         else:
-            self._budgets.ratio.learn(turn.arrival.prompt_tokens_estimate, event.prompt_tokens)
+            arrival = turn.arrival
+            self._budgets.ratios.learn(arrival.tenant, arrival.prompt_tokens_estimate, event.prompt_tokens)
             context = event.prompt_tokens + (event.completion_tokens or 0)
         self._may_admit |= context < session.context_tokens
         session.turns += 1
@@ -428,119 +520,82 @@ class Policy:
         self._budgets.recharge(session)
         self._forecast.turn_ended(session, event, now)
 
-    def _enter_gap(self, turn: OpenTurn, event: TurnEnded, now: float) -> None:
-        """The session's last turn in flight is over: what is it doing now?"""
-        session = turn.session
-        session.gap_signature = event.tool_signature
-        self._rests.answered(session, is_text=event.ending is Ending.FINISHED and not event.tool_calls)
-        if not self._may_come_back(session, event.ending):
-            self._uncount(session, now)
-            return
-        session.gap_since_s = now
-        is_resting = session.is_after_text and not self._rests.expects_step(session)
-        self._gaps.begin(
-            session,
-            None if is_resting else self._patience.for_gap_s(session, now),
-            now,
-            calls=event.tool_calls,
-            call_ids=event.tool_call_ids,
-            digests=event.command_digests,
-        )
-        if is_resting:
-            self._rest(session, now)
-        else:
-            session.phase = Phase.TOOL_GAP
+    # -- replicas ---------------------------------------------------------------------------------
 
-    def _advise(self, turn: OpenTurn, ending: Ending, now: float, commands: list[Command]) -> None:
-        """The session's last turn in flight is over: its blocks are kept through the gap, or let go."""
-        session = turn.session
-        if not session.is_counted:
-            self._let_go(session, commands)
-        elif not turn.has_lease or ending is not Ending.FINISHED:
-            self._order(self._leases.try_keep(session, self._gaps.left_s(session, now)), commands)
-
-    def _let_go(self, session: SessionState, commands: list[Command]) -> None:
-        """The session is not counted any more: whatever is kept for it may go, the sooner the less it is
-        likely to come back."""
-        is_expected = not session.is_over and self._rests.expects_comeback(session)
-        self._order(self._leases.try_let_go(session, is_expected=is_expected), commands)
-
-    def _lease_ended(self, event: LeaseResumed | LeaseExpired, now: float, commands: list[Command]) -> None:
-        session = self.sessions.get(event.session_id)
-        if session is None:
-            return
-        if isinstance(event, LeaseResumed):
-            self._leases.resumed(session, event)
-        else:
-            left_s, is_overdue = self._gaps.left_s(session, now), self._gaps.is_overdue(session)
-            self._order(self._leases.try_renew(session, event, left_s, is_overdue=is_overdue), commands)
-
-    @staticmethod
-    def _order(hint: HintKv | None, commands: list[Command]) -> None:
-        if hint is not None:
-            commands.append(hint)
-
-    @staticmethod
-    def _may_come_back(session: SessionState, ending: Ending) -> bool:
-        """A failure is retried by an agent that was at work; a first turn that fails has nothing cached
-        to come back to, and may well be a request that can never succeed."""
-        if session.is_over:
-            return False
-        if ending is Ending.FAILED:
-            return session.turns > 0
-        return ending is Ending.FINISHED
-
-    def _rest(self, session: SessionState, now: float) -> None:
-        """Nothing more is expected: the session's size is known, and its budget is free."""
-        if session.turns:
-            self._forecast.session_rested(session, now)
-        self._uncount(session, now)
-
-    def _uncount(self, session: SessionState, now: float) -> None:
-        """Give the budget back. The blocks stay cached until somebody needs them."""
-        session.phase = Phase.IDLE
-        self._budgets.release(session, now)
+    def _stand_alone(self, event: StandingAlone, now: float) -> None:
+        """What others count from now on is not counted here. Nothing is advised about it either: their
+        sessions go on, and come to rest or through here without a word from those who count them."""
+        known = (self.sessions.get(session_id) for session_id in event.sessions_elsewhere)
+        elsewhere = [session for session in known if session is not None]
+        for session in elsewhere:
+            self._gaps.end(session)
+            if session.is_counted:
+                session.phase = Phase.IDLE
+        self._budgets.stand_alone(event.replicas, elsewhere, now)
         self._may_admit = True
 
-    # -- tools ------------------------------------------------------------------------------------
+    def _resumed(self, event: TurnResumed, now: float, commands: list[Command]) -> None:
+        """Its replica brings it along as it stands there. Here it may be known, as it stood before."""
+        turn_id = event.arrival.turn_id
+        turn = self._turns.get(turn_id)
+        if event.backend is not None:
+            self._resume_flight(event.arrival, turn, event.backend, now, commands)
+        elif turn is None:
+            self._arrived(event.arrival, now, commands, waited_s=event.waited_s)
+        elif turn_id not in self.held:  # the verdict had not reached its replica
+            self._send_again(turn, now, commands)
 
-    def _tool_observed(self, event: ToolObserved, now: float, commands: list[Command]) -> None:
-        gap = self._gaps.observe(event, now)
-        session = gap.session if gap is not None else self._taught_by(event)
-        if session is not None and event.phase is ToolPhase.FINISHED:
-            self._forecast.tool_finished(session.family, event)
-        if gap is None:
+    def _send_again(self, turn: OpenTurn, now: float, commands: list[Command]) -> None:
+        """To where it is counted; if it cannot go there any more it is as if it had been failed there."""
+        session = turn.session
+        can_stay = session.is_counted and self._budgets.may_stay(session, turn.wanted)
+        if turn.turn_class is TurnClass.SIDE or can_stay:
+            self._forward(turn, now, commands)
+        else:
+            assert turn.backend is not None, "a turn that is not held is in flight"
+            self._bounced(TurnBounced(turn.arrival.turn_id, turn.backend), now, commands)
+
+    def _resume_flight(
+        self,
+        arrival: TurnArrived,
+        turn: OpenTurn | None,
+        backend: str,
+        now: float,
+        commands: list[Command],
+    ) -> None:
+        """It is counted where it flies, whether it fits or not."""
+        if turn is not None and arrival.turn_id not in self.held:
             return
-        if gap.session.is_counted:
-            after_s = self._patience.for_step_s(gap, event, now)
-            self._gaps.yield_after(gap, event.exec_id, after_s, now)
-        elif gap.is_return_near:
-            self._take_place_again(gap, now)
-        if gap.is_return_near and gap.session.is_counted:
-            self._order(
-                self._leases.try_keep_again(gap.session, self._gaps.left_s(gap.session, now)), commands
-            )
+        if backend not in self.backends:  # it ends where nobody counts
+            if turn is not None:
+                self._close(turn, now, commands)
+            return
+        if turn is None and (turn := self._open_flight(arrival, now, commands)) is None:
+            return
+        session, turn.backend = turn.session, backend
+        if turn.turn_class is TurnClass.SIDE:
+            return
+        self._places.returned(session, now)
+        context = self._budgets.context_of(arrival, session)
+        if not session.is_counted:
+            self._places.count(session, self.backends[backend], context)
+        session.context_tokens = context
+        self._budgets.recharge(session)
+        self._release_held(turn, now, commands, is_under_way=True)
 
-    def _taught_by(self, event: ToolObserved) -> SessionState | None:
-        """Whose tool ended when its gap was over."""
-        if event.phase is not ToolPhase.FINISHED:
+    def _open_flight(self, arrival: TurnArrived, now: float, commands: list[Command]) -> OpenTurn | None:
+        """Of what it finds in the cache nothing can be learned: it was sent from another state."""
+        session = self._session_of(arrival, now, commands)
+        if session is None:
             return None
-        session = self._gaps.taught_by(event)
-        if session is None and event.llm_session is not None:
-            session = self.sessions.get(event.llm_session)
-        return session
-
-    def _take_place_again(self, gap: Gap, now: float) -> None:
-        """Its tools took longer than its place was worth keeping, and now it is about to return. Where its
-        blocks should still be there it will go at once anyway; until then they are kept from others."""
-        session = gap.session
-        if session.phase is not Phase.IDLE or session.is_after_text or session.is_over:
-            return
-        if not self._parts.gpu_budget or not self._budgets.is_warm(session):
-            return
-        self._count(session, self._budgets.home_of(session), session.context_tokens)
-        session.phase = Phase.TOOL_GAP
-        self._gaps.take_place(gap, self._patience.for_return_s(session, now), now)
+        is_side = arrival.kind is TurnKind.SIDE
+        turn_class = TurnClass.SIDE if is_side else TurnClass.RETURN
+        turn = OpenTurn(arrival, session, turn_class, now, Wanted(arrival.model))
+        self._turns[arrival.turn_id] = turn
+        self.sessions.open_turn(session, arrival.turn_id, now)
+        if not is_side:
+            self._forecast.turn_arrived(session, self._budgets.context_of(arrival, session), now)
+        return turn
 
     def _session_ended(self, event: SessionEnded, now: float, commands: list[Command]) -> None:
         session = self.sessions.get(event.session_id)
@@ -549,15 +604,15 @@ class Policy:
         session.is_over = True
         if not session.open_turns:
             if not session.is_counted:
-                self._let_go(session, commands)
+                self._places.let_go(session, commands)
             self._forget(session, now, commands)
         elif session.phase is Phase.TOOL_GAP:  # only side calls are left
-            self._end_gap(session, now, commands)
+            self._places.end_gap(session, now, commands)
 
     def _forget(self, session: SessionState, now: float, commands: list[Command]) -> None:
-        self._end_gap(session, now, commands)
+        self._places.end_gap(session, now, commands)
         self.sessions.remove(session)
-        self._leases.forget(session)
+        self._places.leases.forget(session)
         self._forecast.session_forgotten(session)
         commands.append(ForgetSession(session.id))
 
@@ -565,28 +620,19 @@ class Policy:
 
     def _time_passed(self, now: float, commands: list[Command]) -> None:
         for session in self._gaps.pop_over(now):
-            self._end_gap(session, now, commands)
+            self._places.end_gap(session, now, commands)
         for session in self.sessions.expired(now):
             self._forget(session, now, commands)
         for held in self.held.held_too_long(self._admission.max_hold_s, now):
-            self._reject(self._turns[held.turn_id], Reason.HELD_TOO_LONG, now, commands)
+            turn = self._turns[held.turn_id]
+            is_open = self._budgets.fleet.has_another(turn.wanted, now)
+            self._reject(turn, Reason.HELD_TOO_LONG if is_open else nowhere(turn.wanted), now, commands)
 
-    def _end_gap(self, session: SessionState, now: float, commands: list[Command]) -> None:
-        """Nothing came in the session's gap, if it is in one, and nothing will."""
-        self._gaps.end(session)
-        self._lose_place(session, now, commands)
-
-    def _lose_place(self, session: SessionState, now: float, commands: list[Command]) -> None:
-        self._rests.nothing_came(session)
-        if session.phase is Phase.TOOL_GAP:
-            self._rest(session, now)
-            self._let_go(session, commands)
-
-    def _rearm(self, commands: list[Command]) -> None:
+    def _rearm(self, now: float, commands: list[Command]) -> None:
         """Ask to be called when the next thing falls due, unless that is already arranged."""
         due_s = inf
         if (waiting_s := self.held.longest_waiting_s()) is not None:
-            due_s = waiting_s + self._admission.max_hold_s
+            due_s = max(now, waiting_s + self._admission.max_hold_s)  # one that bounced may be over it
             if (overdue_s := self._gaps.next_overdue_s()) is not None and overdue_s < due_s:
                 due_s = overdue_s
         if (over_s := self._gaps.next_over_s()) is not None and over_s < due_s:

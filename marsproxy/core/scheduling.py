@@ -11,6 +11,7 @@ from marsproxy.core.commands import Command
 from marsproxy.core.events import Event
 from marsproxy.core.headroom import BackendState, ToolHosts
 from marsproxy.core.sessions import SessionTable
+from marsproxy.core.tool_joins import JoinedBy
 
 
 class SchedulingPolicy(Protocol):
@@ -38,6 +39,9 @@ class SchedulingPolicy(Protocol):
 
     @property
     def tool_hosts(self) -> ToolHosts: ...
+
+    def tool_joined_by(self, exec_id: str) -> JoinedBy | None:
+        """What joined a run that waits or is under way to a session; None if nothing did."""
 
     def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to sessions, for each backend whose pool is known; {} where none are promised."""

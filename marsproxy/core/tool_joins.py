@@ -17,9 +17,19 @@ Owns the clues and these proofs. Knows neither gaps nor time.
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from marsproxy.core.events import ToolObserved
 from marsproxy.core.sessions import SessionState
+
+
+class JoinedBy(Enum):
+    """What joined a run to a session."""
+
+    SESSION_ID = "session_id"
+    CALL_ID = "call_id"
+    COMMAND = "command"
+
 
 MAX_CLUES = 32
 """Of one answer: its calls' ids and their commands. Answers with more parallel calls are rare."""
@@ -66,17 +76,15 @@ class ToolJoins:
             if not waiting.sessions:
                 del self._waiting[clue]
 
-    def try_find(self, run: ToolObserved) -> SessionState | None:
+    def try_find(self, run: ToolObserved) -> tuple[SessionState, JoinedBy] | None:
         """By its clues, the tool call's id first."""
-        call_ids = () if run.tool_call_id is None else (run.tool_call_id,)
-        digests = () if run.command_digest is None else (run.command_digest,)
-        for clue in _clues(call_ids, digests):
+        for clue, joined_by in _clues_of(run):
             waiting = self._waiting.get(clue)
             if waiting is None or waiting.is_contested:
                 continue
             session = next(iter(waiting.sessions.values()))
             if self._may_be_of(run, session):
-                return session
+                return session, joined_by
         return None
 
     def proven(self, run: ToolObserved, session: SessionState) -> None:
@@ -115,3 +123,10 @@ class Partners:
 def _clues(call_ids: Iterable[str], digests: Iterable[str]) -> Iterator[str]:
     yield from (f"call {call_id}" for call_id in call_ids)
     yield from (f"command {digest}" for digest in digests)
+
+
+def _clues_of(run: ToolObserved) -> Iterator[tuple[str, JoinedBy]]:
+    if run.tool_call_id is not None:
+        yield f"call {run.tool_call_id}", JoinedBy.CALL_ID
+    if run.command_digest is not None:
+        yield f"command {run.command_digest}", JoinedBy.COMMAND

@@ -6,6 +6,10 @@ told of by ``turn_arrived`` it forwards or holds, then and there; a held turn it
 hook; what it remembers of a session it drops in ``session_forgotten``. The hooks that do nothing here
 need not be answered.
 
+Of a changing fleet they know the least that works: the backends are those that a baseline was made with. One
+that drains or is gone is to it as if it did not answer, which models are served where is nothing to it, and a
+turn that its backend failed is given up.
+
 The baselines' papers have no bounds. These are the ones of the policy that they are compared with: turns
 held at once, seconds held, rows of the session table, expiry of idle sessions.
 """
@@ -27,6 +31,7 @@ from marsproxy.core.commands import (
 )
 from marsproxy.core.events import (
     BackendObserved,
+    BackendsChanged,
     BackendUnreachable,
     Ending,
     Event,
@@ -35,17 +40,23 @@ from marsproxy.core.events import (
     LeaseExpired,
     LeaseResumed,
     SessionEnded,
+    StandingAlone,
+    StandingTogether,
+    TenantsChanged,
     TimerFired,
     ToolHostsObserved,
     ToolObserved,
     TurnArrived,
+    TurnBounced,
     TurnEnded,
     TurnFirstToken,
     TurnProgressed,
+    TurnResumed,
 )
 from marsproxy.core.headroom import BackendState, ToolHosts
 from marsproxy.core.sessions import Phase, SessionState, SessionTable
 from marsproxy.core.settings import PolicySettings
+from marsproxy.core.tool_joins import JoinedBy
 
 __all__ = ["FollowedTurn", "Follower", "Observation", "goes_on"]
 """All that a baseline needs, by one door."""
@@ -76,8 +87,13 @@ class Follower(ABC):
         assert backends, "a policy without a backend has nowhere to send a turn"
         self.limits = settings.admission
         self._books = Books(settings.sessions, backends)
+        self._away: frozenset[str] = frozenset()
+        """Backends that drain or are gone, whatever they say."""
         self._commands: list[Command] = []
         self._timer_s: float | None = None
+        self._under_way: dict[str, None] = {}
+        """Turns that were in flight before they were told of here. The baseline decides on them as on any
+        other; but they have gone, and cannot be held or refused."""
 
     # -- what it knows ----------------------------------------------------------------------------
 
@@ -106,6 +122,10 @@ class Follower(ABC):
     @property
     def tool_hosts(self) -> ToolHosts:
         return self._books.tool_hosts
+
+    def tool_joined_by(self, exec_id: str) -> JoinedBy | None:
+        """These join no tools: their gaps are the server's."""
+        return None
 
     # -- hooks ------------------------------------------------------------------------------------
 
@@ -140,6 +160,13 @@ class Follower(ABC):
     def budget_tokens(self, now: float) -> dict[str, float]:
         return {}
 
+    def stand_alone(self, replicas: int, elsewhere: Sequence[SessionState]) -> None:
+        """Other replicas go on with the sessions ``elsewhere`` and decide for themselves: these are at rest
+        as far as one can see here. Its limits a baseline shares with ``replicas``, itself included."""
+
+    def stand_together(self) -> None:
+        """The limits are whole again."""
+
     # -- orders that hooks give -------------------------------------------------------------------
 
     def forward(
@@ -148,6 +175,8 @@ class Follower(ABC):
         """Let a turn go that has just arrived or was held."""
         assert turn.backend is None, "a turn is forwarded once"
         self._books.forwarded(turn, backend)
+        if turn.id in self._under_way:
+            return
         decision = turn.turn_class.value
         self.order(ForwardTurn(turn.id, backend, priority, decision, may_break_leases))
 
@@ -158,7 +187,8 @@ class Follower(ABC):
             self._refuse(turn, Reason.QUEUE_FULL, now)
             return False
         self._books.hold(turn)
-        self.order(HoldTurn(turn.id, reason, len(self.held)))
+        if turn.id not in self._under_way:
+            self.order(HoldTurn(turn.id, reason, len(self.held)))
         return True
 
     def order(self, command: Command) -> None:
@@ -189,6 +219,20 @@ class Follower(ABC):
                 self._session_ended(event)
             case TimerFired():
                 self._time_passed(now)
+            case TurnBounced():
+                self._bounced(event, now)
+            case BackendsChanged():
+                self._backends_changed(event, now)
+            case BackendObserved(name) | BackendUnreachable(name) if name not in self.backends:
+                pass
+            case TenantsChanged():
+                pass  # limits are kept in front of every policy, and none of the papers has weights
+            case TurnResumed():
+                self._resumed(event, now)
+            case StandingAlone():
+                self._stand_alone(event)
+            case StandingTogether():
+                self.stand_together()
             case _:
                 self._take_note(event, now)
                 self.observed(event, now)
@@ -200,11 +244,36 @@ class Follower(ABC):
         assert event.turn_id not in self.turns, "a turn arrives once"
         session = self._session_of(event, now)
         if session is None:
-            self.order(RejectTurn(event.turn_id, Reason.TABLE_FULL, self.limits.retry_after_s))
+            if event.turn_id not in self._under_way:
+                self.order(RejectTurn(event.turn_id, Reason.TABLE_FULL, self.limits.retry_after_s))
             return
         turn = self._books.open(event, session, now)
         self.turn_arrived(turn, now)
         self._forget_if_over(session)
+
+    def _resumed(self, event: TurnResumed, now: float) -> None:
+        """Its replica brings it along as it stands there. Here it may be known, as it stood before."""
+        turn = self.turns.get(event.arrival.turn_id)
+        if event.backend is not None and (turn is None or turn.backend is None):
+            self._under_way[event.arrival.turn_id] = None
+            self._note_home(event.arrival, event.backend, now)
+        if turn is None:
+            self._arrived(event.arrival, now)
+        elif event.backend is None and turn.backend is not None:
+            self.order(ForwardTurn(turn.id, turn.backend, 0, turn.turn_class.value))
+
+    def _note_home(self, arrival: TurnArrived, backend: str, now: float) -> None:
+        """A session that is nowhere in particular is where its turn is."""
+        session = self._session_of(arrival, now)
+        if session is None or session.open_turns or session.is_counted:
+            return
+        if backend in self.backends:
+            self.place(session, backend)
+
+    def _stand_alone(self, event: StandingAlone) -> None:
+        known = (self.sessions.get(session_id) for session_id in event.sessions_elsewhere)
+        elsewhere = [session for session in known if session is not None]
+        self.stand_alone(event.replicas, elsewhere)
 
     def _session_of(self, event: TurnArrived, now: float) -> SessionState | None:
         """The session's row, made if need be; None when the table is full of sessions at work."""
@@ -222,6 +291,7 @@ class Follower(ABC):
 
     def _ended(self, event: TurnEnded, now: float) -> None:
         turn = self.turns.get(event.turn_id)
+        self._under_way.pop(event.turn_id, None)
         if turn is None:
             return
         if event.ending is Ending.FINISHED and not turn.is_side:
@@ -230,8 +300,22 @@ class Follower(ABC):
         self.turn_ended(turn, event, now)
         self._forget_if_over(turn.session)
 
+    def _bounced(self, event: TurnBounced, now: float) -> None:
+        turn = self.turns.get(event.turn_id)
+        if turn is not None and turn.backend == event.backend:
+            self.order(RejectTurn(turn.id, Reason.BACKEND_LOST, self.limits.retry_after_s))
+            self._ended(TurnEnded(turn.id, Ending.FAILED), now)
+
+    def _backends_changed(self, event: BackendsChanged, now: float) -> None:
+        taking = {spec.name for spec in event.backends if not spec.is_draining}
+        self._away = frozenset(self.backends) - taking
+        for name in sorted(self._away):
+            self._take_note(BackendUnreachable(name), now)
+            self.observed(BackendUnreachable(name), now)
+
     def _refuse(self, turn: FollowedTurn, reason: Reason, now: float) -> None:
-        self.order(RejectTurn(turn.id, reason, self.limits.retry_after_s))
+        if turn.id not in self._under_way:
+            self.order(RejectTurn(turn.id, reason, self.limits.retry_after_s))
         self._books.close(turn, None, now)
 
     def _session_ended(self, event: SessionEnded) -> None:
@@ -254,6 +338,7 @@ class Follower(ABC):
         match event:
             case BackendObserved():
                 self.backends[event.backend].observe(event, now)
+                self.backends[event.backend].is_reachable = event.backend not in self._away
             case BackendUnreachable():
                 self.backends[event.backend].is_reachable = False
             case ToolHostsObserved():

@@ -24,6 +24,8 @@ class Places(Follower):
     def __init__(self, settings: PolicySettings, backends: Sequence[str]) -> None:
         super().__init__(settings, backends)
         self._waiting = WaitingAgents(backends)
+        self._elsewhere = dict.fromkeys(backends, 0)
+        """Places that other replicas may fill while this one does not hear them."""
 
     @abstractmethod
     def places_on(self, backend: str) -> int:
@@ -37,7 +39,7 @@ class Places(Follower):
         return True
 
     def room_on(self, backend: str) -> int:
-        return self.places_on(backend) - self.active_on(backend)
+        return self.places_on(backend) - self._elsewhere.get(backend, 0) - self.active_on(backend)
 
     def active_on(self, backend: str) -> int:
         return len(self.backends[backend].counted)
@@ -76,6 +78,21 @@ class Places(Follower):
         if self.held:
             for backend in self._reachable():
                 self._fill(backend)
+
+    # -- replicas ---------------------------------------------------------------------------------
+
+    def stand_alone(self, replicas: int, elsewhere: Sequence[SessionState]) -> None:
+        """Who is active through this replica stays so, and of the free places it has its share."""
+        free = {name: self.room_on(name) for name in self.backends}
+        active = {name: self.active_on(name) for name in self.backends}
+        for session in elsewhere:
+            self._deactivate(session)
+        for name in self.backends:
+            gone = active[name] - self.active_on(name)
+            self._elsewhere[name] = gone + free[name] - free[name] // replicas
+
+    def stand_together(self) -> None:
+        self._elsewhere = dict.fromkeys(self.backends, 0)
 
     # -- places -----------------------------------------------------------------------------------
 

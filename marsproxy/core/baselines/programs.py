@@ -68,10 +68,15 @@ class Ledger:
         self._rules = rules
         self._backends = backends
         self._used = dict.fromkeys(backends, 0)
+        self._elsewhere: dict[str, int] = {}
+        """Tokens that other replicas may use while this one does not hear them."""
 
     def used_tokens(self) -> dict[str, float]:
         """Where it is known of what."""
         return {name: float(used) for name, used in self._used.items() if self._pool(name) is not None}
+
+    def used_on(self, name: str) -> int:
+        return self._used[name]
 
     def over(self, name: str) -> int:
         """Tokens used beyond the pool; where that is unknown there is always room."""
@@ -80,6 +85,16 @@ class Ledger:
 
     def is_over(self) -> bool:
         return any(self.over(name) > 0 for name in self._backends)
+
+    def stand_alone(self, replicas: int, own: Mapping[str, int]) -> None:
+        """``own`` of what is used on each backend stays; of what is free it is one share."""
+        for name, used in own.items():
+            if (pool := self._pool(name)) is not None:
+                free = pool - self._used[name]
+                self._elsewhere[name] = pool - used - free // replicas
+
+    def stand_together(self) -> None:
+        self._elsewhere.clear()
 
     def activate(self, program: Program) -> None:
         """Its session has been placed."""
@@ -123,7 +138,8 @@ class Ledger:
 
     def _pool(self, name: str) -> int | None:
         """Its size does not change while it runs: an old reading is as good as a new one."""
-        return self._backends[name].kv_tokens_total
+        tokens = self._backends[name].kv_tokens_total
+        return None if tokens is None else tokens - self._elsewhere.get(name, 0)
 
     def _room(self, name: str) -> float:
         """A backend with nothing on it takes anything: else a program larger than the pool never ran."""

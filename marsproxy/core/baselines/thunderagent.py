@@ -106,6 +106,8 @@ class ThunderAgent(Follower):
         self._has_changed = True
         if turn.backend is None:
             self._give_up(program, turn)
+        elif not turn.session.is_counted:
+            return  # it was in flight when others took its program over
         elif program.is_reasoning:
             self._ledger.charge(program)
         elif event is None or not goes_on(event, turn.session):
@@ -150,6 +152,24 @@ class ThunderAgent(Follower):
         if not program.session.is_counted or program.is_reasoning:
             return False
         return self.home_of(program.session) != program.backend
+
+    # -- replicas ---------------------------------------------------------------------------------
+
+    def stand_alone(self, replicas: int, elsewhere: Sequence[SessionState]) -> None:
+        """Its own active programs stay so, and it has its share of the room."""
+        known = (self._programs.get(session.id) for session in elsewhere if session.is_counted)
+        others = [program for program in known if program is not None]
+        own = {name: self._ledger.used_on(name) for name in self.backends}
+        for program in others:
+            own[program.backend] -= program.charged
+        self._ledger.stand_alone(replicas, own)
+        for program in others:
+            self._release(program)
+        self._has_changed = True
+
+    def stand_together(self) -> None:
+        self._ledger.stand_together()
+        self._has_changed = True
 
     # -- programs ---------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class MeanGaps:
     """Mean length in seconds of the gaps of each tool."""
 
     def __init__(self) -> None:
-        self._by_signature = LatestNames(MAX_SIGNATURES, lambda: MeanWindow(MEAN_WINDOW))
+        self._by_signature = LatestNames(MAX_SIGNATURES, _new_window)
 
     def learn(self, signature: str | None, gap_s: float) -> None:
         if signature is not None:
@@ -52,3 +52,7 @@ class MeanGaps:
         """None for a tool that was not seen yet."""
         gaps = None if signature is None else self._by_signature.get(signature)
         return None if gaps is None else gaps.mean
+
+
+def _new_window() -> MeanWindow:
+    return MeanWindow(MEAN_WINDOW)

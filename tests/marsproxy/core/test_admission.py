@@ -30,7 +30,7 @@ def order(queue: HoldQueue) -> list[str]:
 
 def serve_head(queue: HoldQueue, amount: float) -> HeldTurn:
     """The first candidate goes, as the policy lets it go."""
-    head = queue.candidates(look_ahead=0, max_overtakes=0)[0]
+    head = queue.windows(look_ahead=0, max_overtakes=0)[0].turns[0]
     queue.serve(head.tenant, amount)
     queue.remove(head.turn_id)
     return head
@@ -55,11 +55,11 @@ def test_the_position_of_a_turn_is_its_place_in_the_queue(deadlines):
 
 def test_every_turn_that_is_passed_remembers_it():
     queue = queue_of(*(held(f"n{number}", float(number)) for number in range(4)))
-    window = queue.candidates(look_ahead=3, max_overtakes=9)
+    window = queue.windows(look_ahead=3, max_overtakes=9)[0].turns
     queue.overtake(window[2], window[:2])
     assert [held.overtaken for held in queue] == [1, 1, 0, 0]
-    assert len(queue.candidates(look_ahead=3, max_overtakes=2)) == 4
-    assert [held.turn_id for held in queue.candidates(look_ahead=3, max_overtakes=1)] == ["n0"]
+    assert len(queue.windows(look_ahead=3, max_overtakes=2)[0].turns) == 4
+    assert [held.turn_id for held in queue.windows(look_ahead=3, max_overtakes=1)[0].turns] == ["n0"]
 
 
 def test_a_turn_does_not_pass_itself():
@@ -70,9 +70,13 @@ def test_a_turn_does_not_pass_itself():
 
 def test_no_more_than_the_look_ahead_are_tried():
     queue = queue_of(*(held(f"n{number}", float(number)) for number in range(9)))
-    assert [held.turn_id for held in queue.candidates(look_ahead=2, max_overtakes=9)] == ["n0", "n1", "n2"]
-    assert [held.turn_id for held in queue.candidates(look_ahead=0, max_overtakes=9)] == ["n0"]
-    assert HoldQueue().candidates(look_ahead=3, max_overtakes=9) == []
+    assert [held.turn_id for held in queue.windows(look_ahead=2, max_overtakes=9)[0].turns] == [
+        "n0",
+        "n1",
+        "n2",
+    ]
+    assert [held.turn_id for held in queue.windows(look_ahead=0, max_overtakes=9)[0].turns] == ["n0"]
+    assert HoldQueue().windows(look_ahead=3, max_overtakes=9) == []
 
 
 def test_a_removed_turn_is_gone_once():
@@ -165,7 +169,7 @@ def test_other_tenants_heads_are_tried_too_when_the_first_lane_is_stuck():
         held("b-0", 50.0, "b"),
         held("c-0", 60.0, "c"),
     )
-    window = [held.turn_id for held in queue.candidates(look_ahead=2, max_overtakes=9)]
+    window = [held.turn_id for held in queue.windows(look_ahead=2, max_overtakes=9)[0].turns]
     assert window == ["a-0", "a-1", "a-2", "b-0", "c-0"]
 
 
@@ -181,7 +185,7 @@ def test_the_position_counts_tenants_that_take_turns():
 def test_positions_are_within_the_queue_and_the_first_is_the_head(turns):
     queue = queue_of(*(held(f"t{n}", deadline_s, tenant) for n, (tenant, deadline_s) in enumerate(turns)))
     positions = {held.turn_id: queue.position(held) for held in queue}
-    head = queue.candidates(look_ahead=0, max_overtakes=9)[0]
+    head = queue.windows(look_ahead=0, max_overtakes=9)[0].turns[0]
     assert all(1 <= position <= len(queue) for position in positions.values())
     assert [turn_id for turn_id, position in positions.items() if position == 1] == [head.turn_id]
 

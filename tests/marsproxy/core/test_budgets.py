@@ -12,6 +12,7 @@ from marsproxy.core.commands import Reason
 from marsproxy.core.correction import DWELL_S
 from marsproxy.core.events import BackendObserved, Ending, ToolHostsObserved, TurnArrived, TurnEnded
 from marsproxy.core.evidence import TurnKind
+from marsproxy.core.fleet import Wanted
 from marsproxy.core.histogram import Curve, certain
 from marsproxy.core.priority import TurnClass
 from marsproxy.core.sessions import SessionState
@@ -69,7 +70,8 @@ def ran(
 
 
 def obstacle(budgets: Budgets, tokens: int, turn_class: TurnClass = NEW, now: float = 0.0) -> Reason | None:
-    return budgets.choose(session("newcomer"), turn_class, tokens, now)[1]
+    chosen = budgets.choose(session("newcomer"), turn_class, tokens, Wanted(), now)
+    return chosen if isinstance(chosen, Reason) else None
 
 
 # -- what keeps a session out ---------------------------------------------------------------------
@@ -138,9 +140,9 @@ def test_what_is_found_free_is_what_is_taken(known, brought, beta):
     charged(budgets, "other", 62_000)
     one = session("a")
     one.context_tokens = known
-    backend, found = budgets.choose(one, RETURN, brought, 0.0)
-    budgets.charge(one, backend, brought)
-    assert (budgets.loads(0.0)["gpu"] <= 90_000) == (found is None)
+    chosen = budgets.choose(one, RETURN, brought, Wanted(), 0.0)
+    budgets.charge(one, budgets.backends["gpu"], brought)
+    assert (budgets.loads(0.0)["gpu"] <= 90_000) == (chosen is budgets.backends["gpu"])
 
 
 # -- charges --------------------------------------------------------------------------------------

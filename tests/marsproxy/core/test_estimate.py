@@ -3,9 +3,12 @@
 from marsproxy.core.estimate import (
     COMEBACK_WINDOW,
     MAX_FAMILIES,
+    MAX_RATIOS,
+    MOST_OFF,
     ComebackRate,
     ReturnRate,
     TokenRatio,
+    TokenRatios,
 )
 
 
@@ -98,3 +101,33 @@ def test_comeback_rates_are_bounded():
     for number in range(MAX_FAMILIES):
         rate.rested(f"family-{number}")
     assert rate.is_likely("first")
+
+
+def test_the_ratio_of_one_tenant_is_not_anothers():
+    """Prompts that are cut into ten times as many tokens as theirs make nobody else's ten times the size."""
+    ratios = TokenRatios()
+    for _ in range(50):
+        ratios.learn("calm", 1_000, 1_000)
+    for _ in range(500):
+        ratios.learn("bad", 10, 1_000)
+    assert ratios.corrected("calm", 1_000) == 1_000
+    assert ratios.corrected("new", 1_000) == 1_000 * MOST_OFF
+    assert ratios.corrected("bad", 1_000) > 9_000
+
+
+def test_a_tenant_alone_has_the_ratio_of_all():
+    ratios, ratio = TokenRatios(), TokenRatio()
+    for actual in (1_500, 900, 2_000):
+        ratios.learn("t", 1_000, actual)
+        ratio.learn(1_000, actual)
+        assert ratios.corrected("t", 777) == ratios.corrected("new", 777) == ratio.corrected(777)
+
+
+def test_ratios_have_a_bound():
+    ratios = TokenRatios()
+    for _ in range(10):
+        ratios.learn("first", 1_000, 10_000)
+    assert ratios.corrected("first", 1_000) > 1_000 * MOST_OFF
+    for number in range(MAX_RATIOS):
+        ratios.learn(str(number), 1_000, 1_000)
+    assert ratios.corrected("first", 1_000) == ratios.corrected("nobody", 1_000)

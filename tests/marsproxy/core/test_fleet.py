@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marsproxy.core.events import BackendObserved
-from marsproxy.core.fleet import Fleet, Load
+from marsproxy.core.fleet import Fleet, Load, Wanted
 from marsproxy.core.headroom import BackendState
 
 STALE_S = 10.0
@@ -44,7 +44,7 @@ def test_the_roomiest_is_the_one_that_asking_all_would_find(taken: list[tuple[st
                 now += amount or 0
         states = [fleet.states[each] for each in NAMES]
         expected = min(load_of(state, index, now) for index, state in enumerate(states))
-        assert fleet.roomiest(now) is states[expected[2]]
+        assert next(fleet.roomiest_first(Wanted(), now)) is states[expected[2]]
         pools = [state.kv_tokens_total or -math.inf for state in states]
         assert (fleet.largest_pool_tokens or -math.inf) == max(pools)
 
@@ -55,6 +55,6 @@ def test_a_backend_with_room_comes_before_one_that_is_not_known() -> None:
     fleet.states["b"].reserved_tokens = 999.0
     fleet.changed(fleet.states["b"])
     fleet.lost("a")
-    assert fleet.roomiest(STALE_S).name == "b"
+    assert next(fleet.roomiest_first(Wanted(), STALE_S)).name == "b"
     assert fleet.known_pool(fleet.states["b"], STALE_S) == 1_000
     assert fleet.known_pool(fleet.states["b"], STALE_S + 1) is None

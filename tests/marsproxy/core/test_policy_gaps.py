@@ -26,6 +26,7 @@ from tests.marsproxy.core.playbook import (
 )
 
 STARTED, FINISHED, QUEUED = ToolPhase.STARTED, ToolPhase.FINISHED, ToolPhase.QUEUED
+SIGNS = {"command_digest": "pytest", "tool_call_id": "call-1"}
 
 
 def one_place(**changes: Any) -> Playbook:
@@ -370,6 +371,32 @@ def test_a_tool_is_joined_to_its_session_by_the_id_of_its_call():
         .quiet_until(100)
         .at(100, tool("x1", FINISHED))
         .fires(130, goes("b1"))
+    )
+
+
+@pytest.mark.parametrize("clue", ["command_digest", "tool_call_id"])
+def test_an_id_that_is_no_sessions_does_not_keep_other_signs_from_joining(clue: str):
+    """Callers may have names of their own for their agents."""
+    (
+        one_place(idle_gap_s=30.0)
+        .at(10, calls_tool("a1", command_digests=("pytest",), tool_call_ids=("call-1",)))
+        .at(12, tool("x1", STARTED, llm_session="theirs", **{clue: SIGNS[clue]}))
+        .quiet_until(100)
+        .at(100, tool("x1", FINISHED, llm_session="theirs"))
+        .fires(130, goes("b1"))
+    )
+
+
+def test_the_id_of_one_session_keeps_a_command_from_joining_another():
+    """Its own turn is still under way, so there is no gap that the run could be of."""
+    (
+        Playbook(pool_tokens=None, fallback_concurrency=2, idle_gap_s=30.0)
+        .at(0, arrives("a1"), goes("a1"))
+        .at(0, arrives("b1"), goes("b1"))
+        .at(0, arrives("c1"), held("c1"))
+        .at(10, calls_tool("a1", command_digests=("pytest",)))
+        .at(12, tool("x1", STARTED, llm_session="b", command_digest="pytest"))
+        .fires(40, goes("c1"))
     )
 
 

@@ -1,6 +1,7 @@
 """What must hold whatever happens, in whatever order, sense or nonsense.
 
-Every turn is answered or refused, once; every turn ends once; budgets hold, and are what looking at every
+Every turn is answered or refused, once, and once more for each backend that failed it, and never by one
+that may not have it; every turn ends once; budgets hold, and are what looking at every
 session would find; no lease is asked of who takes no hints, and none is left to a session without a place;
 the log replays to the same commands.
 
@@ -11,6 +12,7 @@ as a turn that is never answered.
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import TypeGuard
 
 import pytest
 from hypothesis import settings
@@ -31,6 +33,8 @@ from marsproxy.core.commands import (
 )
 from marsproxy.core.events import (
     BackendObserved,
+    BackendsChanged,
+    BackendSpec,
     BackendUnreachable,
     Ending,
     Event,
@@ -44,13 +48,16 @@ from marsproxy.core.events import (
     ToolObserved,
     ToolPhase,
     TurnArrived,
+    TurnBounced,
     TurnEnded,
     TurnFirstToken,
     TurnProgressed,
+    TurnResumed,
 )
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.gaps import TOOL_LIMIT_GAPS
 from marsproxy.core.policy import Policy
+from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.sessions import Phase, SessionState
 from marsproxy.core.settings import AdmissionSettings, Parts, PolicySettings, SessionSettings
 
@@ -59,6 +66,8 @@ pytestmark = pytest.mark.slow
 IDLE_GAP_S, MAX_HOLD_S, IDLE_EXPIRY_S = 10.0, 60.0, 200.0
 LONGEST_GAP_S = TOOL_LIMIT_GAPS * IDLE_GAP_S
 BACKENDS = ("one", "two")
+ALL_BACKENDS = (*BACKENDS, "three")
+MODELS = ("m", "n")
 SESSION_IDS = ("a", "b", "c", "d", "e", "f")
 EXEC_IDS = ("x1", "x2", "x3")
 DIGESTS = ("ls", "pytest")
@@ -87,6 +96,13 @@ class Shell:
     log: list[tuple[Event, float, list[Command]]] = field(default_factory=list)
     waiting: dict[str, TurnArrived] = field(default_factory=dict)
     in_flight: dict[str, TurnArrived] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    """The backend of each turn in flight."""
+    aside: set[str] = field(default_factory=set)
+    """Turns in flight that take no place, whatever they are."""
+    specs: dict[str, BackendSpec] = field(default_factory=dict)
+    bounced: dict[str, set[str]] = field(default_factory=dict)
+    """Backends that failed each turn."""
     ended: list[str] = field(default_factory=list)
     last_work_s: dict[str, float] = field(default_factory=dict)
     """Per session, when its last main turn in flight ended; absent after an abort."""
@@ -96,17 +112,38 @@ class Shell:
     leases: dict[tuple[str, str], float] = field(default_factory=dict)
     """By session and backend, with the second at which the engine would end it by itself."""
     arrivals: int = 0
+    astray: dict[str, set[str]] = field(default_factory=dict)
+    """Own turns in flight of sessions that came last through another replica when they parted."""
+    told_again: set[str] = field(default_factory=set)
+    """Turns whose verdict had not reached their replica."""
 
     def tell(self, event: Event) -> list[Command]:
         sessions_before = {session.id for session in self.policy.sessions}
         if isinstance(event, BackendObserved) and not event.takes_hints:
             self._lose_leases_of(event.backend)
-        commands = self.policy.handle(event, self.now)
+        commands = self.handle(event)
         self.log.append((event, self.now, commands))
         for command in commands:
             self._enact(command, event, sessions_before)
-        self._check_budget({c.backend for c in commands if is_admission(c)})
+        self._check_budget({c.backend for c in commands if self.is_admitting(event, c)})
         return commands
+
+    def handle(self, event: Event) -> list[Command]:
+        return self.policy.handle(event, self.now)
+
+    @property
+    def queued(self) -> dict[str, TurnArrived]:
+        """Turns that the policy holds."""
+        return self.waiting
+
+    def is_astray(self, session_id: str) -> bool:
+        """Whether the policy does not count what it has in flight."""
+        return session_id in self.astray
+
+    def is_admitting(self, event: Event, command: Command) -> TypeGuard[ForwardTurn]:
+        """Whether capacity was asked for; a verdict that is only told again took its own before."""
+        is_again = isinstance(event, TurnResumed) and event.arrival.turn_id in self.told_again
+        return isinstance(command, ForwardTurn) and command.decision in ("new", "return") and not is_again
 
     def arrive(self, arrival: TurnArrived) -> None:
         self.waiting[arrival.turn_id] = arrival
@@ -114,15 +151,32 @@ class Shell:
         assert len(decisions) == 1, "a turn that arrives is decided on once, at once"
 
     def end(self, turn_id: str, ended: TurnEnded) -> None:
+        if turn_id in self.in_flight and turn_id not in self.aside:
+            self.last_work_s[self.in_flight[turn_id].session_id] = self.now
         turn = self.in_flight.pop(turn_id, None) or self.waiting.pop(turn_id, None)
         assert turn is not None
         self.ended.append(turn_id)
-        if turn.kind is not TurnKind.SIDE:
-            self.last_work_s[turn.session_id] = self.now
         lease = self.asked.pop(turn_id, None)
         if lease is not None and ended.ending is Ending.FINISHED:
             self.leases[lease[:2]] = self.now + lease[2]
         self.tell(ended)
+
+    def bounce(self, turn_id: str) -> None:
+        backend = self.where[turn_id]
+        self.waiting[turn_id] = self.in_flight.pop(turn_id)
+        self.asked.pop(turn_id, None)
+        self.bounced.setdefault(turn_id, set()).add(backend)
+        decisions = [
+            c for c in self.tell(TurnBounced(turn_id, backend)) if getattr(c, "turn_id", None) == turn_id
+        ]
+        assert len(decisions) == 1, "a turn that bounces is decided on once, at once"
+
+    def change(self, specs: list[BackendSpec]) -> None:
+        self.specs = {spec.name: spec for spec in specs}
+        for name in ALL_BACKENDS:
+            if name not in self.specs:
+                self._lose_leases_of(name)
+        self.tell(BackendsChanged(tuple(specs)))
 
     def pass_time(self, duration_s: float) -> None:
         until_s = self.now + duration_s
@@ -154,10 +208,14 @@ class Shell:
     def _enact(self, command: Command, event: Event, sessions_before: set[str]) -> None:
         match command:
             case ForwardTurn():
-                assert command.backend in self.policy.backends
                 turn = self.in_flight[command.turn_id] = self.waiting.pop(command.turn_id)
+                self._check_destination(turn, command, is_admission=self.is_admitting(event, command))
+                self.where[command.turn_id] = command.backend
+                self.aside.discard(command.turn_id)
                 assert command.may_break_leases == (command.decision != "new")
-                if turn.kind is not TurnKind.SIDE:
+                if command.decision == "side":
+                    self.aside.add(command.turn_id)
+                else:
                     self.leases.pop((turn.session_id, command.backend), None)
                 if command.lease is not None:
                     self._ask(turn, command.backend, command.lease)
@@ -174,9 +232,7 @@ class Shell:
                 self.ended.append(command.turn_id)
                 del self.waiting[command.turn_id]
             case HoldTurn():
-                assert isinstance(event, TurnArrived)
-                assert command.turn_id == event.turn_id
-                assert 1 <= command.position <= len(self.policy.held)
+                self.check_hold(command, event)
             case ForgetSession():
                 assert command.session_id in sessions_before
                 assert command.session_id not in {turn.session_id for turn in self.in_flight.values()}
@@ -186,10 +242,24 @@ class Shell:
                 assert command.at_s >= self.now
                 self.timer_s = command.at_s
 
+    def check_hold(self, command: HoldTurn, event: Event) -> None:
+        assert isinstance(event, TurnArrived | TurnBounced)
+        assert command.turn_id == event.turn_id
+        assert 1 <= command.position <= len(self.policy.held)
+
+    def _check_destination(self, turn: TurnArrived, command: ForwardTurn, *, is_admission: bool) -> None:
+        """It is there, serves the model if any does, has not failed the turn, and takes new ones."""
+        spec = self.specs[command.backend]
+        assert command.backend not in self.bounced.get(turn.turn_id, ())
+        if turn.model is not None and spec.models is not None and turn.model not in spec.models:
+            assert not [s for s in self.specs.values() if s.models is None or turn.model in s.models]
+        if is_admission:
+            assert not spec.is_draining
+
     def _ask(self, turn: TurnArrived, backend: str, lease: KvLease) -> None:
         assert self.policy.backends[backend].takes_hints
         assert self.policy._parts.retention
-        assert turn.kind is not TurnKind.SIDE
+        assert turn.turn_id not in self.aside
         assert lease == KvLease(IDLE_GAP_S, YieldsTo.RETURNING)
         self.asked[turn.turn_id] = turn.session_id, backend, lease.ttl_s
 
@@ -212,7 +282,7 @@ class Shell:
                     assert len(backend.counted) <= policy._admission.fallback_concurrency
 
     def main_turns_in_flight(self) -> set[str]:
-        return {turn.session_id for turn in self.in_flight.values() if turn.kind is not TurnKind.SIDE}
+        return {turn.session_id for id_, turn in self.in_flight.items() if id_ not in self.aside}
 
     def may_be_counted(self, session: SessionState) -> bool:
         """A turn in flight, a gap that is not over, or tools seen since the gap began."""
@@ -223,10 +293,6 @@ class Shell:
         has_tools = self.last_tool_s is not None and self.last_tool_s >= began_s
         last_sign_s = max(began_s, self.last_tool_s or 0.0) if has_tools else began_s
         return self.now <= last_sign_s + IDLE_GAP_S * (TOOL_LIMIT_GAPS if has_tools else 1)
-
-
-def is_admission(command: Command) -> bool:
-    return isinstance(command, ForwardTurn) and command.decision in ("new", "return")
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -279,17 +345,26 @@ class AnyOrder(RuleBasedStateMachine):
         )
         self.names = BACKENDS[:backends]
         self.begun: set[str] = set()
-        self.shell = Shell(Policy(self.settings, self.names))
+        self.shell = self.make_shell(Policy(self.settings, self.names))
+        self.shell.specs = {name: BackendSpec(name) for name in self.names}
         if pool is not None:
             for name in self.names:
                 self.shell.tell(BackendObserved(name, pool, takes_hints=True))
 
+    def make_shell(self, policy: Policy) -> Shell:
+        return Shell(policy)
+
+    def make_again(self) -> SchedulingPolicy:
+        """As it was made, for the replay."""
+        return Policy(self.settings, self.names)
+
     # -- what happens -----------------------------------------------------------------------------
 
-    @rule(session_id=st.sampled_from(SESSION_IDS), tokens=TOKENS)
-    def a_session_goes_on(self, session_id, tokens) -> None:
+    @rule(session_id=st.sampled_from(SESSION_IDS), tokens=TOKENS, model=st.sampled_from([None, *MODELS]))
+    def a_session_goes_on(self, session_id, tokens, model) -> None:
         """With its first turn, with the one after a tool, or after a long time."""
-        self.arrive(session_id, TurnKind.CONTINUATION if session_id in self.begun else TurnKind.FIRST, tokens)
+        kind = TurnKind.CONTINUATION if session_id in self.begun else TurnKind.FIRST
+        self.arrive(session_id, kind, tokens, model=model)
 
     @precondition(lambda self: self.shell.in_flight)
     @rule(data=st.data(), context=TOKENS, digests=DIGEST_LISTS)
@@ -307,11 +382,12 @@ class AnyOrder(RuleBasedStateMachine):
         family=st.sampled_from(["f", "g"]),
         parent=st.sampled_from([None, *SESSION_IDS]),
         has_tools=st.booleans(),
+        model=st.sampled_from([None, *MODELS, "nobody's"]),
     )
-    def any_turn_arrives(self, session_id, kind, tokens, family, parent, has_tools) -> None:
-        self.arrive(session_id, kind, tokens, family, parent, has_tools)
+    def any_turn_arrives(self, session_id, kind, tokens, family, parent, has_tools, model) -> None:
+        self.arrive(session_id, kind, tokens, family, parent, has_tools, model)
 
-    def arrive(self, session_id, kind, tokens, family="f", parent=None, has_tools=True) -> None:
+    def arrive(self, session_id, kind, tokens, family="f", parent=None, has_tools=True, model=None) -> None:
         self.begun.add(session_id)
         self.shell.arrivals += 1
         self.shell.arrive(
@@ -324,8 +400,24 @@ class AnyOrder(RuleBasedStateMachine):
                 tokens,
                 parent_session_id=parent,
                 has_tools=has_tools,
+                model=model,
             )
         )
+
+    @precondition(lambda self: self.shell.in_flight)
+    @rule(data=st.data())
+    def a_turn_bounces(self, data) -> None:
+        self.shell.bounce(data.draw(st.sampled_from([*self.shell.in_flight])))
+
+    @rule(
+        names=st.lists(st.sampled_from(ALL_BACKENDS), unique=True),
+        models=st.lists(
+            st.sampled_from([None, (), ("m",), ("n",), MODELS]), min_size=len(ALL_BACKENDS), max_size=3
+        ),
+        draining=st.lists(st.booleans(), min_size=len(ALL_BACKENDS), max_size=3),
+    )
+    def the_backends_change(self, names, models, draining) -> None:
+        self.shell.change(list(map(BackendSpec, names, models, draining)))
 
     @precondition(lambda self: self.shell.in_flight or self.shell.waiting)
     @rule(
@@ -346,18 +438,19 @@ class AnyOrder(RuleBasedStateMachine):
         )
 
     @rule(
-        index=st.integers(0, 1),
+        name=st.sampled_from(ALL_BACKENDS),
         pool=st.sampled_from([0, None, 10_000, 40_000]),
         takes_hints=st.booleans(),
         preemptions=st.sampled_from([None, 0, 3]),
     )
-    def a_backend_is_read(self, index, pool, takes_hints, preemptions) -> None:
+    def a_backend_is_read(self, name, pool, takes_hints, preemptions) -> None:
+        """Of those that are there, or late of one that is gone."""
         if pool == 0:
-            self.shell.tell(BackendUnreachable(self.names[index % len(self.names)]))
+            self.shell.tell(BackendUnreachable(name))
             return
         self.shell.tell(
             BackendObserved(
-                self.names[index % len(self.names)],
+                name,
                 kv_tokens_total=pool,
                 takes_hints=takes_hints,
                 preemptions_total=preemptions,
@@ -412,14 +505,13 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         what=st.sampled_from(
-            ["token", "progress", "hint", "reclaim", "resumed", "expired", "timer", "stranger"]
+            ["token", "progress", "hint", "reclaim", "resumed", "expired", "timer", "stranger", "bounce"]
         ),
         session_id=st.sampled_from(SESSION_IDS),
-        index=st.integers(0, 1),
+        backend=st.sampled_from(ALL_BACKENDS),
     )
-    def other_word_comes(self, data, what, session_id, index) -> None:
+    def other_word_comes(self, data, what, session_id, backend) -> None:
         """Some of it true, some of it late, some of nobody."""
-        backend = self.names[index % len(self.names)]
         turn_id = data.draw(st.sampled_from(["stranger1", *self.shell.ended, *self.shell.in_flight]))
         match what:
             case "token":
@@ -441,14 +533,16 @@ class AnyOrder(RuleBasedStateMachine):
             case "stranger" if turn_id not in self.shell.in_flight:
                 commands = self.shell.tell(TurnEnded(turn_id, Ending.FINISHED))
                 assert not [c for c in commands if not isinstance(c, SetTimer)]
+            case "bounce" if self.shell.where.get(turn_id) != backend:
+                self.shell.tell(TurnBounced(turn_id, backend))
 
     # -- what holds -------------------------------------------------------------------------------
 
     @invariant()
     def the_books_agree(self) -> None:
         policy = self.shell.policy
-        assert policy.open_turns == len(self.shell.waiting) + len(self.shell.in_flight)
-        assert {held.turn_id for held in policy.held} == set(self.shell.waiting)
+        assert policy.open_turns == len(self.shell.queued) + len(self.shell.in_flight)
+        assert {held.turn_id for held in policy.held} == set(self.shell.queued)
         assert len(policy.held) <= self.settings.admission.max_held_turns
         assert len(policy.sessions) <= self.settings.sessions.max_sessions
 
@@ -484,7 +578,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_counted_without_a_reason(self) -> None:
-        waiting = {turn.session_id for turn in self.shell.waiting.values()}
+        waiting = {turn.session_id for turn in self.shell.queued.values()}
         for session in self.shell.policy.sessions:
             if session.is_counted:
                 assert self.shell.may_be_counted(session)
@@ -493,8 +587,10 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def phases_say_what_is_so(self) -> None:
         in_flight = self.shell.main_turns_in_flight()
-        waiting = {turn.session_id for turn in self.shell.waiting.values()}
+        waiting = {turn.session_id for turn in self.shell.queued.values()}
         for session in self.shell.policy.sessions:
+            if self.shell.is_astray(session.id):
+                continue
             assert (session.phase is Phase.GENERATING) == (session.id in in_flight)
             assert (session.phase is Phase.QUEUED) == (session.id in waiting)
             assert session.is_counted == (session.phase in (Phase.GENERATING, Phase.TOOL_GAP))
@@ -524,13 +620,14 @@ class AnyOrder(RuleBasedStateMachine):
         shell, policy = self.shell, self.shell.policy
         shell.pass_time(IDLE_GAP_S * TOOL_LIMIT_GAPS)
         assert sum(len(b.counted) for b in policy.backends.values()) == 0
+        assert set(policy.backends) == set(policy._budgets.corrections) == set(shell.specs)
         assert (self.shell.leases, self.shell.asked) == ({}, {})
         shell.pass_time(IDLE_EXPIRY_S)
         assert (len(policy.sessions), len(policy.held), policy.open_turns) == (0, 0, 0)
         assert shell.timer_s is None
 
     def _the_log_replays(self) -> None:
-        again = Policy(self.settings, self.names)
+        again = self.make_again()
         for event, now, commands in self.shell.log:
             assert again.handle(event, now) == commands
 

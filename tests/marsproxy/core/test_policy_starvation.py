@@ -212,7 +212,7 @@ WEIGHTS: Mapping[str, float] = {"one": 1.0, "two": 2.0, "three": 0.5}
 
 
 def served_in_order(queue: HoldQueue, amounts: Iterator[float]) -> HeldTurn:
-    head = queue.candidates(look_ahead=0, max_overtakes=0)[0]
+    head = queue.windows(look_ahead=0, max_overtakes=0)[0].turns[0]
     queue.serve(head.tenant, next(amounts))
     queue.remove(head.turn_id)
     return head

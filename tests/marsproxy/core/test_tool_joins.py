@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from marsproxy.core.events import ToolObserved, ToolPhase
 from marsproxy.core.sessions import SessionState
-from marsproxy.core.tool_joins import MAX_CLUES, MAX_PARTNERS, Partners, ToolJoins
+from marsproxy.core.tool_joins import MAX_CLUES, MAX_PARTNERS, JoinedBy, Partners, ToolJoins
 
 
 def session(session_id: str, tenant: str = "") -> SessionState:
@@ -29,7 +29,7 @@ def waiting(*sessions: SessionState, digest: str = "ls") -> ToolJoins:
 def test_the_only_one_who_waits_for_a_command_is_found():
     a = session("a")
     joins = waiting(a)
-    assert joins.try_find(run("ls")) is a
+    assert joins.try_find(run("ls")) == (a, JoinedBy.COMMAND)
     assert joins.try_find(run("pytest")) is None
     assert joins.try_find(run()) is None
 
@@ -39,7 +39,7 @@ def test_the_id_of_a_call_says_more_than_its_command():
     joins = ToolJoins()
     joins.expect(a, ("call-a",), ("ls",))
     joins.expect(b, ("call-b",), ("ls",))
-    assert joins.try_find(run("ls", call="call-b")) is b
+    assert joins.try_find(run("ls", call="call-b")) == (b, JoinedBy.CALL_ID)
     assert joins.try_find(run("ls", call="of nobody")) is None
 
 
@@ -52,7 +52,7 @@ def test_a_command_that_two_wait_for_is_nobodys_until_nobody_waits():
     assert joins.try_find(run("ls")) is None
     joins.forget(b)
     joins.expect(b, (), ("ls",))
-    assert joins.try_find(run("ls")) is b
+    assert joins.try_find(run("ls")) == (b, JoinedBy.COMMAND)
 
 
 def test_what_one_waits_with_is_bounded_and_goes_with_it():
@@ -74,7 +74,7 @@ def test_a_principal_proven_to_be_one_tenants_joins_nobody_elses():
     joins = waiting(b)
     joins.proven(run("make", by="alice"), a)
     assert joins.try_find(run("ls", by="alice")) is None
-    assert joins.try_find(run("ls", by="bob")) is b
+    assert joins.try_find(run("ls", by="bob")) == (b, JoinedBy.COMMAND)
 
 
 def test_a_tenant_proven_to_be_one_principals_is_joined_by_nobody_else():
@@ -82,14 +82,14 @@ def test_a_tenant_proven_to_be_one_principals_is_joined_by_nobody_else():
     joins = waiting(a)
     joins.proven(run("make", by="alice"), session("other", "tenant-a"))
     assert joins.try_find(run("ls", by="bob")) is None
-    assert joins.try_find(run("ls", by="alice")) is a
+    assert joins.try_find(run("ls", by="alice")) == (a, JoinedBy.COMMAND)
 
 
 def test_a_gateway_that_tells_nobody_apart_is_one_principal_to_all():
     a, b = session("a", "tenant-a"), session("b", "tenant-b")
     joins = waiting(b)
     joins.proven(run("make"), a)
-    assert joins.try_find(run("ls")) is b
+    assert joins.try_find(run("ls")) == (b, JoinedBy.COMMAND)
 
 
 def test_partners_are_bounded():
@@ -131,6 +131,6 @@ def test_runs_cross_neither_tenants_nor_agents(steps: list[tuple[str, str, int, 
             joins.proven(run(digest, by=who), of)
             proven.add(who)
         elif (found := joins.try_find(run(digest, by=who))) is not None:
-            assert [name for name in wanted if wanted[name] == digest] == [found.id]
-            owner = found.id.split("-")[0]
+            assert [name for name in wanted if wanted[name] == digest] == [found[0].id]
+            owner = found[0].id.split("-")[0]
             assert owner == who or proven.isdisjoint({owner, who})

@@ -31,6 +31,8 @@ from marsproxy.core.commands import (
 )
 from marsproxy.core.events import (
     BackendObserved,
+    BackendsChanged,
+    BackendSpec,
     BackendUnreachable,
     Ending,
     Event,
@@ -42,6 +44,7 @@ from marsproxy.core.events import (
     ToolObserved,
     ToolPhase,
     TurnArrived,
+    TurnBounced,
     TurnEnded,
     TurnFirstToken,
     TurnProgressed,
@@ -73,6 +76,8 @@ class Shell:
     log: list[tuple[Event, float, list[Command]]] = field(default_factory=list)
     waiting: dict[str, TurnArrived] = field(default_factory=dict)
     in_flight: dict[str, TurnArrived] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
+    """The backend of each turn that was forwarded."""
     ended: list[str] = field(default_factory=list)
     arrived_s: dict[str, float] = field(default_factory=dict)
     over: set[str] = field(default_factory=set)
@@ -100,6 +105,14 @@ class Shell:
         self.ended.append(turn_id)
         self.tell(ended)
 
+    def bounce(self, turn_id: str) -> None:
+        backend = self.where[turn_id]
+        self.waiting[turn_id] = self.in_flight.pop(turn_id)
+        commands = self.tell(TurnBounced(turn_id, backend))
+        verdicts = [c for c in commands if isinstance(c, ForwardTurn | HoldTurn | RejectTurn)]
+        (verdict,) = [c for c in verdicts if c.turn_id == turn_id]
+        assert not isinstance(verdict, ForwardTurn) or verdict.backend != backend
+
     def pass_time(self, duration_s: float) -> int:
         """How many timers fired."""
         until_s = self.now + duration_s
@@ -117,12 +130,13 @@ class Shell:
             case ForwardTurn():
                 assert command.backend in self.policy.backends
                 self.in_flight[command.turn_id] = self.waiting.pop(command.turn_id)
+                self.where[command.turn_id] = command.backend
             case RejectTurn():
                 assert command.retry_after_s > 0
                 self.ended.append(command.turn_id)
                 del self.waiting[command.turn_id]
             case HoldTurn():
-                assert isinstance(event, TurnArrived)
+                assert isinstance(event, TurnArrived | TurnBounced)
                 assert command.turn_id == event.turn_id
                 assert 1 <= command.position <= len(self.policy.held)
             case HintKv():
@@ -204,6 +218,19 @@ class AnyOrder(RuleBasedStateMachine):
         """In flight or held, in any way: a held turn that finishes is nonsense, and still has to work."""
         turn_id = data.draw(st.sampled_from([*self.shell.waiting, *self.shell.in_flight]))
         self.shell.end(turn_id, TurnEnded(turn_id, ending, prompt, cached, completion, tool_calls))
+
+    @precondition(lambda self: self.shell.in_flight)
+    @rule(data=st.data())
+    def a_turn_bounces(self, data) -> None:
+        """MARS may find another backend for it."""
+        turn_id = data.draw(st.sampled_from([*self.shell.in_flight]))
+        self.shell.bounce(turn_id)
+
+    @rule(draining=st.lists(st.booleans(), min_size=2, max_size=2), gone=st.integers(0, 2))
+    def the_backends_change(self, draining, gone) -> None:
+        """One at least stays."""
+        specs = [BackendSpec(*each) for each in zip(self.names, (None, None), draining, strict=False)]
+        self.shell.tell(BackendsChanged(tuple(specs[: max(1, len(specs) - gone)])))
 
     @rule(data=st.data(), ending=st.sampled_from(Ending))
     def a_turn_ends_that_nobody_knows(self, data, ending) -> None:
