@@ -41,7 +41,7 @@ from gateway.asks import Ask as Ask
 from gateway.asks import Offer as Offer
 from gateway.asks import Shortage as Shortage
 from gateway.holdings import MILLI, Lane
-from gateway.host import Reading
+from gateway.host import ExecUse, Reading
 from gateway.room import Need, Room
 from gateway.turns import Turns, Waiting
 from gateway.waits import Waits
@@ -208,6 +208,10 @@ class HostQueue:
         the settings hold."""
         self._room.observe(reading, now)
         return self.tick(now)
+
+    def measured(self, ask_id: str, use: ExecUse, now: float) -> None:
+        """What one uses that readings do not tell of, as a lease: so much is not others'."""
+        self._room.holdings.measure_one(ask_id, use, now)
 
     def tick(self, now: float) -> list[str]:
         """For what time alone changes, about once a second; returns the ids that are granted."""

@@ -178,12 +178,15 @@ class Holdings:
         """Take note of what each uses. Returns the cores that all have used since the last time, and not less
         than they held: of those that ended in between nothing was measured."""
         for exec_id, use in execs.items():
-            if (holding := self._by_id.get(exec_id)) is not None:
-                self._count(holding, -1)
-                holding.measure(use, now)
-                self._count(holding, 1)
+            self.measure_one(exec_id, use, now)
         measured = sum(holding.cores or 0.0 for holding in self._by_id.values())
         return max(measured, self._mean_held_cores(now))
+
+    def measure_one(self, holding_id: str, use: ExecUse, now: float) -> None:
+        if (holding := self._by_id.get(holding_id)) is not None:
+            self._count(holding, -1)
+            holding.measure(use, now)
+            self._count(holding, 1)
 
     def _repay(self, family: Family, freed_milli: int) -> None:
         """A lender ended and its borrowers go on: what it gave back is charged to them, and everything when

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.admission import Ask, HostQueue, Offer
 from gateway.errors import Refusal, host_not_found, invalid
-from gateway.host import CommandHost, Reading
+from gateway.host import CommandHost, ExecUse, Reading
 from gateway.placement import Candidate, place
 from gateway.protocol import HostStatus
 from marsproxy.core.events import ToolHostsObserved
@@ -100,6 +100,10 @@ class Host:
             return
         self._reading = reading
         self._grant(self.queue.observe(reading, self._clock()))
+
+    def measured(self, ask_id: str, use: ExecUse) -> None:
+        """What one that the host does not know uses of it, as its caller says."""
+        self.queue.measured(ask_id, use, self._clock())
 
     def lost(self) -> None:
         self._is_gone = True

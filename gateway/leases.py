@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from gateway.admission import Ask, Offer
 from gateway.errors import Refusal, draining, invalid, lease_not_found, queue_full
+from gateway.host import ExecUse
 from gateway.hosts import Host, Hosts
 from gateway.limits import Limits
 from gateway.listeners import Listener
@@ -154,6 +155,7 @@ class Leases:
         lease.ttl_s = renewal.ttl_s
         if lease.state is LeaseState.HELD:
             lease.expires_at_s = self._clock() + renewal.ttl_s
+            self._hosts.get(lease.host).measured(lease.id, ExecUse(None, renewal.rss_mb))
 
     def release(self, lease: Lease, ending: LeaseEnding) -> None:
         """Of a queued one too; again is the same as once."""

@@ -217,6 +217,13 @@ class ExecRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     ] = 1.0
     output: OutputRequest = OutputRequest()
     labels: Labels = {}
+    heartbeat_ttl_s: Annotated[
+        Annotated[float, Meta(gt=0, le=3600)] | None,
+        Meta(
+            description="It ends with its caller: cancelled, also in the queue, unless the first heartbeat"
+            " comes within so long after it was accepted. Default: it needs none until one came."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if (self.command is None) == (self.argv is None):
@@ -328,6 +335,13 @@ class LeaseRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 class LeaseRenewal(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     ttl_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    rss_mb: Annotated[
+        Megabytes | None,
+        Meta(
+            description="Resident memory of what runs under it on its host. Default: not known; then it is"
+            " taken for other programs' there, on top of what is set aside for the lease."
+        ),
+    ] = None
 
 
 class LeaseEnding(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

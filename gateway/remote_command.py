@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from signal import Signals
 from typing import BinaryIO, Protocol
 
+import msgspec
+
 from gateway.client import GatewayClient, GatewayError, Refused, Unreachable
 from gateway.protocol import ExecRequest, ExecStatus, StreamName
 
@@ -57,7 +59,7 @@ class RemoteCommand:
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch(asyncio.current_task()))
-                await self._start(session, request)
+                await self._start(session, _tied(request) if beats else request)
                 beside = [group.create_task(each) for each in self._beside(request, beats=beats)]
                 try:
                     status = await self._follow()
@@ -144,6 +146,11 @@ class RemoteCommand:
     def _known(self) -> str:
         assert self._exec_id is not None
         return self._exec_id
+
+
+def _tied(request: ExecRequest) -> ExecRequest:
+    """It ends also if we are killed before the first heartbeat."""
+    return msgspec.structs.replace(request, heartbeat_ttl_s=HEARTBEAT_TTL_S)
 
 
 def _write(out: BinaryIO, data: bytes) -> None:

@@ -141,6 +141,7 @@ def _add_conversation(api: APIRouter) -> None:
 async def post_exec(
     request: Request,
     gateway: ThisGateway,
+    heartbeats: TheHeartbeats,
     tenant: Tenant,
     sid: SessionId,
     wait: Wait = 0.0,
@@ -150,6 +151,8 @@ async def post_exec(
     body = decode(await read_body(request, gateway.limits.max_body_bytes), ExecRequest)
     session = gateway.sessions.use(tenant, sid)
     record = await gateway.submission.submit(session, body, idempotency_key)
+    if body.heartbeat_ttl_s is not None:  # Who asks again under the same key is there still.
+        heartbeats.beat(record, body.heartbeat_ttl_s)
     await gateway.execs.wait_ended(record, wait)
     return await _exec(gateway, record, pending_status=202)
 

@@ -54,6 +54,8 @@ class TerminalSocket:
     def __init__(self, websocket: WebSocket, execs: Execs) -> None:
         self._websocket = websocket
         self._execs = execs
+        self._attached = asyncio.Event()
+        """The terminal runs and has its client's size: what is typed before would find another."""
 
     async def serve(self, shell: Exec, hold: Hold, query: TerminalQuery) -> None:
         """Returns when the socket is closed, by either side."""
@@ -122,6 +124,7 @@ class TerminalSocket:
         await self._tell(TerminalNews(attached=Attached(shell.id, offset)))
         if not shell.state.is_final:
             await self._execs.resize(shell, TerminalSize(query.cols, query.rows))
+        self._attached.set()
         return offset
 
     async def _inward(self, shell: Exec) -> _Close:
@@ -130,6 +133,7 @@ class TerminalSocket:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message["code"])
+            await self._attached.wait()
             try:
                 if (data := message.get("bytes")) is not None:
                     offset = await self._type(shell, data, offset)

@@ -37,12 +37,16 @@ _INTERRUPTS = (b"\x03", b"\x04", b"\x1a", b"\x1c")
 class Use:
     """Of the shell and all below it, at one moment."""
 
-    def __init__(self, ticks: int, *, is_running: bool, has_children: bool) -> None:
+    def __init__(
+        self, ticks: int, *, is_running: bool, has_children: bool, rss_mb: float | None = None
+    ) -> None:
         self.ticks = ticks
         """CPU time so far, in the kernel's clock ticks."""
         self.is_running = is_running
         """One of them is running, or waits for a disk."""
         self.has_children = has_children
+        self.rss_mb = rss_mb
+        """Resident memory."""
 
 
 class Bursts:
@@ -98,7 +102,7 @@ class Bursts:
         if self.state == ASKING:
             self._look_for_room(now)
         elif self.state == BUSY:
-            self._keep(now)
+            self._keep(now, use.rss_mb)
             quiet_s = _QUIET_BELOW_S if use.has_children else _QUIET_S
             if now - self._worked_at_s >= quiet_s:
                 self.rest()
@@ -139,11 +143,11 @@ class Bursts:
         if self._lease.is_held or now >= self._asked_until_s:
             self._work(now)
 
-    def _keep(self, now: float) -> None:
+    def _keep(self, now: float, rss_mb: float | None) -> None:
         if self._lease is None or now - self._renewed_at_s < RENEWAL_S:
             return
         self._renewed_at_s = now
-        self._lease.renew()
+        self._lease.renew(rss_mb)
 
     def _fail(self, now: float, fault: GatewayFault) -> None:
         self._lease = None

@@ -14,7 +14,8 @@ import os
 from gateway.shims.settings import SESSION, Environment
 
 _AGENT_IDS = (("codex", "CODEX_THREAD_ID"), ("claude", "CLAUDE_CODE_SESSION_ID"))
-"""What frameworks give the tools that they start; the same ids are in their requests to the model."""
+"""What frameworks give the tools that they start. They name sessions here; ``llm_session`` they are not, for
+the proxy has ids of its own, and a run that names another one is nobody's to it."""
 _TOOL_CALL_IDS = ("MARS_TOOL_CALL_ID", "CODEX_TOOL_CALL_ID")
 _LLM_SESSION = "MARS_LLM_SESSION"
 _STARTERS = frozenset(
@@ -43,7 +44,7 @@ def session_name(environ: Environment, parent_pid: int, *, shell_pid: int | None
 def labels(environ: Environment) -> dict[str, str]:
     """None where nothing is known."""
     found = {
-        "llm_session": [environ.get(each) for each in (_LLM_SESSION, *(name for _, name in _AGENT_IDS))],
+        "llm_session": [environ.get(_LLM_SESSION)],
         "tool_call_id": [environ.get(each) for each in _TOOL_CALL_IDS],
     }
     known = {name: next((value for value in values if value), None) for name, values in found.items()}

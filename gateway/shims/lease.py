@@ -66,12 +66,13 @@ class Lease:
         if found.get("state") not in ("held", "queued"):
             raise NoRoom(str(found.get("reason")))
 
-    def renew(self) -> None:
-        """Never raises: what runs goes on."""
+    def renew(self, rss_mb: float | None = None) -> None:
+        """``rss_mb``: of what runs under it, None if that is not known. Never raises: what runs goes on."""
         if self.id is None:
             return
         try:
-            self._calls.json("PUT", f"/v1/leases/{self.id}", {"ttl_s": TTL_S})
+            known = {} if rss_mb is None else {"rss_mb": round(rss_mb, 1)}
+            self._calls.json("PUT", f"/v1/leases/{self.id}", {"ttl_s": TTL_S, **known})
         except Refused as refused:
             if refused.status in (404, 409):
                 self._take_another()

@@ -67,9 +67,15 @@ def _duty(held: lease.Lease, mark: str, canary: signals.Canary) -> vigil.Duty:
         local_shell.kill_marked(mark)
         held.give_back()
 
+    def renew() -> None:
+        from gateway.shims import process_tree  # By now nobody waits for what it takes to import.
+
+        ours = (canary.pid, os.getpid())
+        held.renew(process_tree.rss_mb_below(os.getppid(), without=ours))
+
     return vigil.Duty(
         period_s=lease.RENEWAL_S,
-        renew=held.renew,
+        renew=renew,
         noted=noted,
         farewell=lambda word: held.give_back(lease.ended_by(word)),
         abandoned=abandoned,

@@ -65,6 +65,7 @@ class RemoteRun:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda each, _: self._on_signal(each))
+        request = {**request, "heartbeat_ttl_s": HEARTBEAT_TTL_S}  # Should we be killed before the first one.
         self._exec_id = start(self._calls, path, request, settle)
         keeper = vigil.keep(self._duty())
         restore = self._take_terminal()

@@ -174,6 +174,20 @@ class TestMemory:
         assert queue.end("a", 3) == ["b"]
         assert queue.memory_reserved_mb == 1100
 
+    def test_what_a_lease_uses_counts_once_where_its_caller_says(self) -> None:
+        """The host knows nothing of it, so until then it is others' use as well."""
+        queue = queue_of(8, short_places=0)
+        fill(queue, ask("lease", memory_mb=1000))
+        queue.observe(reading(available_mb=3200), 1)
+        assert (queue.memory_reserved_mb, queue.memory_budget_mb(1)) == (1000, 2800)
+        assert fill(queue, ask("b", memory_mb=2500), now=1) == "q"
+        queue.measured("lease", ExecUse(None, 800), 2)
+        assert queue.observe(reading(available_mb=3200), 3) == ["b"]
+        assert (queue.memory_reserved_mb, queue.memory_budget_mb(3)) == (3500, 3600)
+        queue.end("lease", 4)
+        queue.measured("lease", ExecUse(None, 800), 5)
+        assert queue.memory_reserved_mb == 2500
+
     def test_of_an_unknown_command_something_is_set_aside(self) -> None:
         queue = queue_of()
         fill(queue, ask("a"))

@@ -157,6 +157,20 @@ async def test_one_key_two_bodies_is_409(rig: Rig) -> None:
     assert (await rig.post("true", wait=20, key="k2")).status_code == 200
 
 
+async def test_a_key_of_another_tenant_is_another_key(open_rig: OpenRig) -> None:
+    """Whoever replays it gets neither the other's result nor a way to keep it from running."""
+    tokens = {"red": "a-token-of-red-1", "blue": "a-token-of-blue-1"}
+    async with open_rig(tokens=tokens, token="a-token-of-red-1") as rig:
+        await rig.session()
+        mine = (await rig.post("echo red", wait=20, key="k1")).json()
+        rig.http.headers["Authorization"] = "Bearer a-token-of-blue-1"
+        await rig.session()
+        theirs = (await rig.post("echo red", wait=20, key="k1")).json()
+        assert theirs["id"] != mine["id"]
+        assert (await rig.http.get(f"/v1/execs/{mine['id']}")).status_code == 404
+        assert (await rig.post("echo blue", wait=20, key="k1")).status_code == 409  # of its own
+
+
 async def test_forgotten_result_is_410_and_not_run_again(open_rig: OpenRig) -> None:
     async with open_rig(limits=Limits(slots=2, max_execs=0)) as rig:
         await rig.session()

@@ -48,6 +48,14 @@ async def test_a_lease_from_ask_to_release() -> None:
         assert 'mars_gateway_leases_total{state="released"} 1.0' in gateway.metrics.exposition().decode()
 
 
+async def test_a_renewal_says_what_runs_under_it() -> None:
+    async with gateway_on(FakeHost(), limits=ONE) as gateway:
+        lease, queued = ask(gateway, memory_mb=10), ask(gateway, memory_mb=10)
+        for each in (lease, queued):
+            gateway.leases.renew(each, LeaseRenewal(rss_mb=50))
+        assert gateway.hosts.get("here").queue.memory_reserved_mb == 50
+
+
 async def test_a_lease_waits_for_a_command_and_a_command_for_a_lease() -> None:
     host = FakeHost()
     async with gateway_on(host, limits=ONE) as gateway:

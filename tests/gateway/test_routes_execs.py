@@ -74,6 +74,33 @@ async def test_a_command_whose_client_is_silent_is_cancelled() -> None:
         assert "not been heard of" in status["reason"]
 
 
+async def test_a_client_that_is_killed_before_its_first_heartbeat() -> None:
+    """The time counts from acceptance, so also for what waits."""
+    async with open_rest(slots=1) as rest:
+        running = await rest.running()
+        body = {"command": "make", "heartbeat_ttl_s": 0.01}
+        queued = await rest.http.post("/v1/sessions/s/execs", params={"wait": 20}, json=body)
+        assert queued.json()["state"] == "cancelled"
+        assert "not been heard of" in queued.json()["reason"]
+        assert rest.host.running() == [running]
+
+
+async def test_a_heartbeat_moves_the_end_that_came_with_the_command() -> None:
+    async with open_rest() as rest:
+        exec_id = await rest.running(heartbeat_ttl_s=0.2)
+        await rest.http.put(f"/v1/execs/{exec_id}/heartbeat", json={"ttl_s": 3600})
+        other = await rest.running(heartbeat_ttl_s=0.2)
+        await rest.http.get(f"/v1/execs/{other}", params={"wait": 20})
+        assert rest.host.running() == [exec_id]
+
+
+async def test_a_command_that_needs_its_client_for_no_time_is_refused() -> None:
+    async with open_rest() as rest:
+        body = {"command": "make", "heartbeat_ttl_s": 0}
+        refused = await rest.http.post("/v1/sessions/s/execs", json=body)
+        assert error_of(refused) == (400, "invalid_value", "heartbeat_ttl_s")
+
+
 async def test_a_command_without_heartbeats_needs_none() -> None:
     async with open_rest() as rest:
         exec_id = await rest.running()

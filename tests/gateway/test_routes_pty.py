@@ -61,6 +61,21 @@ async def test_bytes_and_control_frames() -> None:
         assert (code, json.loads(seen[-1])["exit"]["exit_code"]) == (CloseCode.ENDED, 3)
 
 
+async def test_what_is_typed_early_finds_the_clients_size() -> None:
+    async with terminals() as (rest, url), connect(f"{url}?cols=97&rows=31") as socket:
+        await socket.send(b"stty size\r")
+        shell = await rest.shell()
+        sizes_at_input: list[int] = []
+
+        def typed() -> bool:
+            if shell.stdin and not sizes_at_input:
+                sizes_at_input.append(len(shell.sizes))
+            return bool(shell.stdin)
+
+        await until(typed)
+        assert sizes_at_input == [1]
+
+
 async def test_coming_back_goes_on_with_the_same_shell() -> None:
     async with terminals() as (rest, url):
         async with connect(url) as socket:

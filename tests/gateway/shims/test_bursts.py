@@ -17,7 +17,7 @@ class FakeLease:
     text: bytes | None
     is_held: bool = False
     is_back: bool = False
-    renewals: int = 0
+    renewals: list[float | None] = field(default_factory=list)
 
     def ask(self) -> None:
         self.look()
@@ -28,8 +28,8 @@ class FakeLease:
             raise self.gateway.fault
         self.is_held = self.gateway.has_room
 
-    def renew(self) -> None:
-        self.renewals += 1
+    def renew(self, rss_mb: float | None = None) -> None:
+        self.renewals.append(rss_mb)
 
     def give_back(self) -> None:
         self.is_back = True
@@ -52,7 +52,7 @@ def idle(ticks: int = 0) -> Use:
 
 
 def working(ticks: int) -> Use:
-    return Use(ticks, is_running=True, has_children=True)
+    return Use(ticks, is_running=True, has_children=True, rss_mb=ticks * 10)
 
 
 def waiting(ticks: int) -> Use:
@@ -183,7 +183,7 @@ def test_long_work_renews() -> None:
     bursts.accept(b"make\n", 0.0)
     for look in range(1, 10):
         bursts.look(working(look), look * RENEWAL_S / 2)
-    assert gateway.leases[0].renewals == 4
+    assert gateway.leases[0].renewals == [20, 40, 60, 80]
 
 
 def test_what_is_withheld_is_bounded() -> None:

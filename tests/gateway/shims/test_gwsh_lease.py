@@ -262,3 +262,12 @@ def test_environment_is_as_it_was_given(shims: Shims) -> None:
 def test_nothing_of_it_is_left(shims: Shims) -> None:
     shims.shell("-c", "true")
     assert carrying(str(shims.directory)) == []
+
+
+def test_what_it_uses_is_told_and_set_aside(shims: Shims, world: World) -> None:
+    """So that it does not count as other programs' use as well."""
+    used = "import time; used = b'x' * 700_000_000; time.sleep(1000)"
+    with shims.started("-c", f'python3 -c "{used}"; true') as shim:
+        eventually(lambda: world.caller.hosts()["local"]["memory_reserved_mb"] > 650, "it is known")
+        shim.kill()
+    eventually(lambda: world.caller.hosts()["local"]["memory_reserved_mb"] < 650, "it is free again")

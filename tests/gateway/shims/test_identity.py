@@ -18,7 +18,7 @@ def test_ids_of_frameworks() -> None:
     assert session_name({"CODEX_THREAD_ID": "t-1"}, ME) == "codex-t-1"
     environ = {"CLAUDE_CODE_SESSION_ID": "c-1"}
     assert session_name(environ, ME) == "claude-c-1"
-    assert labels(environ) == {"llm_session": "c-1"}
+    assert labels(environ) == {}, "the id is not the proxy's"
     assert labels({"CODEX_TOOL_CALL_ID": "call", "MARS_LLM_SESSION": "mine", "CODEX_THREAD_ID": "t"}) == {
         "llm_session": "mine",
         "tool_call_id": "call",
