@@ -23,7 +23,7 @@ from marsproxy.core.events import (
     TurnFirstToken,
 )
 from marsproxy.core.evidence import TurnKind
-from marsproxy.core.log_format import LinesLost
+from marsproxy.core.log_format import LinesLost, StateAdopted
 
 MAX_SHARED = 0.05
 """Share of a phase in which others may have been in flight: what they cost is then below the noise."""
@@ -122,7 +122,7 @@ class _Process:
                 self.found.kv_tokens = max(tokens, self.found.kv_tokens or 0)
             case ForgetSession(session_id=session_id):
                 self.ends.pop(session_id, None)
-            case LinesLost():
+            case LinesLost() | StateAdopted():
                 self.turns.clear()
                 self.backends.clear()
                 self.ends.clear()

@@ -27,6 +27,7 @@ from loadgen.engine.frontend import Frontend
 from loadgen.engine.generation import Generation
 from loadgen.engine.metrics import EngineMetrics
 from loadgen.engine.realtime import RealTimeEngine
+from loadgen.engine.request_log import RequestLog
 from loadgen.engine.shapes import (
     DONE,
     ChatStream,
@@ -101,8 +102,15 @@ class Request:
 
 
 class EngineApp:
-    def __init__(self, frontend: Frontend, engine: RealTimeEngine, metrics: EngineMetrics) -> None:
+    def __init__(
+        self,
+        frontend: Frontend,
+        engine: RealTimeEngine,
+        metrics: EngineMetrics,
+        request_log: RequestLog | None = None,
+    ) -> None:
         self._frontend = frontend
+        self._request_log = request_log
         self._engine = engine
         self._metrics = metrics
         self._started = int(time.time())
@@ -163,9 +171,12 @@ class EngineApp:
         whole: Callable[[Heading, Generation], bytes],
     ) -> None:
         """Run the generation; abort it the moment that the client is gone."""
+        request_id, served = request.headers.get("x-request-id"), self._request_log
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_abort_on_disconnect(request, generation))
             try:
+                if served is not None:
+                    served.begun(request_id)
                 generation.submit()
                 if body.stream:
                     await _stream(request, body, generation, shape)
@@ -176,6 +187,8 @@ class EngineApp:
             finally:
                 generation.abort()
                 watch.cancel()
+                if served is not None:
+                    served.ended(request_id, generation.completion_tokens, is_complete=generation.is_complete)
 
     async def _models(self, request: Request) -> None:
         model = self._frontend.model

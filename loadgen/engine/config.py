@@ -48,6 +48,8 @@ class EngineConfig:
     """How long an idle connection stays open (uvicorn's default, so vLLM's)."""
     clamp_max_tokens: bool = False
     """Cut max_tokens to the room that the prompt leaves, as vLLM 0.32 does, instead of refusing."""
+    request_log: Path | None = None
+    """File for a line at each request's begin and end, by the request's X-Request-Id."""
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_batched_tokens", "max_num_seqs", "stream_interval"):

@@ -15,6 +15,7 @@ from loadgen.engine.config import ConfigError, EngineConfig
 from loadgen.engine.frontend import Frontend
 from loadgen.engine.metrics import EngineMetrics
 from loadgen.engine.realtime import RealTimeEngine
+from loadgen.engine.request_log import RequestLog
 from loadgen.engine.scheduler import Scheduler
 
 GRACE_S = 1
@@ -35,7 +36,9 @@ class EngineServer:
             on_finish=lambda request: metrics.observe_finish(request, self.engine.now()),
         )
         metrics.watch(self.engine)
-        self._app = EngineApp(Frontend(config, model, self.engine, script), self.engine, metrics)
+        self._request_log = None if config.request_log is None else RequestLog(config.request_log)
+        frontend = Frontend(config, model, self.engine, script)
+        self._app = EngineApp(frontend, self.engine, metrics, self._request_log)
         self._config = config
 
     async def serve(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
