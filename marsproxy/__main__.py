@@ -34,6 +34,7 @@ def build_app() -> App:
     app.command(serve, config=config_sources())
     app.command(replay)
     app.command(demo)
+    app.command(tenant_key)
     return app
 
 
@@ -62,6 +63,10 @@ def serve(
             "backends: none given; allowed: --backend http://HOST[:PORT] (also several), "
             "or --backend embedded"
         )
+    if tree.workers > 1:
+        from marsproxy.workers.supervisor import supervise
+
+        return supervise(tree)
     from marsproxy.server import serve as serve_until_stopped
 
     serve_until_stopped(tree)
@@ -110,6 +115,24 @@ def demo(
     from marsproxy.demo import run_demo
 
     return run_demo(sessions=sessions, seed=seed, repeats=repeats, out=out or _new_directory())
+
+
+def tenant_key(name: str, /) -> int:
+    """Make a random API key for a tenant.
+
+    The key is printed once and kept nowhere; what goes into the tenants file is a salted hash of it.
+
+    Args:
+        name: Of the tenant, as in the tenants file.
+    """
+    from marsproxy.tenants.keys import new_key
+
+    key, record = new_key()
+    Console(soft_wrap=True, highlight=False, markup=False).print(
+        f"the key, which is shown this once:\n\n    {key}\n\n"
+        f'for the tenants file, in keys of [tenants.{name}]:\n\n    "{record}",'
+    )
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

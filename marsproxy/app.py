@@ -6,9 +6,8 @@ FastAPI.
 
 import asyncio
 import hmac
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -17,19 +16,24 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from marsproxy import errors
+from marsproxy.admin import AdminCheck, admin
+from marsproxy.backend_routes import add_backend_routes, backend_view
+from marsproxy.backends import Backends
 from marsproxy.client import BodyTooLarge, BodyTooSlow, Client, ClientGone, Message, Receive, Scope, Send
 from marsproxy.config import Config
 from marsproxy.core.events import ToolHostsObserved, ToolObserved
-from marsproxy.core.headroom import MAX_TOOL_HOSTS, BackendState
+from marsproxy.core.headroom import MAX_TOOL_HOSTS
 from marsproxy.core.identity import named_session_id
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.core.sessions import SessionState
 from marsproxy.dispatcher import Dispatcher
-from marsproxy.errors import Refusal
+from marsproxy.errors import Refusal, Refuse
 from marsproxy.metrics import Metrics
-from marsproxy.outbound import tenant_of
-from marsproxy.patch import BackendPatch
+from marsproxy.metrics_page import MetricsView
 from marsproxy.relay import Relay, refuse
+from marsproxy.store.status import StoreStatus
+from marsproxy.tenant_routes import viewer
+from marsproxy.tenants.door import Door, NotAdmitted
 from marsproxy.wire.normal import UNREADABLE
 from marsproxy.wire.session_ids import valid_id
 
@@ -58,14 +62,6 @@ class EndOfSession(msgspec.Struct):
 
     session_id: str | None = None
     program_id: str | None = None
-
-
-class Refuse(Exception):
-    """One of the proxy's own routes says no."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.code)
-        self.refusal = refusal
 
 
 class App:
@@ -123,9 +119,13 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 def own_routes(
     config: Config,
     dispatcher: Dispatcher,
-    patches: Mapping[str, BackendPatch],
-    metrics: Metrics,
+    backends: Backends,
+    metrics: MetricsView,
     lifespan: Any,
+    door: Door,
+    *,
+    store: StoreStatus,
+    is_leaving: Callable[[], bool],
 ) -> FastAPI:
     """Health, metrics, sessions, and the ways to say that a session is over.
 
@@ -133,9 +133,10 @@ def own_routes(
     """
     api = FastAPI(title="MARS proxy", docs_url=None, redoc_url=None, openapi_url="/mars/v1/openapi.json")
     api.router.lifespan_context = lifespan
-    _answer_in_our_shape(api)
-    policy = dispatcher.policy
-    from_gateway = Depends(_bearer(config))
+    answer_in_our_shape(api)
+    is_admin = admin(config.admin.token)
+    from_gateway = Depends(_bearer(config, door, is_admin))
+    asks = Depends(viewer(door, is_admin))
 
     @api.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -144,38 +145,50 @@ def own_routes(
 
     @api.get("/readyz")
     async def readyz(response: Response) -> dict[str, Any]:
-        """At least one backend answers; says for each what is known of it."""
-        now = time.monotonic()
-        backends = {name: _backend_view(state, patches[name], now) for name, state in policy.backends.items()}
-        is_ready = any(view["reachable"] for view in backends.values())
-        response.status_code = 200 if is_ready else 503
-        return {"status": "ready" if is_ready else "no backend answers", "backends": backends}
+        """At least one backend answers, this replica has joined the others or stands alone, and it means to
+        stay; says what is known of each backend, and of the store."""
+        now, policy = dispatcher.journal.now(), dispatcher.policy
+        views = {
+            name: backend_view(state, backends.get(name), now) for name, state in policy.backends.items()
+        }
+        status = "ready" if any(view["reachable"] for view in views.values()) else "no backend answers"
+        if not store.is_ready:
+            status = "joining the other replicas"
+        if is_leaving():
+            status = "stopping"
+        response.status_code = 200 if status == "ready" else 503
+        return {"status": status, "store": _store_view(store), "backends": views}
 
     @api.get("/metrics")
     async def metrics_page(request: Request) -> Response:
-        show_state(policy, metrics, config, time.monotonic())
-        content_type, page = metrics.render(request.headers.get("accept", ""))
+        metrics.own.store.show(store)
+        show_state(dispatcher.policy, metrics.own, config, dispatcher.journal.now())
+        content_type, page = await metrics.render(request.headers.get("accept", ""))
         return Response(page, headers={"content-type": content_type})
 
     @api.get("/mars/v1/sessions")
     async def sessions(
+        tenant: Annotated[str | None, asks],
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED_SESSIONS)] = 1000,
     ) -> dict[str, Any]:
-        """The most recently active sessions."""
-        known = list(policy.sessions)
+        """The most recently active sessions that the caller may see."""
+        known = [each for each in dispatcher.policy.sessions if tenant in (None, each.tenant)]
         return {"total": len(known), "sessions": [_session_view(s) for s in reversed(known[-limit:])]}
 
     @api.get("/mars/v1/sessions/{session_id}")
-    async def session(session_id: str) -> dict[str, Any]:
-        known = policy.sessions.get(session_id)
-        if known is None:
+    async def session(session_id: str, tenant: Annotated[str | None, asks]) -> dict[str, Any]:
+        known = dispatcher.policy.sessions.get(session_id)
+        if known is None or tenant not in (None, known.tenant):
             raise Refuse(errors.not_found("session; it may have expired"))
         return _session_view(known)
 
     @api.delete("/mars/v1/sessions/{session_id}", status_code=204)
-    async def end_session(session_id: str) -> Response:
-        """The session is over: its budget goes to somebody else at once. Saying it twice is fine."""
-        dispatcher.end_session(session_id)
+    async def end_session(session_id: str, tenant: Annotated[str | None, asks]) -> Response:
+        """The session is over: its budget goes to somebody else at once. Saying it twice is fine, and of a
+        session that is another tenant's nobody learns that it is there."""
+        known = dispatcher.policy.sessions.get(session_id)
+        if tenant is None or (known is not None and known.tenant == tenant):
+            dispatcher.end_session(session_id)
         return Response(status_code=204)
 
     @api.post("/finish_session")
@@ -186,7 +199,11 @@ def own_routes(
         name = valid_id(said.session_id) or valid_id(said.program_id)
         if name is None:
             raise Refuse(errors.bad_request("bad_body", "session_id or program_id: a session's id is needed"))
-        return {"released": dispatcher.end_session(named_session_id(tenant_of(request.headers.raw), name))}
+        try:
+            tenant = door.admit(request.headers.raw).tenant
+        except NotAdmitted as exc:
+            raise Refuse(exc.refusal) from None
+        return {"released": dispatcher.end_session(named_session_id(tenant, name))}
 
     @api.post("/mars/v1/tools", status_code=204, dependencies=[from_gateway])
     async def tools(request: Request) -> Response:
@@ -204,6 +221,7 @@ def own_routes(
             dispatcher.tell(report.headroom)
         return Response(status_code=204)
 
+    add_backend_routes(api, config, dispatcher, backends)
     return api
 
 
@@ -214,6 +232,7 @@ def show_state(policy: SchedulingPolicy, metrics: Metrics, config: Config, now: 
     stale_s = config.admission.telemetry_stale_s
     pools = {b.name: b.known_pool_tokens(now, stale_s) for b in policy.backends.values()}
     metrics.set_fallback_cap(None in pools.values())
+    metrics.set_tasks(len(asyncio.all_tasks()))
     reserved, budgets = policy.reserved_tokens(now), policy.budget_tokens(now)
     for backend in policy.backends.values():
         pool = pools[backend.name]
@@ -223,11 +242,14 @@ def show_state(policy: SchedulingPolicy, metrics: Metrics, config: Config, now: 
         shown.set_kv_tokens(reserved.get(backend.name), budgets.get(backend.name), pool)
 
 
-def _bearer(config: Config) -> Callable[[Request], Awaitable[None]]:
-    """Asks for the gateway's token where one is configured."""
+def _bearer(config: Config, door: Door, is_admin: AdminCheck) -> Callable[[Request], Awaitable[None]]:
+    """Asks for the gateway's token where one is configured. Where none is, tenants are kept out all the same:
+    what a gateway tells decides about everybody's turns."""
 
     async def check(request: Request) -> None:
         if config.gateway.token is None:
+            if door.is_guarded:
+                await is_admin(request)
             return
         wanted = f"Bearer {config.gateway.token.reveal()}".encode()
         given = request.headers.get("authorization", "").encode()
@@ -246,7 +268,7 @@ def _decoded(body: bytes, kind: type[T]) -> T:
         raise Refuse(errors.bad_request("bad_body", "the body is not JSON")) from exc
 
 
-def _answer_in_our_shape(api: FastAPI) -> None:
+def answer_in_our_shape(api: FastAPI) -> None:
     """What FastAPI itself refuses gets the shape of every other refusal."""
 
     @api.exception_handler(Refuse)
@@ -271,23 +293,14 @@ def _refusal(refusal: Refusal) -> Response:
     return Response(answer.body, answer.status, headers)
 
 
-def _backend_view(backend: BackendState, patch: BackendPatch, now: float) -> dict[str, Any]:
-    finding, observed_at_s = patch.finding, backend.observed_at_s
-    capabilities = finding.capabilities
+def _store_view(store: StoreStatus) -> dict[str, Any]:
     return {
-        "reachable": backend.is_reachable and backend.observed_at_s is not None,
-        "kv_tokens_total": backend.kv_tokens_total,
-        "counted_sessions": len(backend.counted),
-        "patch": {
-            "state": finding.state.value,
-            "why": finding.why or None,
-            "version": None if capabilities is None else capabilities.patch_version,
-            "vllm_version": None if capabilities is None else capabilities.vllm_version,
-        },
-        "headroom": {
-            "source": patch.source.value,
-            "age_s": None if observed_at_s is None else round(now - observed_at_s, 3),
-        },
+        "state": store.state.value,
+        "members": store.members,
+        "leads": store.is_leader,
+        "lag_s": None if store.lag_s is None else round(store.lag_s, 4),
+        "separations": store.separations,
+        "given_up": store.given_up,
     }
 
 

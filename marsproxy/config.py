@@ -11,6 +11,7 @@ coding-agent and interactive traces (stock queueing against the policy, several 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import urlsplit
@@ -26,9 +27,14 @@ from marsproxy.core.settings import (
     SessionSettings,
     check_ranges,
 )
+from marsproxy.discovery.source import read_source
+from marsproxy.errors import public_name
+from marsproxy.store.redis_url import check_store_url
 
 EMBEDDED = "embedded"
 """Stands for a backend that ``serve`` starts itself: the engine model, no GPU."""
+MAX_WORKERS = Range(1, 64)
+"""Far beyond what pays: every worker follows what all of them do."""
 
 
 class Secret:
@@ -61,6 +67,38 @@ def _secret_from_tokens(_: type, tokens: Any) -> Secret:
     return Secret(token.value)
 
 
+class StoreUrl(Secret):
+    """Where the store is. A password in it is shown nowhere."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"StoreUrl({self.shown!r})"
+
+    @property
+    def has_password(self) -> bool:
+        return ":" in self.reveal().rpartition("@")[0].partition("://")[2]
+
+    @property
+    def shown(self) -> str:
+        scheme, _, rest = self.reveal().partition("://")
+        user_info, at, where = rest.rpartition("@")
+        return (
+            f"{scheme}://{user_info.partition(':')[0]}:...{at}{where}" if self.has_password else self.reveal()
+        )
+
+
+def _store_url_from_tokens(_: type, tokens: Any) -> StoreUrl:
+    [token] = tokens
+    url = StoreUrl(token.value)
+    if token.source == "cli" and url.has_password:
+        raise ConfigError(
+            "store.url: a password on the command line shows in the process list; "
+            "allowed: file or environment (MARS_STORE_URL)"
+        )
+    return url
+
+
 OptionalSecret = Annotated[
     Secret | None, Parameter(converter=_secret_from_tokens, n_tokens=1, accepts_keys=False, negative=())
 ]
@@ -76,6 +114,15 @@ def check_http_url(url: str, key: str, also: str = "") -> None:
         raise ConfigError(
             f"{key}: not a usable URL; allowed: http://HOST[:PORT] or https://HOST[:PORT]{also}"
         )
+
+
+def check_backend(text: str) -> None:
+    if text == EMBEDDED:
+        return
+    try:
+        read_source(text)
+    except ValueError as exc:
+        raise ConfigError(f"backends: {exc}, or the word {EMBEDDED}") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +180,31 @@ class Backend:
     taken 1 to 6 s in the middle of long answers, and is well."""
     api_key: OptionalSecret = None
     """Secret. Replaces the Authorization of every request to a backend. Unset: the client's is passed on."""
+    models_interval_s: Annotated[float, Range(0.05, 3600)] = 10.0
+    """Seconds between two readings of a backend's /v1/models, where there is more than one backend. Models
+    are loaded and unloaded (LoRA adapters) by people and programs, not by requests."""
+    failovers: Annotated[int, Range(0, 8)] = 1
+    """How often a turn that a backend did not take goes to another, as long as no byte of an answer has
+    reached its client. More than once helps nobody: what fails on two servers is likely the request's own
+    fault."""
+    breaker_failures: Annotated[int, Range(1, 1000)] = 5
+    """Failures in a row (no connection, no answer, status 500 and above) after which a backend gets no
+    requests for a while, as long as there is another (Envoy's outlier detection: consecutive_5xx is 5)."""
+    breaker_open_s: Annotated[float, Range(0.05, 3600)] = 5.0
+    """Seconds before such a backend is tried again (Hystrix: sleepWindowInMilliseconds is 5000)."""
+    breaker_max_open_s: Annotated[float, Range(0.05, 3600)] = 60.0
+    """To this it doubles with each trial that fails. vLLM takes a minute and more to start."""
     kv_tokens: Annotated[int | None, Range(1)] = None
     """Tokens that fit into a backend's KV cache. Unset: read from vllm:cache_config_info; set it where a
     backend does not publish that."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "backend")
+        if self.breaker_max_open_s < self.breaker_open_s:
+            raise ConfigError(
+                f"backend.breaker_max_open_s: {self.breaker_max_open_s} is not allowed; "
+                f"allowed: at least backend.breaker_open_s ({self.breaker_open_s})"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +267,124 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class Discovery:
+    """How backends are found that are not given by address (docs/backends.md)."""
+
+    interval_s: Annotated[float, Range(0.05, 3600)] = 30.0
+    """Longest time in seconds between two DNS questions; a shorter TTL goes before it. 30 s is the TTL that
+    Kubernetes' DNS gives its records."""
+    dns_server: str | None = None
+    """IP address, or ADDRESS:PORT, of the server to ask. Unset: those of /etc/resolv.conf."""
+    kubernetes_url: str | None = None
+    """Base URL of the Kubernetes API. Unset: that of the cluster in which the proxy runs."""
+    kubernetes_dir: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Directory with the service account's token and ca.crt, where Kubernetes puts them."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "discovery")
+        if self.kubernetes_url is not None:
+            check_http_url(self.kubernetes_url, "discovery.kubernetes_url")
+        self.dns_address()
+
+    def dns_address(self) -> tuple[str, int] | None:
+        """Address and port of ``dns_server``."""
+        if self.dns_server is None:
+            return None
+        try:
+            parts = urlsplit(f"//{self.dns_server}")
+            return str(ip_address(parts.hostname or "")), parts.port or 53
+        except ValueError as exc:
+            raise ConfigError(
+                "discovery.dns_server: not an address; allowed: an IP address, also with :PORT"
+            ) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Who may drain backends and look at what concerns all tenants."""
+
+    token: OptionalSecret = None
+    """Secret. Admin routes ask for it as a bearer token. Unset: they are for clients on this machine, not for
+    those that come through another proxy."""
+    audit_log: Path | None = None
+    """File that gets a line of JSON for each call of an admin route: who, what, and what came of it. It may
+    be moved away to be rotated. Unset: the lines are among the others on stderr."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """Who may use the proxy, and how much of it."""
+
+    file: Annotated[Path | None, Parameter(alias="--tenants")] = None
+    """TOML file that names the tenants, with their keys and limits (docs/tenants.md). It is read again when
+    it changes. Unset: everybody may use the proxy, and keys are the backend's to check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How the proxy goes when it is told to (SIGTERM, Ctrl-C). Told a second time, it goes at once."""
+
+    pause_s: Annotated[float, Range(0, 600)] = 0.0
+    """Seconds in which /readyz is 503 already and everything is served still, so that a load balancer takes
+    its clients elsewhere before the port closes: its probe interval times the failures that it wants to see.
+    0 where nobody probes."""
+    grace_s: Annotated[float, Range(0, 86_400)] = 600.0
+    """Seconds that turns in flight have after that before they are cut. The official OpenAI and Anthropic
+    clients wait 600 s for an answer: nobody waits any more for what is cut. A stop takes as long as the
+    longest turn, and mostly much less."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What replicas of this proxy share (docs/replicas.md)."""
+
+    url: Annotated[
+        StoreUrl,
+        Parameter(
+            alias="--store", converter=_store_url_from_tokens, n_tokens=1, accepts_keys=False, negative=()
+        ),
+    ] = field(default=StoreUrl("memory"))
+    """Where it is: memory is this process alone; redis://HOST[:PORT][/DB], rediss:// with TLS, unix://PATH,
+    redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT, with USER:PASSWORD@
+    in front of the host where needed (in file or environment only)."""
+    group: str = "default"
+    """Replicas of one name share a state, as far as code, policy and its settings are the same."""
+    patience_s: Annotated[float, Range(0.1, 60)] = 2.0
+    """Seconds without an answer of the store after which a replica goes on alone, and for which a start waits
+    for it. Far above a round trip: a slow store is better than shares."""
+    lease_s: Annotated[float, Range(0.5, 600)] = 5.0
+    """Seconds without a word of a replica after which the others give it up, and its turns with it. Must be
+    above the pauses of a healthy process; the longest is that of a checkpoint, which grows with the
+    sessions."""
+
+    replicas: Annotated[int, Range(1, 1000)] = 1
+    """How many share the backends, for one that starts while the store is away and so knows of no others: it
+    promises that part of the budgets until the store is back."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "store")
+        check_store_url(self.url.reveal())
+        if not self.group or not self.group.isascii() or not self.group.replace("-", "").isalnum():
+            raise ConfigError(
+                f"store.group: {self.group!r} is not allowed; allowed: letters, digits and '-', at least one"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that ``marsproxy serve`` can be told."""
 
     backends: Annotated[tuple[str, ...], Parameter(alias="--backend")] = ()
-    """Base URLs of the servers behind the proxy, or the word embedded for one that is started here."""
+    """Base URLs of the servers behind the proxy, or where to find them: dns+http://NAME:PORT, srv+http://NAME,
+    k8s+http://SERVICE.NAMESPACE:PORT; or the word embedded for one that is started here."""
     policy: str = "mars"
     """Who decides about turns, by its name in the table of policies (docs/configuration.md)."""
-    store: Literal["memory"] = "memory"
-    """Where sessions are kept: memory is this process alone."""
+    workers: Annotated[int, MAX_WORKERS] = 1
+    """Processes that serve on the port together and share all state. One is enough until its core is full:
+    each of them follows what all do, so two serve less than twice as much (docs/deployment.md)."""
     log_level: Literal["debug", "info", "warning"] = "info"
     """Least urgent lines on stderr. debug has one for every turn that goes, info for every turn that is held,
     warning for every one that is refused; no text, headers or keys in any of them."""
@@ -221,14 +396,20 @@ class Config:
     hold: Hold = field(default_factory=Hold)
     event_log: EventLog = field(default_factory=EventLog)
     gateway: Gateway = field(default_factory=Gateway)
+    discovery: Discovery = field(default_factory=Discovery)
+    admin: Admin = field(default_factory=Admin)
+    tenants: Tenants = field(default_factory=Tenants)
+    stop: Stop = field(default_factory=Stop)
+    store: Store = field(default_factory=Store)
 
     def __post_init__(self) -> None:
+        if self.workers not in MAX_WORKERS:
+            raise ConfigError(f"workers: {self.workers} is not allowed; allowed: {MAX_WORKERS}")
         for url in self.backends:
-            if url != EMBEDDED:
-                check_http_url(url, "backends", also=f", or the word {EMBEDDED}")
+            check_backend(url)
         check_live(self.policy, policy_kind(self.policy))
-        if len(set(self.backends)) < len(self.backends):
-            raise ConfigError("backends: the same one twice; allowed: each once")
+        if len(set(map(public_name, self.backends))) < len(self.backends):
+            raise ConfigError("backends: the same host and port twice; allowed: each once")
         stale_s = self.admission.telemetry_stale_s
         for name in ("telemetry_interval_s", "headroom_interval_s"):
             interval_s = getattr(self.backend, name)

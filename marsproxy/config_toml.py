@@ -12,7 +12,7 @@ from typing import Any
 
 from docstring_parser import parse_from_object
 
-from marsproxy.config import Config, Secret, Setting, settings
+from marsproxy.config import Config, Secret, Setting, StoreUrl, settings
 
 COMMENT_WIDTH = 100
 
@@ -43,6 +43,8 @@ def _assignment(name: str, value: Any) -> str:
     match value:
         case None:
             return f"# {name} is unset"
+        case StoreUrl() if not value.has_password:
+            return f"{name} = {json.dumps(value.reveal(), ensure_ascii=False)}"
         case Secret():
             return f"# {name} is set, and not shown"
         case Path():

@@ -32,6 +32,14 @@ class Refusal:
     """True where the request's body was not read to its end, so that what follows cannot be parsed."""
 
 
+class Refuse(Exception):
+    """One of the proxy's own routes says no."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -56,10 +64,28 @@ def rejected(reason: Reason, retry_after_s: float) -> Refusal:
             status, message = 503, "the load of the backends is unknown, and the fixed limit is reached"
         case Reason.BEHIND_OTHERS:
             status, message = 503, "other turns are first"
+        case Reason.BACKEND_LOST:
+            status, message = 502, "the backend failed, and no other could take this turn"
+        case Reason.NO_BACKEND:
+            status, message = 503, "no backend takes new work for this model"
+        case Reason.TENANT_TURNS:
+            status, message = 429, "as many turns of this key are open as it may have"
+        case Reason.TENANT_SESSIONS:
+            status, message = 429, "as many sessions of this key are at work as it may have"
+        case Reason.TENANT_TOKENS:
+            status, message = 429, "this key has used up its tokens for now"
         case _:
             assert_never(reason)
     text = f"{message}; retry after {_whole_seconds(retry_after_s)} s"
     return Refusal(status, reason.value, text, retry_after_s)
+
+
+def leaving(retry_after_s: float) -> Refusal:
+    """This process stops: the turn had not begun, and another one will take it."""
+    text = (
+        f"this proxy is stopping, and the turn had not begun; retry after {_whole_seconds(retry_after_s)} s"
+    )
+    return Refusal(503, "stopping", text, retry_after_s, closes_connection=True)
 
 
 def backend_unreachable(url: str) -> Refusal:
@@ -135,6 +161,19 @@ def unauthorized(what: str) -> Refusal:
     return Refusal(401, "unauthorized", what)
 
 
+def forbidden(what: str) -> Refusal:
+    return Refusal(403, "forbidden", what)
+
+
+def invalid_api_key(what: str) -> Refusal:
+    """Nobody's key, at a door that asks for one. The body is not waited for."""
+    return Refusal(401, "invalid_api_key", what, closes_connection=True)
+
+
+def not_for_tenants(what: str) -> Refusal:
+    return Refusal(403, "not_allowed", what)
+
+
 def as_answer(refusal: Refusal, schema: Schema | None = None) -> Answer:
     """The whole HTTP answer. ``None`` is a path that no schema belongs to."""
     body = msgspec.json.encode(_error_body(refusal, schema))
@@ -145,6 +184,8 @@ def as_answer(refusal: Refusal, schema: Schema | None = None) -> Answer:
     ]
     if refusal.retry_after_s is not None:
         headers.append((b"retry-after", str(_whole_seconds(refusal.retry_after_s)).encode()))
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, section 15.5.2
     if refusal.closes_connection:
         headers.append((b"connection", b"close"))
     return Answer(refusal.status, headers, body)
@@ -206,6 +247,8 @@ def _openai_type(status: int) -> str:
 def _anthropic_type(status: int) -> str:
     """Words of the Messages API's error table."""
     words = {
+        401: "authentication_error",
+        403: "permission_error",
         404: "not_found_error",
         413: "request_too_large",
         429: "rate_limit_error",

@@ -26,7 +26,7 @@ import msgspec
 from marsproxy.build import build_version
 from marsproxy.core.commands import Command
 from marsproxy.core.events import Event
-from marsproxy.core.log_format import FORMAT_VERSION, Entry, LinesLost, LogHeader
+from marsproxy.core.log_format import FORMAT_VERSION, Entry, LinesLost, LogHeader, StateAdopted
 from marsproxy.core.settings import PolicySettings
 from marsproxy.log_reader import file_number, log_files
 
@@ -97,8 +97,8 @@ class EventLog:
         """Lines lost because the disk was too slow or refused. Each thread counts its own."""
         return self._dropped_waiting + self._dropped_writing
 
-    def record(self, now: float, entry: Event | Command) -> None:
-        """Keep one event or command. Takes a few microseconds and never waits for the disk."""
+    def record(self, now: float, entry: Event | Command | StateAdopted) -> None:
+        """Keep one event, command or mark. Takes a few microseconds and never waits for the disk."""
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._dropped_waiting += 1
             self._untold_waiting += 1

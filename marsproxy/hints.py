@@ -121,9 +121,9 @@ class HintSender:
         if not is_side:
             self._queue.overtake(session_id)
 
-    def forget(self, session_id: str) -> None:
-        """It is over, and the backend should know if it ever heard of it."""
-        if self._sent_to.pop(session_id, None) is not None:
+    def forget(self, session_id: str, *, tells: bool = True) -> None:
+        """It is over, and the backend should know if it ever heard of it; unless another replica tells it."""
+        if self._sent_to.pop(session_id, None) is not None and tells:
             self._put(KvRequest(KvOp.END, session_id))
 
     async def run(
@@ -182,6 +182,12 @@ class Hints:
     def __init__(self, senders: Iterable[HintSender] = ()) -> None:
         self._senders = {sender.backend: sender for sender in senders}
 
+    def add(self, sender: HintSender) -> None:
+        self._senders[sender.backend] = sender
+
+    def remove(self, backend: str) -> None:
+        self._senders.pop(backend, None)
+
     def hint(self, hint: HintKv) -> None:
         if hint.backend in self._senders:
             self._senders[hint.backend].hint(hint)
@@ -190,6 +196,6 @@ class Hints:
         if backend in self._senders:
             self._senders[backend].forwarded(session_id, is_side=is_side)
 
-    def forget(self, session_id: str) -> None:
+    def forget(self, session_id: str, *, tells: bool = True) -> None:
         for sender in self._senders.values():
-            sender.forget(session_id)
+            sender.forget(session_id, tells=tells)

@@ -19,6 +19,7 @@ with a reset, which can overtake our answer. It is shut for writing, drained for
 
 import asyncio
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,16 +37,32 @@ CUT = "marsproxy.cut"
 MAX_PIPELINED = 8
 """Requests read ahead of their turn; with more, a connection is no longer watched for its end. No client
 library of the field pipelines at all."""
+SILENT_GRACE_S = 1.0
+"""A connection that has said nothing for so long may be closed for another: clients write their request with
+the connection's first packets, also where a whole fleet connects at once."""
 LINGER_S = 1.0
 """Long enough for an answer to cross the world and the client to stop, short for a flood."""
 
 
-def limited_protocol(listen: Listen) -> type["LimitedHttpProtocol"]:
-    """The protocol class to give to ``uvicorn.Config(http=...)``, which makes one object a connection."""
-    bounds = {
+def stays() -> bool:
+    """For ``is_leaving`` of a server that nobody stops."""
+    return False
+
+
+def limited_protocol(
+    listen: Listen, *, is_leaving: Callable[[], bool] = stays
+) -> type["LimitedHttpProtocol"]:
+    """The protocol class to give to ``uvicorn.Config(http=...)``, which makes one object a connection.
+
+    Args:
+        is_leaving: while it is true, each connection closes after its next answer, and the answer says so.
+    """
+    bounds: dict[str, Any] = {
+        "is_leaving": staticmethod(is_leaving),
         "max_header_bytes": listen.max_header_bytes,
         "header_timeout_s": listen.header_timeout_s,
         "max_connections": listen.max_connections,
+        "silent": {},
     }
     return type("BoundHttpProtocol", (LimitedHttpProtocol,), bounds)
 
@@ -56,6 +73,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     max_header_bytes: int
     header_timeout_s: float
     max_connections: int | None
+    is_leaving: Callable[[], bool]
+    silent: dict["LimitedHttpProtocol", float]
+    """Connections of this server that have sent nothing yet, and since when; oldest first."""
 
     def __init__(
         self,
@@ -78,14 +98,29 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self.max_connections is not None and len(self.connections) > self.max_connections:
+        if self.max_connections is None:
+            self._start_head_timer()
+            return
+        if len(self.connections) > self.max_connections:
+            self._close_a_silent_one()
+        if len(self.connections) > self.max_connections:
             self.connections.discard(self)  # it must not take the place of another while it lingers
             self._refuse(errors.too_many_connections(self.max_connections))
         else:
+            self.silent[self] = self.loop.time()
             self._start_head_timer()
+
+    def _close_a_silent_one(self) -> None:
+        """Who opens connections and says nothing must not keep out those who have something to say."""
+        oldest = next(iter(self.silent), None)
+        if oldest is not None and self.loop.time() - self.silent[oldest] >= SILENT_GRACE_S:
+            del self.silent[oldest]
+            self.connections.discard(oldest)
+            oldest.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self.silent.pop(self, None)
         if self._answering is not None and self._answering is not self.cycle:
             # uvicorn tells only the latest of several pipelined requests.
             self._answering.disconnected = True
@@ -107,6 +142,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._is_head_open = True
+        self.silent.pop(self, None)
         self._head_bytes, self._uncounted_bytes = self._uncounted_bytes, 0
         super().on_message_begin()
 
@@ -124,6 +160,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         cycle.scope["extensions"] = self._extensions
+        if self.is_leaving():
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def cut(self) -> None:

@@ -8,21 +8,24 @@ is NaN, never 0.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
+from marsproxy.breaker import BreakerState
 from marsproxy.build import build_version
 from marsproxy.core.commands import Reason
 from marsproxy.core.events import BackendObserved, Ending, Event, ToolObserved
 from marsproxy.core.evidence import Level, TurnKind
 from marsproxy.errors import public_name
 from marsproxy.patch_metrics import PatchFamilies, PatchMetrics
+from marsproxy.store_metrics import StoreMetrics
 from marsproxy.tool_metrics import ToolMetrics
 
 TURN_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000)
@@ -55,6 +58,7 @@ class Metrics:
         self._make_turn_metrics(registry)
         self._make_hold_metrics(registry)
         self._make_gauges(registry)
+        self.store = StoreMetrics(registry)
         Info("mars_build", "Version of the proxy", registry=registry).info({"version": build_version()})
         ProcessCollector(registry=registry)
 
@@ -90,6 +94,14 @@ class Metrics:
         """A body for a tracked route was not understood and went through as it was."""
         self._unread.inc()
 
+    def not_admitted(self) -> None:
+        """A request without a key that is known, or for what its key is not good for."""
+        self._not_admitted.inc()
+
+    def tenants_read(self, *, is_taken: bool) -> None:
+        """The tenants file was read: taken, or refused for what is wrong in it."""
+        self._tenants_read["taken" if is_taken else "refused"].inc()
+
     def loop_lagged(self, lag_s: float) -> None:
         self._lag_s.observe(lag_s)
 
@@ -114,6 +126,10 @@ class Metrics:
         """Whether the fixed cap stands in for telemetry that is unknown or stale."""
         self._fallback_cap.set(is_active)
 
+    def set_tasks(self, count: int) -> None:
+        """Those of the event loop: a few for each open request, and they go with it."""
+        self._tasks.set(count)
+
     def backend(self, url: str) -> "BackendMetrics":
         """Metrics of one backend, the same object each time."""
         name = public_name(url)
@@ -121,8 +137,25 @@ class Metrics:
             self._backends[name] = BackendMetrics(name, self._backend_families)
         return self._backends[name]
 
+    def keep_backends(self, names: Collection[str]) -> None:
+        """What was counted of others is over: backends come and go, and each has some sixty lines."""
+        for gone in self._backends.keys() - names:
+            del self._backends[gone]
+            self._backend_families.drop(gone)
+
+    def looked(self, source: str, found: int | None) -> None:
+        """Discovery asked one of the configured sources; None: it could not."""
+        if found is None:
+            self._discovery_failures.labels(source).inc()
+        else:
+            self._discovered.labels(source).set(found)
+
     def watch_event_log(self, log: CountsLines) -> None:
         self._registry.register(_EventLogCounts(log))
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them as they stand, for whoever puts several processes together."""
+        return self._registry.collect()
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Content type and body for a scraper with this Accept header."""
@@ -143,6 +176,15 @@ class Metrics:
         )
         self._identity = {level: identity.labels(level.name.lower()) for level in Level}
         self._unread = Counter("mars_unread", "Bodies passed on without being understood", registry=registry)
+        self._not_admitted = Counter(
+            "mars_not_admitted",
+            "Requests refused for their key, or for what it is not good for",
+            registry=registry,
+        )
+        tenants_read = Counter(
+            "mars_tenants_read", "Readings of the tenants file", ["outcome"], registry=registry
+        )
+        self._tenants_read = {outcome: tenants_read.labels(outcome) for outcome in ("taken", "refused")}
         self._decided = Counter("mars_decisions", "Forwarded turns", ["decision"], registry=registry)
 
     def _make_hold_metrics(self, registry: CollectorRegistry) -> None:
@@ -161,8 +203,15 @@ class Metrics:
         self._fallback_cap = Gauge(
             "mars_fallback_cap_active", "1 while the fixed cap replaces telemetry", registry=registry
         )
+        self._tasks = Gauge("mars_tasks", "Tasks of the event loop", registry=registry)
         self._lag_s = Histogram(
             "mars_event_loop_lag_seconds", "Delay of a timer", buckets=LAG_BUCKETS_S, registry=registry
+        )
+        self._discovered = Gauge(
+            "mars_discovered_backends", "Backends found at the latest look", ["source"], registry=registry
+        )
+        self._discovery_failures = Counter(
+            "mars_discovery_failures", "Looks that got no answer", ["source"], registry=registry
         )
         self._backend_families = _BackendFamilies(registry)
 
@@ -216,7 +265,22 @@ class _BackendFamilies:
             label,
             registry=registry,
         )
+        self.bounces = Counter(
+            "mars_backend_bounces",
+            "Turns that it did not take and another may have",
+            label,
+            registry=registry,
+        )
+        self.breaker = Gauge(
+            "mars_backend_breaker", "1 for the state of its breaker", [*label, "state"], registry=registry
+        )
         self.patch = PatchFamilies(registry)
+
+    def drop(self, backend: str) -> None:
+        """No more lines of that backend."""
+        for family in (*vars(self).values(), *vars(self.patch).values()):
+            if isinstance(family, MetricWrapperBase):
+                family.remove_by_labels({"backend": backend})
 
 
 class BackendMetrics:
@@ -238,7 +302,10 @@ class BackendMetrics:
             families.prefix_tokens.labels(name, what) for what in ("queried", "hit")
         )
         self._preemptions = families.preemptions.labels(name)
+        self._bounces = families.bounces.labels(name)
+        self._breaker = {state: families.breaker.labels(name, state.value) for state in BreakerState}
         self.patch = PatchMetrics(name, families.patch)
+        self.set_breaker(BreakerState.CLOSED)
         self.set_reading(BackendObserved(name))
         self.set_kv_tokens(None, None, None)
         self.set_telemetry(None, is_fresh=False)
@@ -251,6 +318,13 @@ class BackendMetrics:
 
     def aborted(self) -> None:
         self._aborts.inc()
+
+    def bounced(self) -> None:
+        self._bounces.inc()
+
+    def set_breaker(self, state: BreakerState) -> None:
+        for each, gauge in self._breaker.items():
+            gauge.set(each is state)
 
     def failed(self, code: str) -> None:
         """``code`` is that of the refusal which the client got, so one of a few words of our own."""

@@ -16,18 +16,29 @@ NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 """``host`` and ``content-length`` are set anew for the backend; ``expect`` the server has answered."""
 
 
+OPERATORS = frozenset((b"authorization", b"x-api-key", b"x-vllm-priority", b"x-session-id"))
+"""Headers that a tenant of ours does not speak to the backend with: its key is for us, and how urgent its
+turns are, and whose, is not its own to say where others wait."""
+
+
 def to_backend(
-    headers: Iterable[tuple[bytes, bytes]], *, api_key: str | None, keeps_length: bool = False
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    api_key: str | None,
+    keeps_length: bool = False,
+    is_tenants: bool = False,
 ) -> RawHeaders:
     """The client's headers, with the configured key in place of its own if there is one.
 
     Args:
         keeps_length: the body is passed on as a stream, so only the client knows its length.
+        is_tenants: they are those of a tenant whose key was checked here.
     """
+    dropped = NOT_FORWARDED | OPERATORS if is_tenants else NOT_FORWARDED
     out = [
         (name, value)
         for name, value in headers
-        if name not in NOT_FORWARDED or (keeps_length and name == b"content-length")
+        if name not in dropped or (keeps_length and name == b"content-length")
     ]
     if api_key is not None:
         out = [(name, value) for name, value in out if name not in (b"authorization", b"x-api-key")]

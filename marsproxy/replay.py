@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from marsproxy.core.commands import Command
 from marsproxy.core.events import Event
-from marsproxy.core.log_format import COMMANDS, EVENTS, LinesLost
+from marsproxy.core.log_format import COMMANDS, EVENTS, LinesLost, StateAdopted
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.log_reader import EventLogError, LogEntry
 
@@ -62,7 +62,7 @@ def decisions(entries: Iterable[LogEntry]) -> Iterator[Decision]:
     """Events with their commands.
 
     Raises:
-        ReplayStopped: lines are missing from here on.
+        ReplayStopped: lines are missing from here on, or the state is another.
         EventLogError: a command comes before any event.
     """
     number, now, event = 0, 0.0, None
@@ -80,6 +80,10 @@ def decisions(entries: Iterable[LogEntry]) -> Iterator[Decision]:
         if isinstance(line.entry, LinesLost):
             raise ReplayStopped(
                 f"up to {line.entry.lines} lines were lost after event {number}: the disk was slow or full"
+            )
+        if isinstance(line.entry, StateAdopted):
+            raise ReplayStopped(
+                f"after event {number} it went on from other replicas' state, which this log does not have"
             )
         if isinstance(line.entry, EVENTS):
             number, now, event, commands = number + 1, line.now, line.entry, []

@@ -15,6 +15,7 @@ from marsproxy.config import settings
 from marsproxy.config_sources import did_you_mean
 from marsproxy.core.policies import policy_kind
 from marsproxy.core.settings import ConfigError, PolicySettings
+from marsproxy.core.tenant_limits import LimitedPolicy
 from marsproxy.log_reader import EventLogError, ProcessLog, process_logs
 from marsproxy.replay import Comparison, Difference, replay
 from marsproxy.what_if import Tally, WhatIf
@@ -53,12 +54,12 @@ def _replay_process(
             f"  cannot be replayed: {missing} rotated away or deleted; what is left: pieces {pieces}"
         )
         return EXIT_UNUSABLE
-    recorded = policy_kind(header.policy).make(header.settings, header.backends)
+    recorded = LimitedPolicy(policy_kind(header.policy).make(header.settings, header.backends))
     if policy is None and not changes:
         return _print_comparison(replay(recorded, process.entries(), keep=show), console)
     name = policy or header.policy
     asked = policy_kind(name).make(changed(header.settings, changes), header.backends)
-    what_if = WhatIf(asked)
+    what_if = WhatIf(LimitedPolicy(asked))
     what_if.run(process.entries())
     return _print_what_if(what_if, header.policy, " ".join((name, *changes)), console)
 

@@ -6,44 +6,54 @@ import logging
 import resource
 import secrets
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
 import httpx
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from httpx_aiohttp import AiohttpTransport
 from prometheus_client import CollectorRegistry
 
-from marsproxy import errors
+from marsproxy import audit, http_client
+from marsproxy.admin import admin
 from marsproxy.app import App, own_routes
-from marsproxy.backend_address import BackendAddress
-from marsproxy.backend_watch import BackendWatch, Cadence
+from marsproxy.backends import Backends
 from marsproxy.children import Child
 from marsproxy.config import EMBEDDED, Config, check_hints
+from marsproxy.core.events import Event
 from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policies import EngineOrder, policy_kind
+from marsproxy.core.shared_state import SharedState
+from marsproxy.discovery.endpoint import Endpoint
+from marsproxy.discovery.found import discoveries_of
+from marsproxy.discovery.source import read_source
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.eventlog import EventLog, new_header
-from marsproxy.headroom import MetricsPage
-from marsproxy.hints import Hints, HintSender
+from marsproxy.hints import Hints
 from marsproxy.http_limits import limited_protocol
+from marsproxy.journal import Journal, MemoryJournal, Replica
 from marsproxy.loop_lag import watch_loop_lag
 from marsproxy.metrics import Metrics
-from marsproxy.patch import BackendPatch, PatchState
-from marsproxy.patch_client import PatchClient
+from marsproxy.metrics_page import MetricsView, OwnPage
+from marsproxy.patch import PatchState
 from marsproxy.relay import Relay
+from marsproxy.stopping import StoppingServer
+from marsproxy.store.opening import redis_journal
+from marsproxy.store.redis_journal import RedisJournal
+from marsproxy.store.redis_url import MEMORY
+from marsproxy.store.seed import group_seed
+from marsproxy.store.status import StoreStatus
 from marsproxy.tasks import TaskOwner
+from marsproxy.tenant_routes import DispatchedLimits, add_tenant_routes
+from marsproxy.tenants.door import Door
+from marsproxy.tenants.reload import TenantsFile
 from marsproxy.tool_hosts import ToolHostsPoller
-from marsproxy.upstream import ConnectionEvents, Upstream
 from marsproxy.wire.forms import NormalForms
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 10.0
-"""How long a stop waits for answers under way before it cuts them."""
 BACKLOG = 4096
 """Connections the kernel keeps waiting: a fleet of agents that starts at once."""
 
@@ -56,12 +66,20 @@ GC_THRESHOLDS = (20_000, 50, 100)
 
 def serve(config: Config) -> None:
     """Run the proxy until it is told to stop."""
+    prepare_process(config)
+    uvloop.run(_serve(config))
+
+
+def prepare_process(config: Config) -> None:
+    """What concerns the whole process, before its loop starts."""
     _allow_open_files()
     gc.set_threshold(*GC_THRESHOLDS)
     logging.basicConfig(level=config.log_level.upper(), format=LOG_FORMAT)
     for chatty in ("httpx", "asyncio", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    uvloop.run(_serve(config))
+    # It warns of each request that is no HTTP: as many lines a second as somebody cares to send.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    audit.begin(config.admin.audit_log)
 
 
 def _allow_open_files() -> None:
@@ -71,10 +89,16 @@ def _allow_open_files() -> None:
 
 
 async def _serve(config: Config) -> None:
+    async with started_backends(config) as urls:
+        await Server(config, urls, await _part(config)).serve()
+
+
+@asynccontextmanager
+async def started_backends(config: Config) -> AsyncIterator[list[str]]:
+    """Their URLs; those that are started here end with the block."""
     async with AsyncExitStack() as stack:
         order = policy_kind(config.policy).engine_order
-        urls = [await _backend_url(backend, order, stack) for backend in config.backends]
-        await Server(config, urls).serve()
+        yield [await _backend_url(backend, order, stack) for backend in config.backends]
 
 
 async def _backend_url(backend: str, order: EngineOrder, stack: AsyncExitStack) -> str:
@@ -85,15 +109,39 @@ async def _backend_url(backend: str, order: EngineOrder, stack: AsyncExitStack) 
     return await engine.start()
 
 
-class Server(uvicorn.Server):
-    """uvicorn around the proxy. Says where it listens once it does."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What makes a proxy one of several; by itself, nothing does."""
 
-    def __init__(self, config: Config, backend_urls: list[str]) -> None:
-        self.proxy = Proxy(config, backend_urls)
+    journal_of: Callable[[Replica], Journal] = MemoryJournal
+    forms_seed: int = field(default_factory=lambda: secrets.randbits(63))
+    """The same in all that share a journal: digests of bodies are compared."""
+    page: Callable[[Metrics], MetricsView] = OwnPage
+
+
+async def _part(config: Config) -> Part:
+    return Part() if config.store.url.reveal() == MEMORY else Part(forms_seed=await group_seed(config))
+
+
+class Server(StoppingServer):
+    """uvicorn around the proxy. Says where it listens once it does.
+
+    Args:
+        bound: where to listen; a socket of its own if there is none.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        backend_urls: list[str],
+        part: Part | None = None,
+        bound: socket.socket | None = None,
+    ) -> None:
+        self.proxy = Proxy(config, backend_urls, part or Part(), is_leaving=self.is_leaving)
         super().__init__(
             uvicorn.Config(
                 self.proxy.app,
-                http=limited_protocol(config.listen),
+                http=limited_protocol(config.listen, is_leaving=self.is_leaving),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -103,10 +151,11 @@ class Server(uvicorn.Server):
                 date_header=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=round(config.listen.keep_alive_s),
-                timeout_graceful_shutdown=round(GRACE_S),
-            )
+            ),
+            config.stop,
+            self.proxy.dispatcher.leave,
         )
-        self._socket = _bind(config.listen.host, config.listen.port)
+        self._socket = bound or _bind(config.listen.host, config.listen.port)
         self.url = "http://{}:{}".format(*self._socket.getsockname()[:2])
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -121,7 +170,15 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            print(f"marsproxy ready on {self.url}", flush=True)  # noqa: T201
+            self.listens()
+
+    def listens(self) -> None:
+        say_ready(self.url)
+
+
+def say_ready(url: str) -> None:
+    """The line that whoever started the program waits for."""
+    print(f"marsproxy ready on {url}", flush=True)  # noqa: T201
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -132,37 +189,67 @@ def _bind(host: str, port: int) -> socket.socket:
 class Proxy:
     """One proxy process: policy, relay and everything that runs beside them."""
 
-    def __init__(self, config: Config, backend_urls: list[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        backend_urls: list[str],
+        part: Part,
+        *,
+        is_leaving: Callable[[], bool],
+    ) -> None:
         self._config = config
-        self._urls = {errors.public_name(url): url for url in backend_urls}
+        sources = [read_source(url) for url in backend_urls]
+        fixed = [Endpoint(source.url) for source in sources if source.way == "static"]
         self.tasks = TaskOwner()
         self.metrics = Metrics(CollectorRegistry())
-        self.upstreams = {
-            name: _upstream(name, url, config, self.metrics.backend(url)) for name, url in self._urls.items()
-        }
-        self.patches = {
-            name: BackendPatch(name, self.metrics.backend(url).patch) for name, url in self._urls.items()
-        }
-        self.hint_senders = [self._hint_sender(patch) for patch in self.patches.values()]
-        self._event_log = _event_log(config, tuple(self._urls))
+        self._discoveries = discoveries_of(sources, config.discovery, self.metrics)
+        hints = Hints()
+        self.backends = Backends(config, self.metrics, hints, fixed)
+        names = tuple(each.name for each in self.backends)
+        self._event_log = _event_log(config, names)
         if self._event_log is not None:
             self.metrics.watch_event_log(self._event_log)
-        self._timer = Timer()
-        self.dispatcher = Dispatcher(
-            policy_kind(config.policy).make(config.policy_settings, tuple(self._urls)),
+        self._timer = Timer(lambda: self.dispatcher.journal.now())
+        self.store_status = StoreStatus()
+        state = SharedState(
+            policy_kind(config.policy).make(config.policy_settings, names),
             SessionIndex(_identity_limits(config), salt=secrets.token_bytes(8)),
+        )
+        self.dispatcher = Dispatcher(
+            state,
+            self._journal_of(part),
             self.metrics,
             self._event_log,
-            Hints(self.hint_senders),
-            clock=time.monotonic,
+            hints,
             set_timer=self._timer.set,
         )
-        normal_forms = NormalForms(seed=secrets.randbits(63))
-        relay = Relay(
-            config, self.upstreams, self.patches, self.dispatcher, normal_forms, self.metrics, self.tasks
+        normal_forms = NormalForms(seed=part.forms_seed)
+        door, file = Door(), config.tenants.file
+        self.tenants = None if file is None else TenantsFile(file, door, self.metrics)
+        relay = Relay(config, self.backends, self.dispatcher, normal_forms, self.metrics, self.tasks, door)
+        own = own_routes(
+            config,
+            self.dispatcher,
+            self.backends,
+            part.page(self.metrics),
+            self._lifespan,
+            door,
+            store=self.store_status,
+            is_leaving=is_leaving,
         )
-        own = own_routes(config, self.dispatcher, self.patches, self.metrics, self._lifespan)
+        add_tenant_routes(own, admin(config.admin.token), self.dispatcher, self.tenants)
         self.app = App(own, relay, body_timeout_s=config.listen.body_timeout_s)
+
+    def _journal_of(self, part: Part) -> Callable[[Replica], Journal]:
+        if self._config.store.url.reveal() == MEMORY:
+            return part.journal_of
+
+        def opened(replica: Replica) -> Journal:
+            journal = redis_journal(self._config, replica, part.forms_seed)
+            self.store_status = journal.status
+            return journal
+
+        return opened
 
     async def check_backends(self) -> None:
         """
@@ -172,7 +259,7 @@ class Proxy:
         if not policy_kind(self._config.policy).needs_hints:
             return
         async with self._client() as client:
-            found = {name: await self._patch_client(name, client).ask() for name in self._urls}
+            found = {each.name: await each.patch_client(client).ask() for each in self.backends}
         lacking = {
             name: f"{finding.state.value}: {finding.why}"
             for name, finding in found.items()
@@ -184,19 +271,17 @@ class Proxy:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack, self._client() as client:
             stack.callback(self._close_event_log)
-            for upstream in self.upstreams.values():
-                await upstream.open()
-                stack.push_async_callback(upstream.close)
+            if isinstance(self.dispatcher.journal, RedisJournal):
+                await stack.enter_async_context(self.dispatcher.journal.open())
+            await self.backends.open(self.dispatcher, client, self._discoveries)
+            stack.push_async_callback(self.backends.close)
             stack.callback(self._timer.cancel)
             stack.push_async_callback(self.tasks.close)
+            if self.tenants is not None:
+                limits = DispatchedLimits(self.dispatcher)
+                self.tenants.share(limits)  # before the first request
+                self.tasks.spawn("tenants", self.tenants.run(limits))
             self.tasks.spawn("loop-lag", watch_loop_lag(self.metrics.loop_lagged))
-            for name in self._urls:
-                self.tasks.spawn(f"watch-{name}", self._watch(name, client).run())
-            for sender in self.hint_senders:
-                patch_client = self._patch_client(sender.backend, client)
-                self.tasks.spawn(
-                    f"hints-{sender.backend}", sender.run(patch_client, self._knows, self.dispatcher.tell)
-                )
             if self._config.gateway.url is not None:
                 self.tasks.spawn(
                     "tool-hosts", self._tool_hosts_poller(self._config.gateway.url, client).run()
@@ -207,50 +292,21 @@ class Proxy:
         token = self._config.gateway.token
         return ToolHostsPoller(
             client,
-            self.dispatcher.tell,
+            self._tell_if_leading,
             url=url,
             token=None if token is None else token.reveal(),
             interval_s=self._config.backend.telemetry_interval_s,
         )
 
+    def _tell_if_leading(self, event: Event) -> None:
+        """What every replica sees is told by one."""
+        if self.dispatcher.journal.leads:
+            self.dispatcher.tell(event)
+
     def _client(self) -> httpx.AsyncClient:
         """For all that is no request of an agent."""
         timeout_s = self._config.backend.telemetry_timeout_s
-        return httpx.AsyncClient(transport=AiohttpTransport(), timeout=timeout_s, trust_env=False)
-
-    def _patch_client(self, name: str, client: httpx.AsyncClient) -> PatchClient:
-        return PatchClient(client, self._address(name))
-
-    def _address(self, name: str) -> BackendAddress:
-        key = self._config.backend.api_key
-        return BackendAddress.of(self._urls[name], None if key is None else key.reveal())
-
-    def _watch(self, name: str, client: httpx.AsyncClient) -> BackendWatch:
-        backend = self._config.backend
-        return BackendWatch(
-            self.patches[name],
-            self._patch_client(name, client),
-            MetricsPage(name, client, self._address(name), kv_tokens=backend.kv_tokens),
-            self.metrics.backend(name).patch,
-            Cadence(backend.telemetry_interval_s, backend.headroom_interval_s),
-            kv_tokens=backend.kv_tokens,
-            clock=time.monotonic,
-            knows=self._knows,
-            tell=self.dispatcher.tell,
-        )
-
-    def _hint_sender(self, patch: BackendPatch) -> HintSender:
-        sessions = self._config.sessions
-        return HintSender(
-            patch,
-            self.metrics.backend(patch.backend).patch,
-            max_sessions=sessions.max_sessions,
-            expiry_s=sessions.idle_expiry_s,
-            clock=time.monotonic,
-        )
-
-    def _knows(self, session_id: str) -> bool:
-        return self.dispatcher.policy.sessions.get(session_id) is not None
+        return http_client.client(timeout_s)
 
     def _close_event_log(self) -> None:
         if self._event_log is not None:
@@ -258,33 +314,26 @@ class Proxy:
 
 
 class Timer:
-    """The one timer that the policy asks for."""
+    """The one timer that the policy asks for.
 
-    def __init__(self) -> None:
+    Args:
+        now: the journal's clock, which times are on.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, at_s: float, callback: Callable[[], None]) -> None:
-        """Replaces an earlier one. ``at_s`` is on ``time.monotonic``'s clock, like every loop's."""
+        """Replaces an earlier one."""
         self.cancel()
         loop = asyncio.get_running_loop()
-        self._handle = loop.call_later(max(0.0, at_s - time.monotonic()), callback)
+        self._handle = loop.call_later(max(0.0, at_s - self._now()), callback)
 
     def cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-
-
-def _upstream(name: str, url: str, config: Config, events: ConnectionEvents) -> Upstream:
-    backend = config.backend
-    return Upstream(
-        name,
-        url,
-        connect_timeout_s=backend.connect_timeout_s,
-        read_timeout_s=backend.read_timeout_s,
-        keepalive_s=backend.keepalive_s,
-        events=events,
-    )
 
 
 def _event_log(config: Config, backends: tuple[str, ...]) -> EventLog | None:

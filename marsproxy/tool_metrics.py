@@ -6,9 +6,10 @@ that anybody else chooses (so none for the tool: its name comes from a command).
 
 import math
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from marsproxy.core.events import ToolHostsObserved, ToolObserved, ToolPhase
+from marsproxy.core.tool_joins import JoinedBy
 
 RUN_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 MEGABYTE = 1e6
@@ -47,6 +48,14 @@ class ToolMetrics:
             buckets=MEMORY_BUCKETS_BYTES,
             registry=registry,
         )
+        started = Counter(
+            "mars_tool_joins",
+            "Tool commands that started, by what joined them to a session",
+            ["by"],
+            registry=registry,
+        )
+        self._unjoined = started.labels("none")
+        self._joined = {by: started.labels(by.value) for by in JoinedBy}
         self.set_hosts(ToolHostsObserved())
 
     def set_hosts(self, hosts: ToolHostsObserved) -> None:
@@ -66,6 +75,10 @@ class ToolMetrics:
             self._run_s.observe(event.run_s)
         if event.memory_peak_mb is not None:
             self._memory_peak.observe(event.memory_peak_mb * MEGABYTE)
+
+    def joined(self, by: JoinedBy | None) -> None:
+        """A command started; None: it is no session's that waits for one."""
+        (self._unjoined if by is None else self._joined[by]).inc()
 
 
 def _number(value: float | None) -> float:

@@ -54,10 +54,15 @@ HOP_BY_HOP = frozenset(
 class UpstreamError(Exception):
     """A backend failed us. ``backend`` is its name, without credentials."""
 
-    def __init__(self, backend: str, what: str) -> None:
+    def __init__(self, backend: str, what: str, *, may_have_begun: bool = True) -> None:
+        """
+        Args:
+            may_have_begun: the request may have reached it; False if there was no connection at all.
+        """
         super().__init__(f"backend {backend}: {what}")
         self.backend = backend
         self.what = what
+        self.may_have_begun = may_have_begun
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -70,6 +75,10 @@ class UpstreamTimeout(UpstreamError):
 
 class UpstreamBroke(UpstreamError):
     """The connection broke in the middle of an answer."""
+
+
+class UpstreamSilent(UpstreamBroke):
+    """Nothing came for longer than configured, in the middle of an answer."""
 
 
 class ConnectionEvents(Protocol):
@@ -127,6 +136,8 @@ class UpstreamAnswer:
         self._response = response
         self._on_close = on_close
         self._is_open = True
+        self._first = b""
+        """Read already, to see whether there is any."""
         self.status = response.status
         self._connection_lost = _connection_lost(response)
         if self._connection_lost is not None:
@@ -138,17 +149,31 @@ class UpstreamAnswer:
         raw = ((name.lower(), value) for name, value in self._response.raw_headers)
         return [(name, value) for name, value in raw if name not in HOP_BY_HOP]
 
+    async def begin(self) -> None:
+        """Wait for the first bytes of the body, with which ``chunks`` then begins.
+
+        Raises:
+            UpstreamBroke: as ``chunks``.
+        """
+        self._first = await self._next()
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives.
 
         Raises:
             UpstreamBroke: the backend went away, or fell silent for too long, before the end.
         """
-        content = self._response.content
+        if self._first:
+            yield self._first
+        while chunk := await self._next():
+            yield chunk
+
+    async def _next(self) -> bytes:
         try:
-            while chunk := await content.readany():
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            return await self._response.content.readany()
+        except TimeoutError as exc:
+            raise UpstreamSilent(self._backend, f"broke off its answer ({type(exc).__name__})") from exc
+        except (aiohttp.ClientError, OSError, RuntimeError) as exc:  # the latter: it ended before its body
             raise UpstreamBroke(self._backend, f"broke off its answer ({type(exc).__name__})") from exc
 
     def close(self) -> None:
@@ -205,6 +230,8 @@ class Upstream:
         self.retries_total = 0
         self.open_answers = 0
         """Requests between their sending and the closing of their answers."""
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -219,6 +246,10 @@ class Upstream:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def until_idle(self) -> None:
+        """Wait until no answer is under way."""
+        await self._is_idle.wait()
 
     async def send(
         self,
@@ -240,6 +271,7 @@ class Upstream:
             Exception: whatever the stream of the body raised.
         """
         self.open_answers += 1
+        self._is_idle.clear()
         try:
             response = await self._send(method, target, headers, body)
         except BaseException as exc:
@@ -249,6 +281,8 @@ class Upstream:
 
     def _answer_closed(self, *, is_given_up: bool) -> None:
         self.open_answers -= 1
+        if not self.open_answers:
+            self._is_idle.set()
         if is_given_up and self._events is not None:
             self._events.aborted()
 
@@ -266,7 +300,8 @@ class Upstream:
             try:
                 return await self._send_once(attempt, method, target, headers, body)
             except aiohttp.ConnectionTimeoutError as exc:
-                raise UpstreamTimeout(self.name, "does not accept connections in time") from exc
+                what = "does not accept connections in time"
+                raise UpstreamTimeout(self.name, what, may_have_begun=False) from exc
             except TimeoutError as exc:
                 raise UpstreamTimeout(self.name, "does not answer in time") from exc
             except (aiohttp.ClientError, OSError) as exc:
@@ -275,7 +310,8 @@ class Upstream:
                 is_stale = attempt.was_reused and loop.time() - started_s < STALE_WINDOW_S
                 if not is_stale or not isinstance(body, bytes | None):
                     what = f"cannot be reached ({type(exc).__name__})"
-                    raise UpstreamUnreachable(self.name, what) from exc
+                    begun = not isinstance(exc, aiohttp.ClientConnectorError)
+                    raise UpstreamUnreachable(self.name, what, may_have_begun=begun) from exc
                 # Each round uses up one pooled connection, so this ends with a new one.
                 self.retries_total += 1
                 if self._events is not None:

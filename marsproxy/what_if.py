@@ -23,6 +23,7 @@ from marsproxy.core.events import (
     TurnEnded,
     TurnFirstToken,
     TurnProgressed,
+    TurnResumed,
 )
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.log_reader import LogEntry
@@ -116,6 +117,10 @@ class WhatIf:
                 self._answered(event, now)
             case TurnArrived():
                 self._turns[event.turn_id] = _OpenTurn()
+                self._tell(event, now)
+            case TurnResumed():
+                resumed_s = None if event.backend is None else now
+                self._turns[event.arrival.turn_id] = _OpenTurn(resumed_s, resumed_s)
                 self._tell(event, now)
             case _:
                 self._tell(event, now)

@@ -6,8 +6,10 @@ through untouched". Members of a wrong type count as absent.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
 
 from marsproxy.core.evidence import Schema, TurnEvidence
 from marsproxy.wire import bodies, normal, session_ids
@@ -15,12 +17,23 @@ from marsproxy.wire.bodies import Body, History, value
 from marsproxy.wire.forms import NormalForms, Shape
 from marsproxy.wire.session_ids import Headers, SessionIds
 
-__all__ = ["Headers", "ParsedRequest", "read_request", "split_session_url", "tracked_schema"]
+__all__ = [
+    "Headers",
+    "ParsedRequest",
+    "model_of",
+    "names_own_xargs",
+    "read_request",
+    "split_session_url",
+    "tracked_schema",
+]
 
 MAX_ECHOED_CALL_IDS = 64
 """Calls of one turn are a handful, and the last ones decide."""
 
 MAX_COUNT = 2**31 - 1
+
+OWN_XARGS = "mars_"
+"""How all members of ``XArg`` begin."""
 
 UTF8_BOM = b"\xef\xbb\xbf"
 """Legal in front of JSON for Python's parser, hence for the backend."""
@@ -55,6 +68,13 @@ class ParsedRequest:
     """JSON of the member as it came, None when absent; ``splice`` needs it."""
     vllm_xargs: bytes | None = None
     """The same."""
+
+
+class _NamedModel(Struct):
+    model: Any = None
+
+
+_NAMED_MODEL = Decoder(_NamedModel)
 
 
 def tracked_schema(method: str, path: str) -> Schema | None:
@@ -124,6 +144,21 @@ def read_request(
         stream_options=bodies.given(parts.stream_options),
         vllm_xargs=bodies.given(parts.vllm_xargs),
     )
+
+
+def names_own_xargs(request: ParsedRequest) -> bool:
+    """Whether the client sets members of ``vllm_xargs`` that the backend patch reads."""
+    members = value(Raw(request.vllm_xargs)) if request.vllm_xargs else None
+    return isinstance(members, dict) and any(name.startswith(OWN_XARGS) for name in members)
+
+
+def model_of(body: bytes) -> str | None:
+    """Of a request of any kind; None where there is none to be read."""
+    try:
+        found = _NAMED_MODEL.decode(body.removeprefix(UTF8_BOM)).model
+    except normal.UNREADABLE:
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _ids_in(parts: Body) -> SessionIds:

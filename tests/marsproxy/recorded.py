@@ -13,9 +13,11 @@ from marsproxy.core.evidence import AnswerEvidence
 from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policies import policy_kind
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
+from marsproxy.core.shared_state import SharedState
 from marsproxy.dispatcher import Dispatcher, Refused, Turn
 from marsproxy.eventlog import EventLog, new_header
 from marsproxy.hints import Hints
+from marsproxy.journal import MemoryJournal
 from marsproxy.metrics import Metrics
 from marsproxy.wire.answers import AnswerRead
 from tests.marsproxy.test_dispatcher import request_of
@@ -47,13 +49,16 @@ class Traffic:
             self.max_files,
             new_header(self.policy, self.settings, [BACKEND]),
         )
+        policy_kind(self.policy).make(self.settings, (BACKEND,))
         dispatcher = Dispatcher(
-            policy_kind(self.policy).make(self.settings, (BACKEND,)),
-            SessionIndex(IdentityLimits(), salt=b"salt"),
+            SharedState(
+                policy_kind(self.policy).make(self.settings, (BACKEND,)),
+                SessionIndex(IdentityLimits(), salt=b"salt"),
+            ),
+            lambda replica: MemoryJournal(replica, clock=lambda: self.now),
             Metrics(CollectorRegistry()),
             log,
             Hints(),
-            clock=lambda: self.now,
             set_timer=self._set_timer,
         )
         left = dict.fromkeys(range(sessions), turns)

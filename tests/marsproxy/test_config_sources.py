@@ -44,7 +44,7 @@ def test_short_flags() -> None:
     )
     assert config.backends == ("http://a:1", "http://b:2")
     assert (config.listen.host, config.listen.port) == ("0.0.0.0", 0)
-    assert (config.policy, config.store) == ("mars", "memory")
+    assert (config.policy, config.store.url.reveal()) == ("mars", "memory")
     assert (config.gateway.url, config.event_log.dir) == ("http://g:8090", Path("logs"))
 
 

@@ -54,9 +54,11 @@ def test_both_shapes_of_every_refusal(refusal: errors.Refusal) -> None:
 
 
 def test_statuses() -> None:
-    """A full queue is the client's rate; everything else that the policy refuses is our capacity."""
+    """What is the client's rate is 429, a backend's failure 502; everything else is our capacity."""
     statuses = {reason: errors.rejected(reason, 1.0).status for reason in Reason}
-    assert statuses.pop(Reason.QUEUE_FULL) == 429
+    rates = (Reason.QUEUE_FULL, Reason.TENANT_TURNS, Reason.TENANT_SESSIONS, Reason.TENANT_TOKENS)
+    assert {statuses.pop(reason) for reason in rates} == {429}
+    assert statuses.pop(Reason.BACKEND_LOST) == 502
     assert set(statuses.values()) == {503}
     assert errors.backend_unreachable("http://h").status == 502
     assert errors.backend_timeout("http://h").status == 504

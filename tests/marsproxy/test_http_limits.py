@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from marsproxy.config import Listen
-from marsproxy.http_limits import limited_protocol
+from marsproxy.http_limits import SILENT_GRACE_S, limited_protocol
 
 pytestmark = pytest.mark.slow
 
@@ -193,6 +193,26 @@ async def test_too_many_connections() -> None:
                 await fourth.send(GET)
                 statuses.append((await fourth.answer())[0])
         assert statuses[-1] == 200
+
+
+async def test_whoever_says_nothing_makes_room_for_whoever_does() -> None:
+    """The oldest silent connection goes; one that has spoken, or came just now, does not."""
+    async with (
+        serving(max_connections=2, header_timeout_s=20.0) as port,
+        connected(port) as speaking,
+        connected(port) as silent,
+    ):
+        await speaking.send(GET)
+        await speaking.answer()
+        async with connected(port) as early:
+            assert await early.refusal() == (503, "too_many_connections")
+        await asyncio.sleep(1.2 * SILENT_GRACE_S)
+        async with connected(port) as late:
+            await late.send(GET)
+            assert (await late.answer())[0] == 200
+            assert await silent.reader.read() == b""
+            await speaking.send(GET)
+            assert (await speaking.answer())[0] == 200
 
 
 @pytest.mark.parametrize(

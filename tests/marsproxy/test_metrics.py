@@ -150,6 +150,6 @@ def test_no_label_is_chosen_by_clients(metrics: Metrics) -> None:
     families = text_string_to_metric_families(metrics.render()[1].decode())
     labels = {label for family in families for sample in family.samples for label in sample.labels}
     assert labels == {
-        "backend", "code", "decision", "ending", "how", "kind", "le", "level", "op", "phase", "reason",
-        "resource", "source", "state", "status", "version", "what",
+        "backend", "by", "code", "decision", "ending", "how", "kind", "le", "level", "op", "outcome", "phase",
+        "reason", "resource", "source", "state", "status", "version", "what",
     }  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from backend_patch.protocol import Capabilities
+from marsproxy.backends import Backends
 from marsproxy.client import Client
 from marsproxy.config import Backend, Config, Hold
 from marsproxy.core.commands import Command
@@ -17,8 +18,11 @@ from marsproxy.core.events import BackendObserved, Event, TurnEnded, TurnProgres
 from marsproxy.core.identity import IdentityLimits, SessionIndex
 from marsproxy.core.policy import Policy
 from marsproxy.core.settings import AdmissionSettings, PolicySettings
+from marsproxy.core.shared_state import Happening, SharedState
+from marsproxy.discovery.endpoint import Endpoint
 from marsproxy.dispatcher import Dispatcher
 from marsproxy.hints import Hints
+from marsproxy.journal import MemoryJournal, Replica
 from marsproxy.metrics import Metrics
 from marsproxy.patch import BackendPatch, Finding, PatchState
 from marsproxy.relay import Relay
@@ -40,8 +44,14 @@ class FakeAnswer:
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
+        if self.upstream.fails_with_status:
+            return [(b"content-type", b"application/json")]
         kind = b"text/event-stream" if len(self.upstream.chunks) > 1 else b"application/json"
         return [(b"content-type", kind)]
+
+    async def begin(self) -> None:
+        if self.upstream.stops_before_chunk == 0:
+            await anext(self.chunks())
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for number, chunk in enumerate(self.upstream.chunks):
@@ -64,6 +74,7 @@ class FakeUpstream:
     waits_for_head: bool = False
     stops_before_chunk: int | None = None
     failure: Exception | None = None
+    fails_with_status: int = 0
     open_answers: int = 0
     sent: list[tuple[str, str, dict[bytes, bytes], Any]] = field(default_factory=list)
     is_reached: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,7 +87,7 @@ class FakeUpstream:
                 raise self.failure
             await asyncio.Event().wait()
         self.open_answers += 1
-        return FakeAnswer(self)
+        return FakeAnswer(self, self.fails_with_status or 200)
 
 
 @dataclass
@@ -112,8 +123,27 @@ class TellingPolicy(Policy):
         return super().handle(event, now)
 
 
+class LateJournal(MemoryJournal):
+    """Records wait for their place in the order until somebody lets them."""
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__(replica)
+        self._late: list[Happening] = []
+
+    def append(self, happening: Happening) -> None:
+        self._late.append(happening)
+
+    def catch_up(self) -> None:
+        late, self._late = self._late, []
+        for happening in late:
+            super().append(happening)
+
+
 def rig_of(
-    upstream: FakeUpstream | None = None, clock: Callable[[], float] | None = None, **admission: Any
+    upstream: FakeUpstream | None = None,
+    clock: Callable[[], float] | None = None,
+    journal: type[MemoryJournal] = MemoryJournal,
+    **admission: Any,
 ) -> Rig:
     upstream = upstream or FakeUpstream()
     config = Config(
@@ -124,18 +154,25 @@ def rig_of(
     )
     metrics, tasks, timers = Metrics(CollectorRegistry()), TaskOwner(), []  # type: ignore[var-annotated]
     dispatcher = Dispatcher(
-        TellingPolicy(PolicySettings(config.admission, config.sessions), (BACKEND,)),
-        SessionIndex(IdentityLimits(), salt=b"salt"),
+        SharedState(
+            TellingPolicy(PolicySettings(config.admission, config.sessions), (BACKEND,)),
+            SessionIndex(IdentityLimits(), salt=b"salt"),
+        ),
+        lambda replica: (
+            journal(replica, clock=clock or asyncio.get_running_loop().time)
+            if journal is MemoryJournal
+            else journal(replica)
+        ),
         metrics,
         None,
         Hints(),
-        clock=clock or asyncio.get_running_loop().time,
         set_timer=lambda _, callback: timers.append(callback),
     )
-    upstreams: Any = {BACKEND: upstream}
-    patches = {BACKEND: BackendPatch(BACKEND, metrics.backend(BACKEND).patch)}
-    relay = Relay(config, upstreams, patches, dispatcher, NormalForms(seed=1), metrics, tasks)
-    return Rig(upstream, relay, dispatcher, tasks, timers, patches[BACKEND])
+    backends = Backends(config, metrics, Hints(), [Endpoint(BACKEND)])
+    [backend] = backends
+    backend.upstream = upstream  # type: ignore[assignment]
+    relay = Relay(config, backends, dispatcher, NormalForms(seed=1), metrics, tasks)
+    return Rig(upstream, relay, dispatcher, tasks, timers, backend.patch)
 
 
 def asking(path: str = "/v1/chat/completions", **fields: Any) -> FakeConnection:
@@ -266,6 +303,27 @@ async def test_a_request_that_ends_with_its_last_bytes_has_finished(how: str) ->
     assert (rig.dispatcher.open_turns, rig.upstream.open_answers) == (0, 0)
 
 
+@pytest.mark.parametrize("how", ["disconnect", "cancel"])
+async def test_a_request_may_end_before_its_record_has_come(how: str) -> None:
+    """And its record may come in the very moment in which the request is given up."""
+    rig = rig_of(journal=LateJournal)
+    connection = asking()
+    connection.scope["headers"] = [*connection.scope["headers"], (b"x-mars-session-final", b"true")]
+    handling = asyncio.get_running_loop().create_task(rig.handle(connection))
+    await asyncio.sleep(0.05)
+    journal = rig.dispatcher.journal
+    assert isinstance(journal, LateJournal)
+    if how == "disconnect":
+        connection.disconnects()
+        await asyncio.sleep(0.05)
+    handling.cancel()
+    journal.catch_up()
+    await asyncio.wait((handling,), timeout=5)
+    journal.catch_up()
+    assert handling.cancelled() or handling.exception() is None
+    assert (rig.dispatcher.open_turns, rig.dispatcher.policy.open_turns) == (0, 0)
+
+
 # -- what the backend does ------------------------------------------------------------------------
 
 
@@ -330,7 +388,7 @@ async def progress_of(chunks: Sequence[bytes], chunk_s: float) -> list[int]:
 
     rig = rig_of(TimedUpstream(STREAM), clock=lambda: now[0])
     await rig.handle(asking(stream=True))
-    policy = rig.dispatcher.policy
+    policy = rig.dispatcher.state.policy.inner
     assert isinstance(policy, TellingPolicy)
     assert isinstance(policy.told[-1], TurnEnded)
     return [event.completion_tokens for event in policy.told if isinstance(event, TurnProgressed)]

@@ -58,7 +58,7 @@ async def test_credentials_in_a_backends_url_are_not_shown() -> None:
 
 async def test_a_timer_fires_once_and_is_replaced() -> None:
     """By the latest that was set; one that is due fires at once."""
-    timer, fired = Timer(), []
+    timer, fired = Timer(time.monotonic), []
     timer.set(time.monotonic() + 3600, lambda: fired.append("first"))
     timer.set(time.monotonic() - 1, lambda: fired.append("second"))
     await asyncio.sleep(0.02)

@@ -5,6 +5,7 @@ import math
 from prometheus_client import CollectorRegistry
 
 from marsproxy.core.events import ToolHostsObserved, ToolObserved, ToolPhase
+from marsproxy.core.tool_joins import JoinedBy
 from marsproxy.tool_metrics import ToolMetrics
 
 
@@ -32,3 +33,13 @@ def test_only_ends_are_counted() -> None:
     metrics.observed(ToolObserved("f", ToolPhase.FINISHED, "g"))
     assert registry.get_sample_value("mars_tool_run_seconds_count") == 1
     assert registry.get_sample_value("mars_tool_memory_peak_bytes_sum") == 100e6
+
+
+def test_runs_are_counted_by_what_joined_them() -> None:
+    registry = CollectorRegistry()
+    metrics = ToolMetrics(registry)
+    for by in (JoinedBy.CALL_ID, JoinedBy.CALL_ID, JoinedBy.COMMAND, None):
+        metrics.joined(by)
+    counts = {"session_id": 0, "call_id": 2, "command": 1, "none": 1}
+    for by, count in counts.items():
+        assert registry.get_sample_value("mars_tool_joins_total", {"by": by}) == count

@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
-from marsproxy.upstream import Upstream, UpstreamBroke, UpstreamUnreachable
+from marsproxy.upstream import Upstream, UpstreamBroke, UpstreamSilent, UpstreamUnreachable
 from tests.integration import faulty_backend as faulty
 from tests.integration.faulty_backend import Behaviour, Exchange, FaultyBackend
 
@@ -252,3 +252,51 @@ async def test_a_stream_is_not_sent_twice() -> None:
         with pytest.raises(UpstreamUnreachable):
             await fetch(upstream, body())
         assert (len(backend.requests), upstream.retries_total) == (2, 0)
+
+
+async def test_the_first_bytes_can_be_waited_for() -> None:
+    """And come again with the rest; a head without a body has none."""
+    async with upstream_of(faulty.sends(faulty.answer(b"x" * 100))) as (upstream, _):
+        answer = await upstream.send("GET", "/", [], None)
+        await answer.begin()
+        assert b"".join([chunk async for chunk in answer.chunks()]) == b"x" * 100
+        answer.close()
+    async with upstream_of(faulty.sends(faulty.SSE_HEAD, ends=True)) as (upstream, _):
+        answer = await upstream.send("GET", "/", [], None)
+        with pytest.raises(UpstreamBroke):
+            await answer.begin()
+        answer.close()
+
+
+async def test_silence_in_an_answer_is_told_from_a_broken_one() -> None:
+    """Whoever is silent may be at work."""
+    async with upstream_of(faulty.sends(faulty.SSE_HEAD), read_timeout_s=0.1) as (upstream, _):
+        answer = await upstream.send("GET", "/", [], None)
+        with pytest.raises(UpstreamSilent):
+            await answer.begin()
+        answer.close()
+
+
+async def test_whether_a_request_may_have_begun() -> None:
+    """Not without a connection."""
+    async with upstream_of(faulty.resets) as (upstream, _):
+        with pytest.raises(UpstreamUnreachable) as reset:
+            await upstream.send("GET", "/", [], None)
+    nobody = Upstream("gpu", "http://127.0.0.1:1", connect_timeout_s=1.0, read_timeout_s=1.0, keepalive_s=1.0)
+    await nobody.open()
+    with pytest.raises(UpstreamUnreachable) as refused:
+        await nobody.send("GET", "/", [], None)
+    await nobody.close()
+    assert (reset.value.may_have_begun, refused.value.may_have_begun) == (True, False)
+
+
+async def test_it_is_idle_when_the_last_answer_is_closed() -> None:
+    """From the start, and again."""
+    async with upstream_of(faulty.sends(faulty.answer())) as (upstream, _):
+        await upstream.until_idle()
+        answer = await upstream.send("GET", "/", [], None)
+        waiting = asyncio.get_running_loop().create_task(upstream.until_idle())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        answer.close()
+        await waiting
