@@ -28,6 +28,8 @@ class Codex:
     programs: Path
     base_url: str
     folder: Path
+    gateway_url: str | None = None
+    """What runs its processes. None: it does, on this machine."""
 
     async def run(self, tasks: Sequence[Task]) -> list[Ended]:
         for task in tasks:
@@ -42,4 +44,8 @@ class Codex:
     async def _run(self, task: Task) -> Ended:
         command = [str(self.programs / NAME), "exec", "--dangerously-bypass-approvals-and-sandbox"]
         command += ["--skip-git-repo-check", "-C", str(task.repository), task.prompt]
-        return await run_program(command, self.folder / task.name, {"CODEX_HOME": str(self._home(task))})
+        environment = {"CODEX_HOME": str(self._home(task))}
+        if self.gateway_url is not None:
+            address = self.gateway_url.replace("http://", "ws://")
+            environment["CODEX_EXEC_SERVER_URL"] = f"{address}/compat/codex"
+        return await run_program(command, self.folder / task.name, environment)

@@ -12,6 +12,8 @@ from tests.agents.environments import Environments
 from tests.agents.model_server import ModelServer, model_server
 from tests.agents.world import World, open_world
 
+pytest.register_assert_rewrite("tests.agents.expectations")  # So that a failure says what was seen.
+
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:

@@ -31,7 +31,11 @@ class Library:
         job = self.folder / "job.json"
         job.write_text(json.dumps(self._job(tasks)))
         command = [str(self.python), str(RUNNERS / self.runner), str(job)]
-        return await run_program(command, self.folder, {"OPENAI_BASE_URL": self.base_url})
+        return await run_program(command, self.folder, self._environment)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"OPENAI_BASE_URL": self.base_url, "MARS_GATEWAY_URL": self.gateway_url}
 
     def _job(self, tasks: Sequence[Task]) -> dict[str, object]:
         return {

@@ -73,16 +73,18 @@ class Observed:
             if session.kinds[0] is not TurnKind.FIRST or not fine.issuperset(session.kinds[1:])
         ]
 
-    def unmatched_gaps(self) -> list[str]:
+    def unmatched_gaps(self, *, has_own_commands: bool = False) -> list[str]:
         """Commands that answers asked for and that are not the ones that the gateway ran, session by
         session; each gateway session ran those of one agent. That by which an agent says that it is done
-        belongs to no gap."""
+        belongs to no gap, nor, of a framework that ``has_own_commands``, what no answer asked for."""
         ran: dict[str, list[str | None]] = {}
         last_words = set(map(command_digest, COMMANDS))
+        wanted = {digest for session in self.sessions.values() for digest in session.commands}
         for run in self.runs:
             if run.command_digest in last_words:
                 continue
-            ran.setdefault(run.gateway_session, []).append(run.command_digest)
+            if run.command_digest in wanted or not has_own_commands:
+                ran.setdefault(run.gateway_session, []).append(run.command_digest)
         asked = Counter(tuple(session.commands) for session in self.sessions.values())
         executed = Counter(tuple(digests) for digests in ran.values())
         return [f"{n} asked for {what}" for what, n in (asked - executed).items()] + [

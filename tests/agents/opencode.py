@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.agents.model_server import CONTEXT_TOKENS, MODEL
-from tests.agents.programs import Ended, run_program
+from tests.agents.programs import Ended, run_program, shim
 from tests.agents.tasks import Task
 
 NAME = "opencode"
@@ -18,6 +18,8 @@ class OpenCode:
     programs: Path
     base_url: str
     folder: Path
+    gateway_url: str | None = None
+    """Which admits the commands of its shell. None: nobody does."""
 
     async def run(self, tasks: Sequence[Task]) -> list[Ended]:
         return await asyncio.gather(*(self._run(task) for task in tasks))
@@ -28,6 +30,8 @@ class OpenCode:
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
         }
+        if self.gateway_url is not None:
+            environment |= {"SHELL": shim("gwsh"), "MARS_GATEWAY_URL": self.gateway_url}
         command = [str(self.programs / NAME), "run", "--auto", "--dir", str(task.repository), task.prompt]
         return await run_program(command, self.folder / task.name, environment)
 

@@ -79,6 +79,14 @@ def test_a_child_is_no_agent(seen: Observed) -> None:
     assert [each.id for each in seen.children] == ["two"]
 
 
+def test_a_command_of_the_frameworks_own_is_seen_unless_it_has_such(seen: Observed) -> None:
+    seen.runs.insert(1, run("g-one", "set up"))
+    assert not is_as_expected(seen)
+    assert seen.unmatched_gaps(has_own_commands=True) == []
+    seen.runs.append(run("g-one", "two look"))
+    assert len(seen.unmatched_gaps(has_own_commands=True)) == 2
+
+
 def test_a_command_that_was_not_run_is_seen(seen: Observed) -> None:
     seen.runs.pop()
     assert not is_as_expected(seen)

@@ -7,7 +7,7 @@ import pytest
 from marsproxy.core.evidence import TurnKind
 from tests.agents.answers import mends_with
 from tests.agents.environments import Environments
-from tests.agents.expectations import assert_done
+from tests.agents.expectations import assert_done, assert_tools_matched
 from tests.agents.opencode import NAME, OpenCode
 from tests.agents.tasks import make_tasks
 from tests.agents.world import World
@@ -15,12 +15,12 @@ from tests.agents.world import World
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
-async def test_eight_at_once(world: World, environments: Environments, tmp_path: Path) -> None:
+async def test_eight_whose_shell_is_ours(world: World, environments: Environments, tmp_path: Path) -> None:
     tasks = make_tasks(tmp_path, "opencode", 8)
     world.model.will_say({"tools": False}, [{"text": "Prices"}])
     mends_with(world.model, tasks, "bash", description="The next step")
-    programs = environments.programs(NAME)
-    ends = await OpenCode(programs, f"{world.proxy_url}/v1", tmp_path / "homes").run(tasks)
+    programs, homes = environments.programs(NAME), tmp_path / "homes"
+    ends = await OpenCode(programs, f"{world.proxy_url}/v1", homes, world.gateway_url).run(tasks)
     assert [end.failure for end in ends if end.failure] == []
     assert_done(tasks)
     seen = await world.observed()
@@ -33,3 +33,4 @@ async def test_eight_at_once(world: World, environments: Environments, tmp_path:
         assert work == [TurnKind.FIRST, *[TurnKind.CONTINUATION] * 4]
         # Whichever of the two comes first opens the session.
         assert titles in ([TurnKind.FIRST], [TurnKind.SIDE])
+    assert_tools_matched(seen, tasks)

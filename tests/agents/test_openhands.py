@@ -6,8 +6,10 @@ import pytest
 
 from marsproxy.core.evidence import TurnKind
 from tests.agents import openhands
+from tests.agents.answers import mends_with
 from tests.agents.environments import Environments
-from tests.agents.expectations import assert_done, assert_one_session_each
+from tests.agents.expectations import assert_done, assert_one_session_each, assert_tools_matched
+from tests.agents.programs import shim
 from tests.agents.tasks import make_tasks
 from tests.agents.world import World
 
@@ -57,3 +59,18 @@ async def test_condensed_histories_stay_with_their_sessions(
         sides = session.kinds.count(TurnKind.SIDE)
         assert sides == session.kinds.count(TurnKind.CONDENSED) > 0
         assert len(session.turns) == turns + sides
+
+
+async def test_eight_whose_terminals_are_ours(
+    world: World, environments: Environments, tmp_path: Path
+) -> None:
+    """What it types to set a terminal up, and to leave it, is no command of an answer."""
+    tasks = make_tasks(tmp_path, "openhands-gwsh", 8)
+    mends_with(world.model, tasks, "terminal", openhands.FINISH)
+    terminal = {"shell_path": shim("gwsh")}
+    agents = world.library(environments, openhands.NAME, is_streaming=False, terminal=terminal)
+    assert (await agents.run(tasks)).failure is None
+    assert_done(tasks)
+    seen = await world.observed()
+    assert_one_session_each(seen, len(tasks), turns=5, known_by="header")
+    assert_tools_matched(seen, tasks, has_own_commands=True)

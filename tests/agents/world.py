@@ -84,7 +84,17 @@ async def open_world(model: ModelServer, folder: Path, fail_every: int | None = 
     async with relaying(model.url, fail_every) as relay:
         world = World(model, relay, folder, _free_port())
         await world.start_proxy()
-        gateway = Child("gateway", "serve", "--port", "0", "--slots", "8", "--proxy", world.proxy_url)
+        gateway = Child(
+            "gateway",
+            "serve",
+            "--port",
+            "0",
+            "--slots",
+            "8",
+            "--proxy",
+            world.proxy_url,
+            "--allow-absolute-cwd",
+        )
         try:
             world.gateway_url = await gateway.start()
             yield world

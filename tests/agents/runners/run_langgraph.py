@@ -19,7 +19,8 @@ async def run(job, task):
         """Run a shell command."""
         return await asyncio.to_thread(shell.run, command)
 
-    model = ChatOpenAI(model=job["model"], streaming=job["is_streaming"])
+    patience = {name: job[name] for name in ("max_retries",) if name in job}
+    model = ChatOpenAI(model=job["model"], streaming=job["is_streaming"], **patience)
     agent = create_agent(model, tools=[bash], system_prompt="You mend code.")
     asked = {"messages": [{"role": "user", "content": task["prompt"]}]}
     try:

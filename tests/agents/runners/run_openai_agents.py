@@ -5,8 +5,16 @@ import json
 import sys
 from pathlib import Path
 
-from agents import Agent, Runner, function_tool, set_default_openai_api, set_tracing_disabled
+from agents import (
+    Agent,
+    Runner,
+    function_tool,
+    set_default_openai_api,
+    set_default_openai_client,
+    set_tracing_disabled,
+)
 from gateway_bash import GatewayBash
+from openai import AsyncOpenAI
 
 
 async def run(job, task):
@@ -32,6 +40,8 @@ async def run(job, task):
 async def main(job):
     set_tracing_disabled(True)
     set_default_openai_api(job["api"])
+    if "max_retries" in job:
+        set_default_openai_client(AsyncOpenAI(max_retries=job["max_retries"]))
     ends = await asyncio.gather(*(run(job, task) for task in job["tasks"]))
     sys.exit(None if set(ends) == {"Mended."} else f"ends: {ends}")
 
