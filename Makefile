@@ -15,12 +15,12 @@ VLLM_UNUSABLE := torchvision torchaudio torchcodec
 
 PYTEST := $(BIN)/python -m pytest
 WITHOUT_VLLM := --ignore=tests/vllm -m "not vllm"
-WITHOUT_LIVE := --ignore=tests/gateway_live
+WITHOUT_LIVE := --ignore=tests/gateway_live --ignore=tests/scale
 VLLM_TESTS := $(wildcard tests/vllm/test_*.py)
 VENV_AGENTS := .venv-agents
 
 .DEFAULT_GOAL := help
-.PHONY: packages help demo test test-unit test-gateway test-vllm test-agents test-fast check fmt bench sim-bench sim-bench-reduced venv venv-vllm clean
+.PHONY: packages help demo test test-unit test-gateway test-scale test-vllm test-agents test-fast check fmt bench sim-bench sim-bench-reduced venv venv-vllm clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 20
@@ -28,13 +28,16 @@ help:  ## this list
 demo: $(STAMP)  ## agent sessions through the proxy and without it, on this machine: the comparison
 	$(BIN)/marsproxy demo
 
-test: test-unit test-gateway $(if $(VLLM_TESTS),test-vllm) test-agents  ## all tests, those with a real vLLM included
+test: test-unit test-gateway test-scale $(if $(VLLM_TESTS),test-vllm) test-agents  ## all tests, those with a real vLLM included
 
 test-unit: $(STAMP) packages  ## the tests that need no vLLM
 	$(PYTEST) -n auto $(WITHOUT_VLLM) $(WITHOUT_LIVE)
 
 test-gateway: $(STAMP) packages  ## the gateway's promises, on real processes: gateways, agents, sshd, Redis
 	$(PYTEST) -n auto tests/gateway_live
+
+test-scale: $(STAMP) packages  ## replicas, backends, Redis and 300 sessions as real processes, and what breaks
+	$(PYTEST) tests/scale
 
 test-vllm: $(STAMP_VLLM)  ## the tests that need a real vLLM, without a GPU
 	$(VENV_VLLM)/bin/python -m pytest -m vllm tests/vllm

@@ -38,8 +38,9 @@ class RunningProxy:
             "turns": proxy.dispatcher.open_turns,
             "policy turns": policy.open_turns,
             "held turns": len(policy.held),
-            "tasks": len(proxy.tasks) - 2 * len(proxy.upstreams) - 1,  # watch, hints, loop lag
-            "answers under way": sum(upstream.open_answers for upstream in proxy.upstreams.values()),
+            # Loop lag; the tenants file where there is one.
+            "tasks": len(proxy.tasks) - 1 - (proxy.tenants is not None),
+            "answers under way": sum(backend.upstream.open_answers for backend in proxy.backends),
             "server tasks": len(self.server.server_state.tasks),
         }
         return {name: count for name, count in found.items() if count}

@@ -338,7 +338,7 @@ async def test_a_stale_connection_costs_one_retry(path: str, hard: bool) -> None
         for _ in range(3):
             seen = await ask(client, "POST", path, json={"messages": [{"role": "user", "content": "x"}]})
             assert (seen.status, seen.body) == (200, faulty.UNARY)
-        [upstream] = proxy.proxy.upstreams.values()
+        [upstream] = (backend.upstream for backend in proxy.proxy.backends)
         assert (upstream.retries_total, backend.connections, len(backend.requests)) == (2, 3, 5)
 
 
@@ -358,7 +358,7 @@ async def test_several_stale_connections() -> None:
     async with fronted(answers_first_on_connection) as (client, backend, proxy):
         await asyncio.gather(*(ask_chat(client) for _ in range(4)))
         assert (await ask_chat(client)).status == 200
-        [upstream] = proxy.proxy.upstreams.values()
+        [upstream] = (backend.upstream for backend in proxy.proxy.backends)
         assert (upstream.retries_total, backend.connections, len(backend.requests)) == (4, 5, 9)
 
 

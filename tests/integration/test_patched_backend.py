@@ -122,14 +122,14 @@ async def test_a_failing_headroom_is_replaced_at_once() -> None:
         assert (state.is_reachable, state.takes_hints) == (True, True)
         assert behind.asked(CAPABILITIES_PATH) == 2
         behind.failing.clear()
-        [patch] = proxy.proxy.patches.values()
+        [patch] = (backend.patch for backend in proxy.proxy.backends)
         await proxy.until(lambda: patch.source is HeadroomSource.PATCH)
 
 
 async def test_a_backend_comes_back_without_its_patch() -> None:
     """It is asked again, and again when it has it."""
     async with both() as (behind, proxy, _):
-        [patch] = proxy.proxy.patches.values()
+        [patch] = (backend.patch for backend in proxy.proxy.backends)
         behind.capabilities = None
         behind.failing |= {HEADROOM_PATH, "/metrics"}
         await proxy.until(lambda: patch.finding.state is PatchState.STOCK)
@@ -192,7 +192,7 @@ async def test_batches_come_one_at_a_time() -> None:
     """What comes while one is under way goes with the next."""
     async with both() as (behind, proxy, client):
         sessions = [await take_turn(client, **{"x-mars-session": f"s{n}"}) for n in range(5)]
-        [sender] = proxy.proxy.hint_senders
+        [sender] = (backend.hints for backend in proxy.proxy.backends)
         await proxy.until(lambda: not sender.waiting and not behind.open_batches)
         await asyncio.sleep(0.1)  # the last of what the turns brought about
         behind.batches.clear()
