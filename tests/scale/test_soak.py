@@ -39,7 +39,7 @@ def test_a_leak_is_told_and_a_new_life_is_none() -> None:
         samples.add("resident, MB", "restarted", 100 + number % 15, life=1 + number // 15)
         samples.add("open files", "steady", 20 + number % 3)
         samples.add("tasks", "dead", None)
-    assert samples.growing() == ["resident, MB of leaks grew from 129.0 by 20.0, more than 10.4"]
+    assert samples.growing() == ["resident, MB of leaks grew from 129.0 by 20.0, more than 18.4"]
     assert samples.judged == 4
     drawn = page(samples, {"nothing": 2}, samples.growing())
     assert "nothing 2 times" in drawn
