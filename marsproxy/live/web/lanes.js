@@ -125,7 +125,7 @@ export class Lanes {
 
   #lane({ marks }, y, x, now, fromS) {
     for (let i = marks.length - 1, until = now; i >= 0 && until > fromS; until = marks[i--][0]) {
-      const [atS, state] = marks[i], left = x(Math.max(atS, fromS)), isThin = state === "idle" || state === "over" || state === "held";
+      const [atS, state] = marks[i], left = x(Math.max(atS, fromS)), isThin = state === "idle" || state === "over";
       this.context.fillStyle = this.colours[state];
       this.context.fillRect(left, y + (isThin ? 9 : 5), Math.max(1, x(until) - left), isThin ? 6 : 14);
     }
