@@ -20,6 +20,20 @@ class Sums:
         self._budgets: dict[str, float] = {}
         self._asked_s = -inf
 
+    def roomiest(self, policy: SchedulingPolicy, now: float) -> str | None:
+        """The backend that has most left to promise: where a session that has none would have gone."""
+        self._refresh(policy, now)
+        left = {
+            name: budget - policy.backends[name].reserved_tokens
+            for name, budget in self._budgets.items()
+            if name in policy.backends
+        }
+        return max(left, key=left.__getitem__, default=None)
+
+    def _refresh(self, policy: SchedulingPolicy, now: float) -> None:
+        if not 0 <= now - self._asked_s <= BUDGETS_KEPT_S:
+            self._budgets, self._asked_s = policy.budget_tokens(now), now
+
     def of(
         self,
         policy: SchedulingPolicy,
@@ -32,8 +46,7 @@ class Sums:
         state = None if backend is None else policy.backends.get(backend)
         if backend is None or state is None:
             return Numbers(needed_tokens=needed_tokens, waited_s=waited_s)
-        if not 0 <= now - self._asked_s <= BUDGETS_KEPT_S:
-            self._budgets, self._asked_s = policy.budget_tokens(now), now
+        self._refresh(policy, now)
         budget, reading = self._budgets.get(backend), readings.get(backend)
         return Numbers(
             backend,

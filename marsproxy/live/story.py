@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from marsproxy.core.commands import Command
 from marsproxy.core.events import Event, ToolHostsObserved
+from marsproxy.core.sessions import Phase, SessionState
 
 MAX_SESSIONS = 4_000
 """Whose stories are kept: twice what the live page is made for. At 48 entries of about 300 bytes that is less
@@ -141,3 +142,24 @@ class Stories:
             del self._logs[session_id]
             dropped.append(session_id)
         return dropped
+
+
+def state_of(session: SessionState | None, log: SessionLog) -> State:
+    """What the session is doing now.
+
+    Args:
+        session: its row; None where the policy has none, or none any more.
+    """
+    if session is None:
+        return State.HELD if log.held_turns else State.OVER
+    match session.phase:
+        case Phase.QUEUED:
+            return State.HELD
+        case Phase.GENERATING:
+            return State.GENERATING
+        case Phase.TOOL_GAP:
+            return State.TOOL
+        case Phase.IDLE:
+            if log.held_turns:
+                return State.HELD
+            return State.IDLE if session.lost_place_s is None else State.EVICTED

@@ -31,10 +31,10 @@ from marsproxy.core.events import (
 from marsproxy.core.evidence import TurnKind
 from marsproxy.core.policy import Policy
 from marsproxy.core.scheduling import SchedulingPolicy
-from marsproxy.core.sessions import Phase, SessionState
+from marsproxy.core.sessions import SessionState
 from marsproxy.core.tenant_limits import LimitedPolicy
 from marsproxy.live.numbers import Sums
-from marsproxy.live.story import Entry, Numbers, PlaceLost, SessionLog, State, Stories
+from marsproxy.live.story import Entry, Numbers, PlaceLost, SessionLog, State, Stories, state_of
 
 MAX_TURNS = 40_000
 """Open ones; more than the policy holds and any backend has in flight."""
@@ -188,7 +188,7 @@ class Watch:
             needed = (
                 None if session is None or command.reason is not Reason.KV_FULL else session.needed_tokens
             )
-            numbers = self._sums.of(policy, self._asked(policy, session), self.readings, now, needed)
+            numbers = self._sums.of(policy, self._asked(policy, session, now), self.readings, now, needed)
             if command.reason is Reason.TOOLS_BUSY:
                 numbers = Numbers(tools=policy.tool_hosts.last)
             self._hold(command, turn, now)
@@ -205,12 +205,11 @@ class Watch:
         if turn.kind is not TurnKind.SIDE:
             self._settle(policy, turn.session_id, now)
 
-    @staticmethod
-    def _asked(policy: SchedulingPolicy, session: SessionState | None) -> str | None:
-        """The backend whose numbers say most: its own, or the only one."""
+    def _asked(self, policy: SchedulingPolicy, session: SessionState | None, now: float) -> str | None:
+        """The backend whose numbers say most: its own, or the one with most room."""
         if session is not None and session.backend is not None:
             return session.backend
-        return next(iter(policy.backends)) if len(policy.backends) == 1 else None
+        return self._sums.roomiest(policy, now)
 
     def _hold(self, command: HoldTurn, turn: SeenTurn, now: float) -> None:
         if turn.held is None:
@@ -262,7 +261,7 @@ class Watch:
     def _settle(self, policy: SchedulingPolicy, session_id: str, now: float) -> None:
         log, session = self.stories.get(session_id), policy.sessions.get(session_id)
         if log is not None:
-            log.mark(State.HELD if session is None and log.held_turns else state_of(session, log), now)
+            log.mark(state_of(session, log), now)
 
     def _decided(self, session_id: str, entry: Entry) -> None:
         self.decided += 1
@@ -281,19 +280,3 @@ class Watch:
             for each in dropped:
                 self.changed[each] = None
         return log
-
-
-def state_of(session: SessionState | None, log: SessionLog) -> State:
-    if session is None:
-        return State.HELD if log.held_turns else State.OVER
-    match session.phase:
-        case Phase.QUEUED:
-            return State.HELD
-        case Phase.GENERATING:
-            return State.GENERATING
-        case Phase.TOOL_GAP:
-            return State.TOOL
-        case Phase.IDLE:
-            if log.held_turns:
-                return State.HELD
-            return State.IDLE if session.lost_place_s is None else State.EVICTED

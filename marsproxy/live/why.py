@@ -44,10 +44,8 @@ def summary(log: SessionLog, session: SessionState | None, now: float) -> str:
     if session is None:
         return f"{said} The proxy has no row for it any more."
     backend = "no backend yet" if session.backend is None else session.backend
-    return (
-        f"{said} Turns that finished: {session.turns}. Context: {tokens(session.context_tokens)}; "
-        f"backend: {backend}."
-    )
+    context = tokens(session.context_tokens) if session.context_tokens else "not known yet"
+    return f"{said} Turns that finished: {session.turns}. Context: {context}; backend: {backend}."
 
 
 def told(entry: Entry, now: float, offset_s: float) -> dict[str, Any]:

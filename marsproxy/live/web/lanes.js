@@ -36,14 +36,15 @@ export class Lanes {
     this.#resize();
   }
 
-  // Which sessions are listed: the newest first, so that a row stays where it is while its session works.
+  // Which sessions are listed, and in an order in which a row stays where it is while its session works:
+  // those at work by their beginning, then those that have come to rest.
   refresh() {
     const state = this.stateFilter.value, wanted = this.idFilter.value.trim().toLowerCase();
     this.shown = [];
     for (const session of this.model.sessions.values()) {
       if ((!state || session.state === state) && (!wanted || session.id.includes(wanted))) this.shown.push(session);
     }
-    this.shown.reverse();
+    this.shown.sort((a, b) => isResting(a) - isResting(b) || a.began - b.began);
     this.space.style.height = `${this.shown.length * ROW}px`;
     const all = this.model.sessions.size;
     setText(document.getElementById("sessions-count"), this.shown.length === all ? `${all}` : `${this.shown.length} of ${all}`);
@@ -168,6 +169,8 @@ export class Lanes {
     this.#place();
   }
 }
+
+function isResting({ state }) { return state === "idle" || state === "over"; }
 
 function spoken(session, nowS) {
   const tokens = session.tokens === null ? "context unknown" : `context ${short(session.tokens)} tokens`;

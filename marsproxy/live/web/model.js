@@ -45,7 +45,7 @@ export class Model {
   #row([id, state, since, backend, tokens, turns, marks]) {
     let session = this.sessions.get(id);
     if (session === undefined) {
-      session = { id, marks: marks ?? [], state: null };
+      session = { id, marks: marks ?? [], state: null, began: marks?.[0]?.[0] ?? since };
       this.sessions.set(id, session);
     }
     this.#count(session.state, -1);
