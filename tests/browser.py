@@ -89,7 +89,7 @@ class Tab:
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
         assert "exceptionDetails" not in answer, answer
-        return answer["result"]["value"]
+        return answer["result"].get("value")  # undefined has none
 
     async def _receive(self) -> Any:
         message = await self._socket.receive_json(timeout=ANSWER_TIMEOUT_S)

@@ -53,9 +53,12 @@ export class Lanes {
     this.draw();
   }
 
-  // Called for each frame: time goes on between two messages.
+  // Called for each frame: time goes on between two messages. Whether it drew.
   tick(ms) {
-    if (ms - this.drawnMs >= FRAME_MS) { this.drawnMs = ms; this.draw(); }
+    if (ms - this.drawnMs < FRAME_MS) return false;
+    this.drawnMs = ms;
+    this.draw();
+    return true;
   }
 
   #colours() {

@@ -42,7 +42,8 @@ function apply(name, data) {
 function frame(ms) {
   if (!isPaused) {
     render();
-    if (!isStill.matches) lanes.tick(ms);
+    const startMs = performance.now();
+    if (!isStill.matches && lanes.tick(ms)) measure("mars-lanes", startMs);
   }
   requestAnimationFrame(frame);
 }

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from marsproxy.config import Admin, EventLog, Secret
+from marsproxy.config import Admin, EventLog, Secret, Tenants
 from marsproxy.live.page import CONTENT_SECURITY_POLICY, read_files
 from tests.integration import faulty_backend as faulty
 from tests.integration.running import API_KEY, PROMPT, RunningProxy, ask_chat, client_of, running_proxy
+from tests.marsproxy.tenants.guests import Guests
 
 SESSION = "x-mars-session"
 
@@ -64,14 +65,41 @@ async def test_the_stream_begins_with_everything_and_goes_on_with_changes() -> N
 
 async def test_a_stop_does_not_wait_for_those_who_look() -> None:
     """Their streams end by themselves."""
-    async with faulty.faulty_backend(faulty.answers_well) as backend:
-        async with running_proxy(backend.url) as proxy, client_of(proxy.url) as client:
-            async with client.stream("GET", "/mars/v1/live") as answer:
-                lines = answer.aiter_lines()
-                await anext(lines)
-                proxy.server.stop()
-                async for _ in lines:
-                    pass
+    async with (
+        faulty.faulty_backend(faulty.answers_well) as backend,
+        running_proxy(backend.url) as proxy,
+        client_of(proxy.url) as client,
+        client.stream("GET", "/mars/v1/live") as answer,
+    ):
+        lines = answer.aiter_lines()
+        await anext(lines)
+        proxy.server.stop()
+        async for _ in lines:
+            pass
+
+
+async def test_a_tenant_sees_its_own_story_and_not_everybodys_feed(tmp_path: Path) -> None:
+    """The admin sees both."""
+    guests = Guests(tmp_path / "tenants.toml")
+    guests.write(red="", blue="")
+    red, blue, boss = (guests.bearer("red"), guests.bearer("blue"), {"authorization": "Bearer boss"})
+    async with (
+        faulty.faulty_backend(faulty.answers_well) as backend,
+        running_proxy(backend.url, tenants=Tenants(guests.path), admin=Admin(token=Secret("boss"))) as proxy,
+        client_of(proxy.url, headers={}) as client,
+    ):
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        answer = await client.post("/v1/chat/completions", json=body, headers=red)
+        path = f"/mars/v1/sessions/{answer.headers[SESSION]}/why"
+        statuses = [
+            (await client.get(path, headers=headers)).status_code for headers in (red, blue, boss, {})
+        ]
+        assert statuses == [200, 404, 200, 401]
+        for headers in (red, {}):
+            assert (await client.get("/mars/v1/live", headers=headers)).status_code == 401
+        async with client.stream("GET", "/mars/v1/live", headers=boss) as feed:
+            assert feed.status_code == 200
+        assert (await client.get("/mars/")).status_code == 200, "the page itself has nothing to hide"
 
 
 async def test_the_page_comes_from_the_package_under_a_strict_policy() -> None:

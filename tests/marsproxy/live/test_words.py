@@ -34,8 +34,8 @@ FULL = Numbers("gpu", 40_000, 36_000.0, 35_100.0, 1_200, 2_500.0)
             HoldTurn("t", Reason.TELEMETRY_UNKNOWN, 1),
             Numbers("gpu"),
             (
-                "Held, number 1 in the queue: the load of the backends is unknown, and the fixed cap on sessions "
-                "is reached. The KV budget of gpu is unknown."
+                "Held, number 1 in the queue: the load of the backends is unknown, and the fixed cap on "
+                "sessions is reached. The KV budget of gpu is unknown."
             ),
         ),
         (
