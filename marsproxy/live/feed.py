@@ -15,7 +15,7 @@ import msgspec
 
 from marsproxy.core.scheduling import SchedulingPolicy
 from marsproxy.live.story import State
-from marsproxy.live.view import backend_rows, held_rows, host_rows, is_shown, lane, session_row, times
+from marsproxy.live.view import backend_rows, held_rows, host_rows, is_shown, lane, session_row
 from marsproxy.live.watch import Watch
 from marsproxy.live.words import kind_of, sentence
 
@@ -181,7 +181,7 @@ class Feed:
             "hosts": host_rows(policy, now, self._stale_s),
             "held": held_rows(policy, self._watch),
             "held_total": len(policy.held),
-            "times": times(self._watch, now),
+            "times": self._watch.times.of_late(now),
         }
 
     def _frame(self, now: float) -> dict[str, Any]:

@@ -118,20 +118,18 @@ class Stories:
     def values(self) -> list[SessionLog]:
         return list(self._logs.values())
 
-    def touch(self, session_id: str, tenant: str | None, now: float) -> tuple[SessionLog | None, list[str]]:
-        """The session's log, and whose were dropped for it.
-
-        Args:
-            tenant: whose session it is; None makes no log where there is none.
-        """
+    def touch(self, session_id: str, now: float) -> SessionLog | None:
+        """The session's log, which is now the last to go; None without one."""
         log = self._logs.get(session_id)
-        if log is None:
-            if tenant is None:
-                return None, []
-            log = self._logs[session_id] = SessionLog(tenant)
-        log.touched_s = now
-        self._logs.move_to_end(session_id)
-        return log, self._drop(now)
+        if log is not None:
+            log.touched_s = now
+            self._logs.move_to_end(session_id)
+        return log
+
+    def begin(self, session_id: str, tenant: str, now: float) -> list[str]:
+        """A log for a session that has none. Whose were dropped: too many, or too old."""
+        self._logs[session_id] = SessionLog(tenant, touched_s=now)
+        return self._drop(now)
 
     def _drop(self, now: float) -> list[str]:
         dropped = []

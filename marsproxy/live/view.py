@@ -1,4 +1,4 @@
-"""What the live page shows, as plain values: backends, tool hosts, sessions, the queue, times.
+"""What the live page shows, as plain values: backends, tool hosts, sessions, the queue.
 
 Reads the policy and changes nothing. ``None`` is unknown, and stays ``None``: an idle backend and one that
 does not say must not look alike.
@@ -20,8 +20,6 @@ from marsproxy.live.words import WHY, tokens
 
 MAX_HELD_ROWS = 40
 MAX_HOST_ROWS = 64
-TTFT_WINDOW_S = 60.0
-JCT_WINDOW_S = 600.0
 LANE_WINDOW_S = 300.0
 """What lanes show; a session that has been at rest or over for longer is not listed."""
 MAX_SHOWN_MARKS = 16
@@ -120,20 +118,6 @@ def _held_row(turn: SeenTurn, reason: Reason, policy: SchedulingPolicy) -> dict[
         why += f"; it needs {tokens(session.needed_tokens)}"
     since_s = turn.arrived_s if turn.held_s is None else turn.held_s
     return {"session": turn.session_id, "since": round(since_s, 3), "reason": reason.value, "why": why}
-
-
-def times(watch: Watch, now: float) -> dict[str, Any]:
-    """Median and 95th percentile of late; ``None`` without one in the window."""
-    ttfts = sorted(seconds for at_s, seconds in watch.ttfts if now - at_s <= TTFT_WINDOW_S)
-    jcts = sorted(seconds for at_s, seconds in watch.jcts.values() if now - at_s <= JCT_WINDOW_S)
-    return {"ttft": _shares(ttfts), "jct": _shares(jcts)}
-
-
-def _shares(values: list[float]) -> dict[str, float | int | None]:
-    def at(share: float) -> float | None:
-        return round(values[min(len(values) - 1, int(share * len(values)))], 3) if values else None
-
-    return {"n": len(values), "p50": at(0.5), "p95": at(0.95)}
 
 
 def session_row(session_id: str, log: SessionLog, policy: SchedulingPolicy) -> list[Any]:

@@ -35,14 +35,13 @@ from marsproxy.core.sessions import SessionState
 from marsproxy.core.tenant_limits import LimitedPolicy
 from marsproxy.live.numbers import Sums
 from marsproxy.live.story import Entry, Numbers, PlaceLost, SessionLog, State, Stories, state_of
+from marsproxy.live.times import Times
 
 MAX_TURNS = 40_000
 """Open ones; more than the policy holds and any backend has in flight."""
 MAX_RUNS = 4_096
 """Tools under way whose session is remembered."""
 MAX_DECISIONS = 100
-MAX_TIMES = 2_000
-"""Of each kind, whatever time they span."""
 
 
 @dataclass(slots=True)
@@ -68,10 +67,7 @@ class Watch:
         """Number, session and what it was."""
         self.decided = 0
         """Number of the latest."""
-        self.ttfts: deque[tuple[float, float]] = deque(maxlen=MAX_TIMES)
-        """When, and seconds from arrival to first token."""
-        self.jcts: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """The same from a session's first arrival to its latest answer that asked for no tool."""
+        self.times = Times()
         self.changed: dict[str, None] | None = None
         """Sessions that changed since somebody looked; None while nobody does."""
         self._runs: OrderedDict[str, str] = OrderedDict()
@@ -96,7 +92,7 @@ class Watch:
                     self._settle(policy, event.arrival.session_id, now)
             case TurnFirstToken():
                 if (turn := self.turns.get(event.turn_id)) is not None:
-                    self.ttfts.append((now, now - turn.arrived_s))
+                    self.times.first_token(now, now - turn.arrived_s)
                     waited = Numbers(waited_s=now - turn.arrived_s)
                     self._add(turn.session_id, Entry(now, event, waited))
             case BackendObserved():
@@ -122,8 +118,7 @@ class Watch:
         if len(self.turns) > MAX_TURNS:
             turn_id, _ = self.turns.popitem(last=False)
             self.holding.pop(turn_id, None)
-        log = self._touch(event.session_id, event.tenant, now)
-        assert log is not None, "an arrival makes a log"
+        log = self._begin(event.session_id, event.tenant, now)
         numbers = None
         if event.kind is not TurnKind.SIDE:
             self.note_loss(policy.sessions.get(event.session_id), log)
@@ -139,22 +134,16 @@ class Watch:
             return
         self._let_go(event.turn_id, turn)
         session = policy.sessions.get(turn.session_id)
-        log = self._touch(turn.session_id, None, now)
+        log = self._touch(turn.session_id, now)
         numbers = None
         if log is not None and session is not None and turn.kind is not TurnKind.SIDE:
             if event.ending is Ending.FINISHED:
                 log.gap_since_s, log.gap_expected_s = now, session.gap_expected_s
                 numbers = Numbers(gap_expected_s=session.gap_expected_s)
                 if not event.tool_calls:
-                    self._answered(turn.session_id, now, now - session.first_arrival_s)
+                    self.times.job_done(turn.session_id, now, now - session.first_arrival_s)
             self._settle(policy, turn.session_id, now)
         self._add(turn.session_id, Entry(now, event, numbers))
-
-    def _answered(self, session_id: str, now: float, jct_s: float) -> None:
-        self.jcts[session_id] = now, jct_s
-        self.jcts.move_to_end(session_id)
-        if len(self.jcts) > MAX_TIMES:
-            self.jcts.popitem(last=False)
 
     # -- commands ---------------------------------------------------------------------------------
 
@@ -269,14 +258,21 @@ class Watch:
         self._add(session_id, entry)
 
     def _add(self, session_id: str, entry: Entry) -> None:
-        log = self._touch(session_id, None, entry.at_s)
+        log = self._touch(session_id, entry.at_s)
         if log is not None:
             log.entries.append(entry)
 
-    def _touch(self, session_id: str, tenant: str | None, now: float) -> SessionLog | None:
-        log, dropped = self.stories.touch(session_id, tenant, now)
+    def _touch(self, session_id: str, now: float) -> SessionLog | None:
         if self.changed is not None:
             self.changed[session_id] = None
-            for each in dropped:
-                self.changed[each] = None
+        return self.stories.touch(session_id, now)
+
+    def _begin(self, session_id: str, tenant: str, now: float) -> SessionLog:
+        log = self._touch(session_id, now)
+        if log is None:
+            dropped = self.stories.begin(session_id, tenant, now)
+            if self.changed is not None:
+                self.changed.update(dict.fromkeys(dropped))
+            log = self.stories.get(session_id)
+            assert log is not None, "it was begun"
         return log

@@ -138,10 +138,9 @@ def test_watching_decides_nothing() -> None:
 def test_everything_has_a_bound() -> None:
     stories = Stories()
     for number in range(MAX_SESSIONS + 10):
-        stories.touch(f"s{number}", "", float(number) / 1000)
+        stories.begin(f"s{number}", "", float(number) / 1000)
     assert len(stories) == MAX_SESSIONS
-    _, dropped = stories.touch("late", "", KEPT_S * 10)
-    assert len(dropped) == MAX_SESSIONS
+    assert len(stories.begin("late", "", KEPT_S * 10)) == MAX_SESSIONS
     assert len(stories) == 1
     play, _ = crowded(3)
     for turn in range(2, 200):
