@@ -1,7 +1,7 @@
 """How long first tokens and whole jobs have taken of late.
 
-A job is over, as far as one can see, with an answer that asks for no tool; a session that goes on all the same
-counts once, with its latest such answer.
+A job is over, as far as one can see, with an answer that asks for no tool; a session that goes on all the
+same counts once, with its latest such answer.
 """
 
 from collections import OrderedDict, deque

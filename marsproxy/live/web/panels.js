@@ -62,7 +62,8 @@ function bar(row) {
 
 function part_of(name, property, tokens, pool) {
   const part = make("i", { className: name });
-  part.style[property] = `${Math.min(100, (100 * tokens) / pool)}%`;
+  const share = `${Math.min(100, (100 * tokens) / pool)}%`;
+  part.style[property] = property === "left" ? `calc(${share} - 2px)` : share; // more than all is at the end
   return part;
 }
 
@@ -76,7 +77,7 @@ export function hosts({ parts }) {
     if (free === null || !total) box.classList.add("unknown");
     else box.append(part_of("used", "width", total - free, total));
     const gib = (mb) => (mb === null ? UNKNOWN : `${(mb / 1024).toFixed(1)} GiB`);
-    const words = `cores ${count(row.cores)}; memory ${gib(free)} available of ${gib(total)}`;
+    const words = `cores ${count(row.cores)}; memory available ${gib(free)} of ${gib(total)}`;
     return make("div", { className: "row" }, head, box, make("p", { textContent: words }));
   });
 }

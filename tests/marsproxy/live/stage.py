@@ -114,7 +114,7 @@ class Stage:
         return self.dispatcher.arrive(replace(request, prompt_bytes=BYTES_PER_TOKEN * prompt_tokens))
 
     def answer(self, turn: Turn, *, prompt_tokens: int, tool: str | None) -> None:
-        calls = () if tool is None else (ToolCall(tool, None, None),)
+        calls = () if tool is None else (ToolCall(None, tool),)
         self.dispatcher.end(
             turn,
             Ending.FINISHED,

@@ -146,7 +146,7 @@ async def test_it_fits_any_window_and_is_pictured(tmp_path: Path) -> None:
     async with staged(Stage()) as stage, _peopled(stage), opened(f"{stage.url}/mars/", tmp_path) as tab:
         folder = os.environ.get(IMAGES_ENV)
         await tab.until("document.querySelector('#held .id') !== null")
-        await asyncio.sleep(70.0 if folder else 0.0)
+        await asyncio.sleep(100.0 if folder else 0.0)
         for width in (1360, 800, 380):
             await tab.size(width, 1000)
             assert await tab.evaluate(WIDER_THAN_THE_WINDOW) == 0, width
@@ -157,8 +157,8 @@ async def test_it_fits_any_window_and_is_pictured(tmp_path: Path) -> None:
 
 async def _pictures(tab: Tab, folder: Path) -> None:
     for name, scheme, width, height in (
-        ("live-light", "light", 1280, 1000),
-        ("live-dark", "dark", 1280, 1000),
+        ("live-light", "light", 1280, 1300),
+        ("live-dark", "dark", 1280, 900),
         ("live-narrow", "light", 390, 1500),
     ):
         await tab.colours(scheme)
@@ -166,14 +166,17 @@ async def _pictures(tab: Tab, folder: Path) -> None:
         await asyncio.sleep(1.0)
         (folder / f"{name}.png").write_bytes(await tab.picture())
     await tab.size(1280, 1000)
-    await tab.evaluate(f"{LONGEST_STORY}.click(), true")
+    await tab.evaluate(f"({LONGEST_STORY}).click(), true")
     await tab.until("document.querySelector('#story-events li') !== null")
     await asyncio.sleep(1.0)
     (folder / "live-story.png").write_bytes(await tab.picture())
 
 
-LONGEST_STORY = "document.querySelector('#lane-scroll [role=option]')"
-"""The first lane is that of the session that has been at work for longest."""
+LONGEST_STORY = """
+[...document.querySelectorAll('#lane-scroll [role=option]')].find(
+  option => / (tool|generating)$/.test(option.textContent))
+"""
+"""The first lanes are those of sessions that have been there for longest."""
 
 
 class _peopled:  # noqa: N801 (used as a context manager)
@@ -198,7 +201,7 @@ class _peopled:  # noqa: N801 (used as a context manager)
             turns = self._chance.randrange(3, 16)
             agent = self._stage.act(f"agent-{number}", self._chance, turns=turns, answer_s=2.5, gap_s=2.0)
             self._tasks.append(self._group.create_task(agent))
-            await asyncio.sleep(0.02 if number < 35 else 1.1)
+            await asyncio.sleep(0.02 if number < 28 else 1.9)
 
 
 async def _story_by_click(tab: Tab, session: str) -> None:
