@@ -18,6 +18,8 @@ from marsproxy.config import Config
 from marsproxy.config_sources import ConfigArgument, FileArgument, config_sources
 from marsproxy.core.settings import ConfigError
 
+PROXY_URL = "http://127.0.0.1:8080"
+"""Where a proxy listens that was not told otherwise."""
 EXIT_CONFIGURATION = 2
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -33,6 +35,8 @@ def build_app() -> App:
     )
     app.command(serve, config=config_sources())
     app.command(replay)
+    app.command(why)
+    app.command(top)
     app.command(demo)
     app.command(tenant_key)
     return app
@@ -95,6 +99,35 @@ def replay(
     from marsproxy.replay_command import run_replay
 
     return run_replay(log, policy=policy, changes=changes, show=show)
+
+
+def why(session: str, /, *, url: str = PROXY_URL, json: bool = False) -> int:
+    """Say why a session waited, went or lost its place, with the numbers that led to it.
+
+    An admin token, where one is needed, is read from MARS_ADMIN_TOKEN.
+
+    Args:
+        session: Our id of it, from X-Mars-Session of an answer.
+        url: Of the proxy.
+        json: Print it as JSON.
+    """
+    from marsproxy.live.why_command import run_why
+
+    return run_why(session, url=url, as_json=json)
+
+
+def top(*, url: str = PROXY_URL, once: bool = False) -> int:
+    """Show backends, tool hosts, sessions and decisions live; Ctrl-C ends it.
+
+    An admin token, where one is needed, is read from MARS_ADMIN_TOKEN.
+
+    Args:
+        url: Of the proxy.
+        once: Print one view and end.
+    """
+    from marsproxy.live.top import run_top
+
+    return run_top(url=url, once=once)
 
 
 def demo(

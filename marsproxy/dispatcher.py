@@ -10,9 +10,9 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from marsproxy.core.commands import (
     Command,
@@ -137,6 +137,17 @@ class _PastTurn:
     departure: Departure
 
 
+class Watch(Protocol):
+    """Somebody who explains what was decided. Changes nothing."""
+
+    def note(
+        self, policy: SchedulingPolicy, event: Event, commands: Sequence[Command], now: float
+    ) -> None: ...
+
+    def adopted(self) -> None:
+        """From now on another state is followed: turns open in the old one may never be heard of again."""
+
+
 class Dispatcher:
     """Owns the shared state and the turns whose connections are here."""
 
@@ -149,11 +160,13 @@ class Dispatcher:
         hints: Hints,
         *,
         set_timer: Callable[[float, Callable[[], None]], None],
+        watch: Watch | None = None,
     ) -> None:
         """
         Args:
             journal_of: makes the journal that drives this.
             set_timer: calls back at a time of the journal's clock; a later call replaces an earlier one.
+            watch: is told of all that is applied, by whomever it was told.
         """
         self.state = state
         self.journal = journal_of(self)
@@ -161,6 +174,7 @@ class Dispatcher:
         self._event_log = event_log
         self._hints = hints
         self._set_timer = set_timer
+        self._watch = watch
         self._turns: dict[str, Turn] = {}
         self._departing: dict[str, _PastTurn] = {}
         """By id, those whose end has no place in the order yet."""
@@ -268,6 +282,8 @@ class Dispatcher:
                 self._event_log.record(now, event)
                 for command in commands:
                     self._event_log.record(now, command)
+            if self._watch is not None:
+                self._watch.note(self.policy, event, commands, now)
             for command in () if is_given_up else commands:
                 self._enact(command, now, is_ours=is_ours)
         if isinstance(happening, Departure):
@@ -282,6 +298,8 @@ class Dispatcher:
         unheard is told first: sessions go on from it. Of an end that is still on its way only the turn is
         missing there."""
         self.state = state
+        if self._watch is not None:
+            self._watch.adopted()
         if self._event_log is not None:
             self._event_log.record(now, StateAdopted(state.policy.open_turns))
         unheard, departing = list(self._told_alone), list(self._departing.values())

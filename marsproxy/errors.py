@@ -148,6 +148,15 @@ def too_many_connections(max_connections: int) -> Refusal:
     return Refusal(503, "too_many_connections", message, retry_after_s=1.0, closes_connection=True)
 
 
+def too_many_watchers(most: int) -> Refusal:
+    return Refusal(503, "too_many_watchers", f"{most} live views are open already", retry_after_s=5.0)
+
+
+def busy(what: str) -> Refusal:
+    """One of the proxy's own routes has too much to do."""
+    return Refusal(503, "busy", what, retry_after_s=5.0)
+
+
 def not_found(what: str) -> Refusal:
     """For the proxy's own routes; ``what`` names the kind of thing, never the id that was asked for."""
     return Refusal(404, "not_found", f"no such {what}")

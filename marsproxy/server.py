@@ -34,6 +34,8 @@ from marsproxy.eventlog import EventLog, new_header
 from marsproxy.hints import Hints
 from marsproxy.http_limits import limited_protocol
 from marsproxy.journal import Journal, MemoryJournal, Replica
+from marsproxy.live.routes import add_live_routes
+from marsproxy.live.watch import Watch
 from marsproxy.loop_lag import watch_loop_lag
 from marsproxy.metrics import Metrics
 from marsproxy.metrics_page import MetricsView, OwnPage
@@ -215,6 +217,7 @@ class Proxy:
             policy_kind(config.policy).make(config.policy_settings, names),
             SessionIndex(_identity_limits(config), salt=secrets.token_bytes(8)),
         )
+        watch = Watch()
         self.dispatcher = Dispatcher(
             state,
             self._journal_of(part),
@@ -222,6 +225,7 @@ class Proxy:
             self._event_log,
             hints,
             set_timer=self._timer.set,
+            watch=watch,
         )
         normal_forms = NormalForms(seed=part.forms_seed)
         door, file = Door(), config.tenants.file
@@ -238,6 +242,7 @@ class Proxy:
             is_leaving=is_leaving,
         )
         add_tenant_routes(own, admin(config.admin.token), self.dispatcher, self.tenants)
+        add_live_routes(own, config, self.dispatcher, watch, door, is_leaving=is_leaving)
         self.app = App(own, relay, body_timeout_s=config.listen.body_timeout_s)
 
     def _journal_of(self, part: Part) -> Callable[[Replica], Journal]:

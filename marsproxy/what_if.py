@@ -58,6 +58,11 @@ class Tally:
                 case HoldTurn():
                     self.holding.setdefault(command.turn_id, now)
 
+    def restart(self) -> None:
+        """Count from here; who is held now counts when that hold is over."""
+        self.forwarded = self.refused = 0
+        del self.held_s[:]
+
     def release(self, turn_id: str, now: float) -> None:
         if (since := self.holding.pop(turn_id, None)) is not None:
             self.held_s.append(now - since)

@@ -120,6 +120,7 @@ class Budgets:
     def lack_of(self, session: SessionState, backend: BackendState, context: int, pool: int) -> float:
         """Tokens by which the session is too large for what is left of the pool; 0 or less if it fits."""
         need = self._charge_of(session, backend, context, pool) + self._shared_on_top(session, backend)
+        session.needed_tokens = need
         return backend.reserved_tokens + need - self.target(backend) * pool
 
     def _is_too_small(self, session: SessionState, context: int, pool: int | None) -> bool:

@@ -171,6 +171,11 @@ class Gaps:
         gap = self._by_exec.get(exec_id)
         return None if gap is None else gap.runs[exec_id].joined_by
 
+    def session_of(self, exec_id: str) -> str | None:
+        """Whose that run is, by the session's id."""
+        gap = self._by_exec.get(exec_id)
+        return None if gap is None else gap.session.id
+
     def taught_by(self, event: ToolObserved) -> SessionState | None:
         """Whose run it was that ended after its gap was over."""
         return self._late.pop(event.exec_id, None)

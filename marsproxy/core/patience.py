@@ -6,7 +6,7 @@ as the best time to give up was chosen from all of what it may take, it stays th
 runs, and is not chosen anew. When the last tool has ended the session is as good as back. All of it in
 ``retention``'s terms: the prefill that a kept place saves against the memory that it takes.
 
-Asks forecast, budgets and the tool hosts; changes nothing.
+Asks forecast, budgets and the tool hosts; changes nothing that decides.
 """
 
 from typing import assert_never
@@ -33,6 +33,7 @@ class Patience:
         if not self._is_on:
             return self._idle_gap_s
         curve = self._forecast.gap_curve(session, session.gap_signature)
+        session.gap_expected_s = curve.quantile(0.5)
         return self._budgets.best_keep_s(session, curve, self._idle_gap_s, now)
 
     def for_step_s(self, gap: Gap, event: ToolObserved, now: float) -> float:

@@ -56,6 +56,7 @@ class Places:
         """Nothing came in its gap, or it is not waited for any longer."""
         self._rests.nothing_came(session)
         if session.phase is Phase.TOOL_GAP:
+            session.lost_place_s = now
             self._rest(session, now)
             self.let_go(session, commands)
 
@@ -111,6 +112,7 @@ class Places:
 
     def _begin_gap(self, session: SessionState, event: TurnEnded, now: float) -> None:
         session.gap_signature = event.tool_signature
+        session.gap_expected_s = session.lost_place_s = None
         self._rests.answered(session, is_text=event.ending is Ending.FINISHED and not event.tool_calls)
         if not _may_come_back(session, event.ending) or self._budgets.backend_of(session).has_left:
             self.uncount(session, now)
@@ -182,7 +184,7 @@ class Places:
         if not self._has_budget or not self._budgets.goes_unasked(session):
             return
         self.count(session, self._budgets.home_of(session), session.context_tokens)
-        session.phase = Phase.TOOL_GAP
+        session.phase, session.lost_place_s = Phase.TOOL_GAP, None
         self.gaps.take_place(gap, self._patience.for_return_s(session, now), now)
 
 

@@ -129,6 +129,10 @@ class Policy:
     def tool_joined_by(self, exec_id: str) -> JoinedBy | None:
         return self._gaps.joined_by(exec_id)
 
+    def tool_session(self, exec_id: str) -> str | None:
+        """Id of the session that a run, which waits or is under way, was joined to."""
+        return self._gaps.session_of(exec_id)
+
     def reserved_tokens(self, now: float) -> dict[str, float]:
         """Tokens promised to counted sessions, for each backend whose budget is known."""
         return self._budgets.loads(now)

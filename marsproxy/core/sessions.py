@@ -79,6 +79,12 @@ class SessionState:
     """Whether what its latest turn leaves is worth a lease."""
     has_lost_lease: bool = False
     """The lease on what its latest turn left is over, and the turn after it has not come."""
+    needed_tokens: float | None = None
+    """What it would be charged where it was last tried for room. For those who explain; decides nothing."""
+    gap_expected_s: float | None = None
+    """Median of what its latest gap was expected to take; None where nothing was asked. For the same."""
+    lost_place_s: float | None = None
+    """When it lost its place in its latest gap, if it did. For the same."""
     is_over: bool = False
     """Somebody said so; forgotten as soon as its open turns are answered."""
 
