@@ -418,7 +418,7 @@ async def test_a_post_without_body_or_length() -> None:
         ("GET", "/mars/v1/sessions?limit=all", b"", 400, "bad_parameter"),
         ("GET", "/mars/v1/sessions/unknown", b"", 404, "not_found"),
         ("GET", "/mars/v1/nothing", b"", 404, "not_found"),
-        ("GET", "/mars/", b"", 404, "not_found"),
+        ("GET", "/mars/nothing", b"", 404, "not_found"),
         ("POST", "/mars/v1/sessions", b"", 405, "method_not_allowed"),
         ("GET", "/finish_session", b"", 405, "method_not_allowed"),
         ("POST", "/finish_session", b"", 400, "bad_body"),
