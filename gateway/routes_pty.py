@@ -66,7 +66,7 @@ async def _serve(
     socket: TerminalSocket, terminals: Terminals, session: Session, query: TerminalQuery
 ) -> None:
     place: Place = (session.tenant, session.id, query.shell)
-    hold = terminals.try_hold(place, takes_over=bool(query.takeover))
+    hold = await terminals.hold(place, takes_over=bool(query.takeover))
     if hold is None:
         await socket.close(CloseCode.HELD, "somebody holds this terminal; takeover=1 takes it")
         return

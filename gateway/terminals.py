@@ -9,6 +9,7 @@ Owns who holds what, and finding the shell. It must not know WebSockets.
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +26,9 @@ _REMEMBERED_COUNTS = 4096
 """More than there are sessions by default. One that was forgotten is counted again from 0."""
 Place = tuple[str, str, str]
 """Tenant, session, shell."""
+_LEAVING_S = 1.0
+"""Who closed a terminal and opens it at once must not meet their own hold: the end of a connection is read
+some milliseconds after it, 100 and more on a busy machine (seen in tests on 2 cores)."""
 _KEY_IS_SPENT = frozenset({"exec_forgotten", "idempotency_key_reused"})
 
 
@@ -38,13 +42,18 @@ class Hold:
 
     taken: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody else has it now."""
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    """The client is gone."""
 
 
 class Terminals:
-    def __init__(self, submission: Submits, *, timeout_s: float, max_output_bytes: int) -> None:
+    def __init__(
+        self, submission: Submits, *, timeout_s: float, max_output_bytes: int, leaving_s: float = _LEAVING_S
+    ) -> None:
         self._submission = submission
         self._timeout_s = timeout_s
         self._max_output_bytes = max_output_bytes
+        self._leaving_s = leaving_s
         self._holds: dict[Place, Hold] = {}
         """Of clients that are connected."""
         self._counts: OrderedDict[Place, int] = OrderedDict()
@@ -53,17 +62,22 @@ class Terminals:
     def __len__(self) -> int:
         return len(self._holds)
 
-    def try_hold(self, place: Place, *, takes_over: bool) -> Hold | None:
-        """None if somebody has it and keeps it."""
-        before = self._holds.get(place)
-        if before is not None:
+    async def hold(self, place: Place, *, takes_over: bool) -> Hold | None:
+        """None if somebody has it and keeps it: one who is just leaving is waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._leaving_s):
+                while not takes_over and (holder := self._holds.get(place)) is not None:
+                    await holder.left.wait()
+        holder = self._holds.get(place)
+        if holder is not None:
             if not takes_over:
                 return None
-            before.taken.set()
+            holder.taken.set()
         hold = self._holds[place] = Hold()
         return hold
 
     def leave(self, place: Place, hold: Hold) -> None:
+        hold.left.set()
         if self._holds.get(place) is hold:
             del self._holds[place]
 

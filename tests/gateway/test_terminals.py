@@ -1,5 +1,6 @@
 """Whose a terminal is, and which shell is its own."""
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from gateway.errors import Refusal
 from gateway.exec_record import Exec
 from gateway.protocol import ExecRequest, ExecState
-from gateway.sessions import Session
+from gateway.session_record import Session
 from gateway.terminals import Terminals
 
 
@@ -40,23 +41,40 @@ class FakeSubmission:
         return cast(Exec, found)
 
 
-def terminals(submission: Any) -> Terminals:
-    return Terminals(submission, timeout_s=100, max_output_bytes=100)
+def terminals(submission: Any, leaving_s: float = 0.0) -> Terminals:
+    return Terminals(submission, timeout_s=100, max_output_bytes=100, leaving_s=leaving_s)
 
 
-def test_one_holder() -> None:
+async def test_one_holder() -> None:
     held = terminals(FakeSubmission())
-    first = held.try_hold(PLACE, takes_over=False)
+    first = await held.hold(PLACE, takes_over=False)
     assert first is not None
-    assert held.try_hold(PLACE, takes_over=False) is None
-    assert held.try_hold(("t", "s", "sh"), takes_over=False) is not None
-    second = held.try_hold(PLACE, takes_over=True)
+    assert await held.hold(PLACE, takes_over=False) is None
+    assert await held.hold(("t", "s", "sh"), takes_over=False) is not None
+    second = await held.hold(PLACE, takes_over=True)
     assert first.taken.is_set()
     held.leave(PLACE, first)
-    assert held.try_hold(PLACE, takes_over=False) is None, "who was taken over gives nothing back"
+    assert await held.hold(PLACE, takes_over=False) is None, "who was taken over gives nothing back"
     assert second is not None
     held.leave(PLACE, second)
-    assert held.try_hold(PLACE, takes_over=False) is not None
+    assert await held.hold(PLACE, takes_over=False) is not None
+
+
+async def test_one_who_is_leaving_is_waited_for() -> None:
+    held = terminals(FakeSubmission(), leaving_s=60)
+    first = await held.hold(PLACE, takes_over=False)
+    assert first is not None
+    async with asyncio.TaskGroup() as tasks:
+        gone, second, third = (tasks.create_task(held.hold(PLACE, takes_over=False)) for _ in range(3))
+        await asyncio.sleep(0)
+        gone.cancel()
+        held.leave(PLACE, first)
+        hold = await second
+        assert hold is not None
+        assert not third.done()
+        held.leave(PLACE, hold)
+        assert await third is not None
+    assert len(held) == 1
 
 
 async def test_a_gateway_that_comes_back_finds_the_shell() -> None:
