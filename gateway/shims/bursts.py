@@ -29,7 +29,7 @@ _BLIND_S = 5.0
 """After a fault of the gateway, for which it is not asked again: each attempt keeps a terminal waiting."""
 _LOOKS_OF_WORK = 2
 MOST_WITHHELD_BYTES = 64 << 10
-_LINE_ENDS = (b"\n", b"\r")
+LINE_ENDS = (b"\n", b"\r")
 _INTERRUPTS = (b"\x03", b"\x04", b"\x1a", b"\x1c")
 """Ctrl-C, Ctrl-D, Ctrl-Z, Ctrl-backslash: never wait for room."""
 
@@ -81,12 +81,18 @@ class Bursts:
         self._withheld += data
         if any(each in data for each in _INTERRUPTS):
             self._work(now)
-        elif self.state == RESTING and any(each in data for each in _LINE_ENDS):
+        elif self.state == RESTING and any(each in data for each in LINE_ENDS):
             self._asked_until_s = now + self._queue_s
             self.state = ASKING
             self._ask(now, self._withheld.rstrip(b"\r\n"))
         if self.state != ASKING:
             self._pass()
+
+    def before_line(self, use: Use) -> None:
+        """A line of input has come: a shell that does not run and has nothing below it waits for it at its
+        prompt. What it did before is over then, however short ago, and the line is work of its own."""
+        if self.state == BUSY and not use.is_running and not use.has_children:
+            self.rest()
 
     def passed(self) -> bytes:
         """Once."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from gateway.shims import local_shell, own_terminal, process_tree, signals, vigil
-from gateway.shims.bursts import Bursts
+from gateway.shims.bursts import LINE_ENDS, Bursts
 from gateway.shims.lease import Lease
 from gateway.shims.leased_command import pass_on
 
@@ -156,6 +156,8 @@ class _Relay:
         except OSError:  # The terminal hung up.
             data = b""
         if data:
+            if not self._to_shell and any(each in data for each in LINE_ENDS):
+                self._bursts.before_line(process_tree.use_of(self._pid))
             self._bursts.accept(data, time.monotonic())
             self._to_shell += self._bursts.passed()
             return

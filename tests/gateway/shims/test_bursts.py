@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from gateway.shims.bursts import ASKING, BUSY, MOST_WITHHELD_BYTES, RESTING, Bursts, Use
 from gateway.shims.calls import Unreachable
 from gateway.shims.lease import RENEWAL_S, NoRoom
@@ -84,6 +86,36 @@ def test_lease_goes_back_when_nothing_works_any_more() -> None:
     assert bursts.state == BUSY
     bursts.look(idle(9), 2.09)
     assert (bursts.state, gateway.leases[0].is_back) == (RESTING, True)
+
+
+def test_a_line_at_the_prompt_is_work_of_its_own_however_soon() -> None:
+    gateway = FakeGateway()
+    bursts = shell(gateway)
+    bursts.accept(b"make\n", 0.0)
+    bursts.look(working(1), 0.03)
+    bursts.before_line(idle(9))
+    assert (bursts.state, gateway.leases[0].is_back) == (RESTING, True)
+    bursts.accept(b"make test\n", 0.04)
+    assert [each.text for each in gateway.leases] == [b"make", b"make test"]
+
+
+@pytest.mark.parametrize("use", [working(2), waiting(2), Use(2, is_running=True, has_children=False)])
+def test_a_line_for_what_runs_is_no_work_of_its_own(use: Use) -> None:
+    gateway = FakeGateway()
+    bursts = shell(gateway)
+    bursts.accept(b"python3\n", 0.0)
+    bursts.before_line(use)
+    bursts.accept(b"1 + 1\n", 0.04)
+    assert (bursts.state, len(gateway.leases)) == (BUSY, 1)
+
+
+def test_a_withheld_line_stays_withheld() -> None:
+    gateway = FakeGateway(has_room=False)
+    bursts = shell(gateway)
+    bursts.accept(b"make\n", 0.0)
+    bursts.before_line(idle(1))
+    bursts.accept(b"make test\n", 0.04)
+    assert (bursts.state, bursts.passed(), len(gateway.leases)) == (ASKING, b"", 1)
 
 
 def test_what_waits_long_holds_nothing_and_its_next_line_asks_again() -> None:
